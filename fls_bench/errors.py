@@ -1,0 +1,35 @@
+"""The few kinds of error that reach a person; every message ends with what to do next."""
+
+from __future__ import annotations
+
+
+class FlsBenchError(Exception):
+    """Base of all errors that fls-bench raises on purpose.
+
+    Args:
+        problem: One sentence that says what is wrong.
+        remedy: One sentence that says what to do next.
+    """
+
+    exit_code = 3
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(f"{problem} {remedy}")
+
+
+class InputError(FlsBenchError):
+    """The command line, a file or a value that the user gave can't be used."""
+
+    exit_code = 2
+
+
+class UnsafeFileError(InputError):
+    """A model file that would have to execute code to be read; nothing in it was executed."""
+
+
+class RunFailedError(FlsBenchError):
+    """A training run or a measurement failed, although the input was valid."""
+
+    exit_code = 3

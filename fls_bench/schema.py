@@ -1,0 +1,467 @@
+"""Frozen values that are stored or that cross a layer, and their JSON form.
+
+Everything in here is plain data: no tensors, no callables, no file access. Numbers are finite by
+construction (``allow_inf_nan=False``): what was not measured is ``None`` with a status and a reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+REPORT_SCHEMA = "fls-bench/report/1"
+BUNDLE_SCHEMA = "fls-bench/bundle/1"
+
+DIRECTION = "smaller c = larger FLS = toward over-aligned"
+
+
+class Frozen(BaseModel):
+    """A value that can't be changed, has no unknown fields and holds finite numbers only."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+def canonical_digest(value: Any) -> str:
+    """SHA-256 of the canonical JSON (sorted keys, no spaces) of a plain value, in hex."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+# --- states ---------------------------------------------------------------------------------
+
+
+class Outcome(StrEnum):
+    """How one training run ended."""
+
+    REACHED_TARGET = "reached_target"
+    OUT_OF_BUDGET = "out_of_budget"
+    PLATEAU = "plateau"
+    DIVERGED = "diverged"
+    FAILED = "failed"
+
+    @property
+    def sentence(self) -> str:
+        """One sentence for a person."""
+        return {
+            Outcome.REACHED_TARGET: "Training reached its target.",
+            Outcome.OUT_OF_BUDGET: "Training was still improving when its epochs ran out.",
+            Outcome.PLATEAU: "Training stopped improving before it reached its target.",
+            Outcome.DIVERGED: "Training diverged: the loss grew without bound or became NaN.",
+            Outcome.FAILED: "Training failed with an error.",
+        }[self]
+
+
+class Regime(StrEnum):
+    """On which side of the best feature learning strength a training setup lies."""
+
+    OVER_ALIGNED = "over_aligned"
+    NEAR_OPTIMAL = "near_optimal"
+    OVER_FITTED = "over_fitted"
+    INCONCLUSIVE = "inconclusive"
+
+    @property
+    def label(self) -> str:
+        """The name with a hyphen, as shown on screen."""
+        return self.value.replace("_", "-")
+
+    @property
+    def sentence(self) -> str:
+        """One sentence for a person."""
+        return {
+            Regime.OVER_ALIGNED: (
+                "Feature learning is too strong (c is too small): a larger output multiplier "
+                "generalizes better."
+            ),
+            Regime.NEAR_OPTIMAL: (
+                "The output multiplier is near its optimum: no other c in the range does better by "
+                "more than the practical margin."
+            ),
+            Regime.OVER_FITTED: (
+                "Feature learning is too weak (c is too large): a smaller output multiplier "
+                "generalizes better."
+            ),
+            Regime.INCONCLUSIVE: "The evidence can't separate the regimes.",
+        }[self]
+
+
+class Tier(StrEnum):
+    """How much evidence there was, from the weights alone up to a recipe that can be re-run."""
+
+    T0 = "T0"
+    T1 = "T1"
+    T2 = "T2"
+    T3 = "T3"
+
+    @property
+    def sentence(self) -> str:
+        """One sentence for a person."""
+        return {
+            Tier.T0: "Weights alone: the output scale can't be seen from weights.",
+            Tier.T1: "Weights and data.",
+            Tier.T2: "Weights, data and the initial weights.",
+            Tier.T3: "Weights, data, initial weights and a training recipe: c can be swept.",
+        }[self]
+
+
+# --- training recipes -----------------------------------------------------------------------
+
+PositiveFloat = Annotated[float, Field(gt=0)]
+
+
+class Sgd(Frozen):
+    """Stochastic gradient descent; ``lr`` is the rate at the setup's own output multiplier."""
+
+    kind: Literal["sgd"] = "sgd"
+    lr: PositiveFloat = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    nesterov: bool = False
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+
+
+class TargetLoss(Frozen):
+    """Stop the first time the loss on the whole training set, after an epoch, is <= the target."""
+
+    target_loss: PositiveFloat = 0.1
+    max_epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 300
+
+
+class TargetAccuracy(Frozen):
+    """Stop the first time the training accuracy, after an epoch, is >= the target."""
+
+    target_accuracy: Annotated[float, Field(gt=0, le=1)] = 0.99
+    max_epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 300
+
+
+Stop = TargetLoss | TargetAccuracy
+Loss = Literal["cross_entropy", "logistic"]
+Axis = Literal["output_multiplier", "init_scale"]
+MultiplierRoute = Literal["auto", "wrapper", "factory"]
+LrRuleName = Literal["homogeneous", "calibrated"]
+
+
+class LrRule(Frozen):
+    """How the learning rate follows the output multiplier (science: exact for L-homogeneous nets)."""
+
+    name: LrRuleName
+    """``homogeneous``: min(c^(-2/L), 4 c^-2), exact on its first branch. ``calibrated``: the same
+    shape is only a first guess, and the rate is calibrated per c on training behaviour."""
+    depth: Annotated[int, Field(ge=1, le=1000)]
+    """L: the degree of homogeneity, or the number of weight layers for ``calibrated``."""
+
+
+class Recipe(Frozen):
+    """How a net was trained; with it, and the data, c can be swept."""
+
+    loss: Loss = "cross_entropy"
+    optimizer: Sgd = Sgd()
+    lr_rule: LrRule | None = None
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 25
+    stop: Stop = TargetLoss()
+    seed: int = 0
+    data_seed: int = 0
+
+
+# --- model files ----------------------------------------------------------------------------
+
+
+class ArchitectureSpec(Frozen):
+    """A built-in architecture by name with its arguments, or only a hint at a user's builder."""
+
+    name: str | None = None
+    """Name of a built-in architecture (see ``models.ARCHITECTURES``), or None."""
+    arguments: dict[str, Any] = {}
+    hint: str | None = None
+    """``module:function`` of the user's builder: printed, never imported from the file."""
+
+
+class TaskSpec(Frozen):
+    """Data by name, or arrays embedded in the file."""
+
+    name: str
+    arguments: dict[str, Any] = {}
+    seed: int = 0
+    fingerprint: str | None = None
+    n_train: int | None = None
+    embedded: bool = False
+
+
+class BundleOutcome(Frozen):
+    """How the file's author says that training ended (the loss is measured again by us)."""
+
+    status: Outcome
+    epochs: Annotated[int, Field(ge=0)]
+    steps: Annotated[int, Field(ge=0)]
+    train_loss: float | None
+
+
+class BundleHeader(Frozen):
+    """The JSON header of a model file, schema 1."""
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+    schema_: Annotated[Literal["fls-bench/bundle/1"], Field(alias="schema")] = BUNDLE_SCHEMA  # type: ignore[assignment]
+    architecture: ArchitectureSpec
+    output_multiplier: PositiveFloat = 1.0
+    init_scale: PositiveFloat = 1.0
+    centered: bool = False
+    multiplier_route: MultiplierRoute = "wrapper"
+    recipe: Recipe | None = None
+    outcome: BundleOutcome | None = None
+    task: TaskSpec | None = None
+    feature_layer: str | None = None
+    versions: dict[str, str] = {}
+
+
+# --- runs -----------------------------------------------------------------------------------
+
+
+class RunConfig(Frozen):
+    """One training run of a sweep; its digest is its key in the store."""
+
+    setup_digest: str
+    c: PositiveFloat
+    init_scale: PositiveFloat
+    lr: PositiveFloat
+    seed: int
+    centered: bool
+    max_epochs: int
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON of this value."""
+        return canonical_digest(self.model_dump())
+
+
+class Measurement(Frozen):
+    """One measured number, or the reason why there is none."""
+
+    metric: str
+    layer: str | None = None
+    split: Literal["train", "validation", "test"] | None = None
+    value: float | None = None
+    unit: str = "1"
+    n: int | None = None
+    """How many samples (or seeds) the value rests on."""
+    low: float | None = None
+    high: float | None = None
+    status: Literal["ok", "unavailable"] = "ok"
+    reason: str | None = None
+
+
+class RunRecord(Frozen):
+    """What one run left behind. Saved at once, judged later."""
+
+    config: RunConfig
+    outcome: Outcome
+    epochs: int
+    steps: int
+    train_loss: float | None = None
+    val_error: float | None = None
+    val_loss: float | None = None
+    test_error: float | None = None
+    test_loss: float | None = None
+    test_ties: float | None = None
+    """Share of test points whose largest logits tie (f = 0 for one logit); each counts half an error."""
+    measurements: tuple[Measurement, ...] = ()
+    message: str | None = None
+    """For ``failed``: the error in one line."""
+
+
+# --- judgement ------------------------------------------------------------------------------
+
+
+class Interval(Frozen):
+    """A value with its confidence interval."""
+
+    value: float
+    low: float | None
+    high: float | None
+    level: Annotated[float, Field(gt=0, lt=1)] = 0.95
+
+
+class CStar(Interval):
+    """The best output multiplier; ``low`` and ``high`` bound the set of c that may be the best."""
+
+    at_edge: Literal["none", "low", "high"] = "none"
+
+
+class Gain(Frozen):
+    """Expected change of test accuracy, in points of percent, from following the recommendation."""
+
+    value: float
+    low: float
+    high: float
+    unit: str = "percentage points of test accuracy"
+    num_seeds: int
+    split: Literal["test"] = "test"
+    level: float = 0.95
+
+
+class Code(Frozen):
+    """A code for programs and a sentence for people."""
+
+    code: str
+    text: str
+
+
+class Finding(Frozen):
+    """Something that the evidence says, beside the regime."""
+
+    code: str
+    status: Literal["info", "warning", "problem"]
+    text: str
+    evidence: dict[str, Any] = {}
+
+
+class Recommendation(Frozen):
+    """What to change, in numbers and in words; ``snippet`` is code to paste."""
+
+    multiply_output_by: float | None = None
+    learning_rate: tuple[float, float] | None = None
+    """(rate now, rate at the recommended multiplier)."""
+    expected_gain: Gain | None = None
+    text: str
+    snippet: str | None = None
+
+
+class Diagnosis(Frozen):
+    """The verdict on one training setup."""
+
+    regime: Regime
+    evidence_tier: Tier
+    method: Literal["intervention", "observation", "none"]
+    mechanism: Code | None = None
+    """Over-aligned: class_mean_alignment, rank_collapse or undetermined. Over-fitted: the face,
+    initial_function_noise, lazy or undetermined."""
+    reason: Code
+    probabilities: dict[str, float] | None = None
+    log2_c_ratio: Interval | None = None
+    """log2(c / c*): negative = toward over-aligned."""
+    c: float | None = None
+    c_star: CStar | None = None
+    recommendation: Recommendation
+    findings: tuple[Finding, ...] = ()
+
+
+# --- reports --------------------------------------------------------------------------------
+
+
+class SeedResult(Frozen):
+    """One run as listed in a sweep's cell."""
+
+    seed: int
+    outcome: Outcome
+    epochs: int
+    train_loss: float | None = None
+    val_error: float | None = None
+    val_loss: float | None = None
+    test_error: float | None = None
+    test_loss: float | None = None
+    test_ties: float | None = None
+
+
+class Cell(Frozen):
+    """All runs at one output multiplier and learning rate."""
+
+    c: float
+    """The value on the sweep's axis: the output multiplier, or the init scale."""
+    lr: float
+    lr_calibrated: bool = False
+    usable: bool = True
+    """False where too few runs reached the target to judge this c; then ``reason`` says so."""
+    reason: str | None = None
+    seeds: tuple[SeedResult, ...]
+
+
+class Sweep(Frozen):
+    """Runs over the output multiplier (or the init scale), paired by seed."""
+
+    axis: Axis = "output_multiplier"
+    centered: bool = False
+    lr_rule: LrRule
+    cells: tuple[Cell, ...]
+
+
+class RateComparison(Frozen):
+    """c* at its best learning rate against another c at its own best rate: is it only the rate?"""
+
+    c: float
+    c_star: float
+    lr_at_c: float
+    lr_at_c_star: float
+    rates_tried: tuple[float, ...]
+    """Factors on the rule's rate that were tried at both."""
+    gain: Gain
+    text: str
+
+
+class Skipped(Frozen):
+    """What was not done, and why."""
+
+    what: str
+    code: str
+    reason: str
+
+
+class Cost(Frozen):
+    """What the verdict cost; ``budget_bound`` says whether the budget cut it short."""
+
+    replica_epochs: int = 0
+    num_runs: int = 0
+    budget_replica_epochs: int | None = None
+    budget_bound: bool = False
+
+
+class Provenance(Frozen):
+    """Times and machine facts: the only part of a report that may differ between two equal runs."""
+
+    version: str
+    torch: str | None = None
+    blas: str | None = None
+    threads: int | None = None
+    device: str = "cpu"
+    started: str
+    seconds: float
+    extra: dict[str, str] = {}
+
+
+class Judgement(Frozen):
+    """A diagnosis with everything that it rests on."""
+
+    diagnosis: Diagnosis | None = None
+    measurements: tuple[Measurement, ...] = ()
+    sweep: Sweep | None = None
+    centered_sweep: Sweep | None = None
+    rate_comparisons: tuple[RateComparison, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    setup: dict[str, Any] = {}
+    """What was judged, as plain values: name, model, task, optimizer, stop, ..."""
+    input: dict[str, Any] = {}
+    """The file that was read: path, sha256, num_parameters, train_loss (measured by us), ..."""
+    cost: Cost = Cost()
+
+
+class CaseResult(Judgement):
+    """One case of a suite."""
+
+    id: str
+    expect: dict[str, str] = {}
+    met: bool | None = None
+    """Whether the expectation held; None where there was none."""
+
+
+class Report(Judgement):
+    """The product: everything else is a view of it (schema ``fls-bench/report/1``)."""
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+    schema_: Annotated[Literal["fls-bench/report/1"], Field(alias="schema")] = REPORT_SCHEMA  # type: ignore[assignment]
+    kind: Literal["diagnose", "suite"]
+    suite: dict[str, Any] | None = None
+    """For kind ``suite``: name, version, digest."""
+    cases: tuple[CaseResult, ...] = ()
+    provenance: Provenance
