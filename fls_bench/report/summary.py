@@ -1,0 +1,410 @@
+"""Numbers and words that every view of a report shows, so that page and terminal never disagree."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from fls_bench.schema import (
+    Axis,
+    CaseResult,
+    Cell,
+    Cost,
+    CStar,
+    Diagnosis,
+    Gain,
+    Interval,
+    Judgement,
+    Measurement,
+    Outcome,
+    Report,
+    Sweep,
+)
+
+LEVEL = 0.95
+"""Confidence level of the intervals that the views compute."""
+
+INTERVAL_NOTE = (
+    "Means are over the runs that reached the target, with 95 % Student-t intervals for each value "
+    "on its own. The verdict compares runs paired by seed, which is sharper than two such "
+    "intervals side by side."
+)
+
+RATES_QUESTION = "Is it only the learning rate?"
+
+# --- numbers --------------------------------------------------------------------------------
+
+
+def _t_within(theta: float, df: int) -> float:
+    """P(|T| <= sqrt(df) tan(theta)) for Student's T with a whole number of degrees of freedom."""
+    sine, cosine = math.sin(theta), math.cos(theta)
+    total, term = 0.0, 1.0 if df % 2 == 0 else cosine
+    for k in range(df % 2, df - 1, 2):
+        total += term
+        term *= cosine * cosine * (k + 1) / (k + 2)
+    if df % 2 == 0:
+        return sine * total
+    return 2 / math.pi * (theta + sine * total)
+
+
+@lru_cache(maxsize=256)
+def t_quantile(level: float, df: int) -> float:
+    """Two-sided quantile of Student's t: the t with P(|T| <= t) = level.
+
+    Solved by bisection on theta = atan(t / sqrt(df)), in which the distribution is a finite sum
+    for every whole df. It stands here because a view must not wait for a statistics library.
+
+    Args:
+        level: Confidence level in (0, 1).
+        df: Degrees of freedom, at least 1.
+
+    Returns:
+        The quantile, positive; relative error below 1e-9 for levels up to 0.9999.
+
+    Raises:
+        ValueError: ``level`` or ``df`` is out of range.
+
+    Source: Abramowitz, Stegun, "Handbook of Mathematical Functions", 26.7.3 and 26.7.4.
+    """
+    if not 0 < level < 1 or df < 1:
+        raise ValueError(f"level must be in (0, 1) and df at least 1, got {level} and {df}")
+    low, high = 0.0, math.pi / 2
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _t_within(middle, df) < level else (low, middle)
+    return math.sqrt(df) * math.tan((low + high) / 2)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over seeds; ``low`` and ``high`` are None for a single seed."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+def mean_interval(
+    values: Sequence[float], lowest: float = -math.inf, highest: float = math.inf
+) -> Mean | None:
+    """Mean and its 95 % interval, mean ± t(n-1)·sd/sqrt(n), cut to the range of the quantity.
+
+    Args:
+        values: One value per seed, finite.
+        lowest: Smallest value that the quantity can take.
+        highest: Largest value that the quantity can take.
+
+    Returns:
+        The mean, or None where there are no values.
+    """
+    n = len(values)
+    if n == 0:
+        return None
+    mean = math.fsum(values) / n
+    if n == 1:
+        return Mean(mean, None, None, 1)
+    variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
+    half = t_quantile(LEVEL, n - 1) * math.sqrt(variance / n)
+    return Mean(mean, max(mean - half, lowest), min(mean + half, highest), n)
+
+
+@dataclass(frozen=True)
+class CellSummary:
+    """One c of a sweep in a few numbers; ``None`` where no run left that number."""
+
+    cell: Cell
+    num_runs: int
+    num_reached: int
+    outcomes: tuple[tuple[Outcome, int], ...]
+    test_error: Mean | None
+    val_error: Mean | None
+    test_loss: Mean | None
+    test_ties: Mean | None
+
+    @property
+    def outcome_text(self) -> str:
+        """How the runs ended, such as ``8 reached-target, 2 diverged``."""
+        return ", ".join(f"{count} {hyphens(outcome)}" for outcome, count in self.outcomes) or "-"
+
+
+def summarize(cell: Cell) -> CellSummary:
+    """Means over the runs that reached the target, or over all runs where none did."""
+    reached = [run for run in cell.seeds if run.outcome is Outcome.REACHED_TARGET]
+    runs = reached or cell.seeds
+    counts = Counter(run.outcome for run in cell.seeds)
+
+    def mean(name: str, highest: float) -> Mean | None:
+        values = [getattr(run, name) for run in runs]
+        return mean_interval([value for value in values if value is not None], 0.0, highest)
+
+    return CellSummary(
+        cell=cell,
+        num_runs=len(cell.seeds),
+        num_reached=len(reached),
+        outcomes=tuple((outcome, counts[outcome]) for outcome in Outcome if counts[outcome]),
+        test_error=mean("test_error", 1.0),
+        val_error=mean("val_error", 1.0),
+        test_loss=mean("test_loss", math.inf),
+        test_ties=mean("test_ties", 1.0),
+    )
+
+
+def summarize_sweep(sweep: Sweep) -> tuple[CellSummary, ...]:
+    """All cells, from the smallest c (largest FLS) to the largest."""
+    return tuple(summarize(cell) for cell in sorted(sweep.cells, key=lambda one: (one.c, one.lr)))
+
+
+# --- words ----------------------------------------------------------------------------------
+
+_MECHANISMS = {
+    "class_mean_alignment": "class-mean alignment",
+    "rank_collapse": "rank collapse",
+    "initial_function_noise": "initial-function noise",
+}
+
+
+def hyphens(code: str) -> str:
+    """A code as shown on screen: ``reached_target`` becomes ``reached-target``."""
+    return code.replace("_", "-")
+
+
+def mechanism_name(code: str) -> str:
+    """The mechanism in the field's words."""
+    return _MECHANISMS.get(code, hyphens(code))
+
+
+def axis_of(judgement: Judgement) -> Axis:
+    """What c stands for in this judgement: the output multiplier, or the init scale."""
+    return judgement.sweep.axis if judgement.sweep is not None else "output_multiplier"
+
+
+def symbol(axis: Axis) -> str:
+    """``c`` or ``alpha``."""
+    return "c" if axis == "output_multiplier" else "alpha"
+
+
+def axis_name(axis: Axis) -> str:
+    """The axis in words with its symbol."""
+    return "output multiplier c" if axis == "output_multiplier" else "init scale alpha"
+
+
+def direction(axis: Axis) -> str:
+    """Which way is which, said wherever c is shown."""
+    return f"smaller {symbol(axis)} = larger FLS = toward over-aligned"
+
+
+def number(value: float) -> str:
+    """Four significant digits, without trailing zeros."""
+    return f"{value:.4g}"
+
+
+def power(c: float) -> str:
+    """c as a power of two, such as ``2^-9`` or ``2^-1.74``."""
+    exponent = round(math.log2(c), 2)
+    return f"2^{exponent:g}" if exponent else "2^0"
+
+
+def multiplier(c: float) -> str:
+    """c as a power of two and as a decimal."""
+    return f"{power(c)} ({c:.3g})"
+
+
+def percent(mean: Mean | None) -> str:
+    """A share as a percentage with its interval."""
+    if mean is None:
+        return "-"
+    text = f"{100 * mean.value:.2f} %"
+    if mean.low is None or mean.high is None:
+        return text
+    return f"{text} [{100 * mean.low:.2f}, {100 * mean.high:.2f}]"
+
+
+def plain(mean: Mean | None) -> str:
+    """A number with its interval."""
+    if mean is None:
+        return "-"
+    text = f"{mean.value:.3f}"
+    if mean.low is None or mean.high is None:
+        return text
+    return f"{text} [{mean.low:.3f}, {mean.high:.3f}]"
+
+
+def optional_percent(value: float | None) -> str:
+    """A share as a percentage, or a dash."""
+    return "-" if value is None else f"{100 * value:.2f} %"
+
+
+def optional_number(value: float | None) -> str:
+    """A number, or a dash."""
+    return "-" if value is None else number(value)
+
+
+def c_star_text(c_star: CStar, axis: Axis) -> str:
+    """c* with its interval, and whether it lies at an end of the range swept."""
+    low = "the lower end of the range" if c_star.low is None else power(c_star.low)
+    high = "the upper end of the range" if c_star.high is None else power(c_star.high)
+    text = (
+        f"{multiplier(c_star.value)}, {100 * c_star.level:g} % interval from {low} to {high}"
+    )
+    if c_star.at_edge != "none":
+        side, way = {"low": ("lower", "smaller"), "high": ("upper", "larger")}[c_star.at_edge]
+        text += (
+            f"; at the {side} end of the range swept: the optimum may lie at a {way} {symbol(axis)}"
+        )
+    return text
+
+
+def gain_text(gain: Gain) -> str:
+    """An expected gain with its interval, its seeds and its split."""
+    return (
+        f"{gain.value:+.2f} {gain.unit}, {100 * gain.level:g} % interval "
+        f"{gain.low:+.2f} to {gain.high:+.2f} ({gain.num_seeds} seeds, {gain.split} split)"
+    )
+
+
+def ratio_text(ratio: Interval, axis: Axis) -> str:
+    """log2(c/c*) with its interval and its direction."""
+    text = f"{ratio.value:+.2f}"
+    if ratio.low is not None and ratio.high is not None:
+        text += f", {100 * ratio.level:g} % interval {ratio.low:+.2f} to {ratio.high:+.2f}"
+    return f"{text} (negative: {symbol(axis)} is too small, toward over-aligned)"
+
+
+def facts(diagnosis: Diagnosis, axis: Axis) -> tuple[tuple[str, str], ...]:
+    """The verdict's key figures as (name, text)."""
+    name = symbol(axis)
+    rows = [(f"{name} now", "not known" if diagnosis.c is None else multiplier(diagnosis.c))]
+    rows.append(
+        (
+            f"best {name} ({name}*)",
+            "not determined" if diagnosis.c_star is None else c_star_text(diagnosis.c_star, axis),
+        )
+    )
+    if diagnosis.log2_c_ratio is not None:
+        rows.append((f"log2({name}/{name}*)", ratio_text(diagnosis.log2_c_ratio, axis)))
+    rows.append(("direction", direction(axis)))
+    tier = diagnosis.evidence_tier
+    rows.append(("evidence", f"{tier.value}: {tier.sentence}"))
+    rows.append(
+        (
+            "method",
+            {
+                "intervention": "intervention: nets were trained at other values and compared",
+                "observation": "observation: inferred from measurements, nothing was trained",
+                "none": "none: nothing that separates the regimes was measured",
+            }[diagnosis.method],
+        )
+    )
+    if diagnosis.probabilities:
+        rows.append(
+            (
+                "probabilities",
+                ", ".join(
+                    f"{hyphens(regime)} {100 * share:.0f} %"
+                    for regime, share in diagnosis.probabilities.items()
+                ),
+            )
+        )
+    return tuple(rows)
+
+
+def recommendation_facts(diagnosis: Diagnosis) -> tuple[tuple[str, str], ...]:
+    """The recommendation's figures as (name, text)."""
+    advice = diagnosis.recommendation
+    rows = []
+    if advice.multiply_output_by is not None:
+        rows.append(("multiply the output by", number(advice.multiply_output_by)))
+    if advice.learning_rate is not None:
+        now, then = advice.learning_rate
+        rows.append(("learning rate", f"{number(now)} -> {number(then)}"))
+    if advice.expected_gain is not None:
+        rows.append(("expected gain", gain_text(advice.expected_gain)))
+    return tuple(rows)
+
+
+def measured(measurement: Measurement) -> str:
+    """The value with its interval, or that there is none."""
+    if measurement.value is None:
+        return hyphens(measurement.status)
+    text = number(measurement.value)
+    if measurement.low is not None and measurement.high is not None:
+        text += f" [{number(measurement.low)}, {number(measurement.high)}]"
+    return text
+
+
+def flat(value: dict[str, Any], prefix: str = "") -> tuple[tuple[str, str], ...]:
+    """Nested plain values as (dotted key, text)."""
+    rows: list[tuple[str, str]] = []
+    for key, item in value.items():
+        if isinstance(item, dict) and item:
+            rows.extend(flat(item, f"{prefix}{key}."))
+        else:
+            rows.append((f"{prefix}{key}", _value_text(item)))
+    return tuple(rows)
+
+
+def _value_text(item: Any) -> str:
+    if isinstance(item, str):
+        return item
+    if item is None:
+        return "-"
+    if isinstance(item, bool):
+        return "yes" if item else "no"
+    if isinstance(item, float):
+        return f"{item:.6g}"
+    return json.dumps(item, ensure_ascii=False, default=str)
+
+
+def cost_text(cost: Cost) -> str:
+    """What the verdict cost, and whether a budget cut it short."""
+    text = f"{cost.num_runs} runs, {cost.replica_epochs} replica-epochs"
+    if cost.budget_replica_epochs is None:
+        return f"{text}; no budget was set."
+    cut = "the budget cut the sweep short" if cost.budget_bound else "the budget did not bind"
+    return f"{text} of a budget of {cost.budget_replica_epochs}; {cut}."
+
+
+def provenance_rows(report: Report) -> tuple[tuple[str, str], ...]:
+    """Times and machine facts as (name, text)."""
+    facts_ = report.provenance
+    rows = [("fls-bench", facts_.version)]
+    optional = (("torch", facts_.torch), ("blas", facts_.blas), ("threads", facts_.threads))
+    rows.extend((name, str(value)) for name, value in optional if value is not None)
+    rows.append(("device", facts_.device))
+    rows.append(("started", facts_.started))
+    rows.append(("seconds", f"{facts_.seconds:.1f}"))
+    rows.extend(facts_.extra.items())
+    return tuple(rows)
+
+
+def title(report: Report) -> str:
+    """What the report is about, in a few words."""
+    if report.kind == "suite":
+        suite = report.suite or {}
+        name, version = suite.get("name", "without a name"), suite.get("version")
+        return f"Suite {name}" + ("" if version is None else f", version {version}")
+    return str(report.setup.get("name") or report.input.get("path") or "Training setup")
+
+
+def verdict_word(judgement: Judgement) -> str:
+    """The regime's name, or ``no verdict``."""
+    return "no verdict" if judgement.diagnosis is None else judgement.diagnosis.regime.label
+
+
+def expectation(case: CaseResult) -> str:
+    """What a suite's case expects."""
+    return ", ".join(
+        hyphens(value) if key == "regime" else f"{key} = {hyphens(value)}"
+        for key, value in case.expect.items()
+    ) or "-"
+
+
+def met_word(case: CaseResult) -> str:
+    """Whether the expectation held."""
+    return {True: "yes", False: "NO", None: "-"}[case.met]

@@ -1,0 +1,195 @@
+"""What is judged: a way to make a net, data, and a recipe. Holds callables, so it is never stored."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fls_bench.errors import FlsBenchError, InputError
+from fls_bench.schema import (
+    ArchitectureSpec,
+    Axis,
+    Loss,
+    LrRule,
+    MultiplierRoute,
+    Sgd,
+    Stop,
+    TargetLoss,
+)
+from fls_bench.tasks import Task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class TrainingSetup:
+    """A model and training setup whose output multiplier can be swept.
+
+    c is relative to the net as its author built it: c = 1 is that net. ``optimizer.lr`` is the rate
+    that the setup trains with at its own ``output_multiplier``; other rates follow from ``lr_rule``.
+    Smaller c = larger FLS = toward over-aligned.
+
+    Attributes:
+        make_model: ``build(*, output_multiplier=1.0, seed=None) -> nn.Module``; both parameters are
+            matched by name and optional. Without ``seed`` torch is seeded around the call.
+        task: A task, or seed -> Task, which redraws the training part with the seed.
+        loss: ``cross_entropy`` (K logits) or ``logistic`` (one logit, two classes); batch means.
+        optimizer: SGD and its rate.
+        batch_size: Training points per step; the whole set where it is at least n.
+        stop: When training ends; looked at after every epoch on the whole training part.
+        lr_rule: None: ``homogeneous`` where the net is measured to be, else ``calibrated``.
+        output_multiplier: c of this setup, > 0.
+        multiplier_route: ``wrapper``: logits = c·module(x). ``factory``: the builder is called with
+            ``output_multiplier``. ``auto``: factory where the builder has that parameter.
+        centered: Whether the net computes c·(f - f_0), f_0 frozen at init.
+        init_scale: alpha; all initial parameters are multiplied by it.
+        axis: What a sweep varies: the multiplier, or the init scale.
+        feature_layer: Name of the layer whose features count as the last; None: the last hidden.
+        name: For people.
+        architecture: Set where ``make_model`` builds a built-in net: these train as one batch.
+    """
+
+    make_model: Callable[..., nn.Module]
+    task: Task | Callable[[int], Task]
+    loss: Loss = "cross_entropy"
+    optimizer: Sgd = field(default_factory=Sgd)
+    batch_size: int = 25
+    stop: Stop = field(default_factory=TargetLoss)
+    lr_rule: LrRule | None = None
+    output_multiplier: float = 1.0
+    multiplier_route: MultiplierRoute = "auto"
+    centered: bool = False
+    init_scale: float = 1.0
+    axis: Axis = "output_multiplier"
+    feature_layer: str | None = None
+    name: str = "setup"
+    architecture: ArchitectureSpec | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values that no training could use.
+
+        Raises:
+            InputError: A multiplier or scale that is not > 0, a batch size < 1, a wrong type.
+        """
+        for label, value in (
+            ("output_multiplier", self.output_multiplier),
+            ("init_scale", self.init_scale),
+        ):
+            if not (isinstance(value, (int, float)) and 0 < value < float("inf")):
+                raise InputError(f"{label} = {value!r} must be > 0.", "Give a positive number.")
+        if not (isinstance(self.batch_size, int) and self.batch_size >= 1):
+            raise InputError(
+                f"batch_size = {self.batch_size!r} must be a whole number >= 1.", "Correct it."
+            )
+        if not callable(self.make_model):
+            raise InputError(
+                "make_model is not callable.", "Give a function that returns a torch module."
+            )
+        if not (isinstance(self.task, Task) or callable(self.task)):
+            raise InputError(
+                "task is neither a Task nor a function of a seed.",
+                "Make one with fls_bench.make_task, or give a function seed -> Task.",
+            )
+
+    def task_for(self, seed: int) -> Task:
+        """The data for one seed.
+
+        Args:
+            seed: Passed to a task source; a fixed task ignores it.
+
+        Returns:
+            The task.
+
+        Raises:
+            InputError: The user's function returned something else.
+        """
+        task = self.task if isinstance(self.task, Task) else self.task(seed)
+        if not isinstance(task, Task):
+            raise InputError(
+                f"The setup's task function returned {type(task).__name__}, not a Task.",
+                "Return fls_bench.make_task(...) from it.",
+            )
+        return task
+
+    @property
+    def route(self) -> str:
+        """``wrapper`` or ``factory``: how the multiplier reaches the net."""
+        if self.multiplier_route != "auto":
+            return self.multiplier_route
+        has = "output_multiplier" in inspect.signature(self.make_model).parameters
+        return "factory" if has else "wrapper"
+
+
+def import_object(reference: str, option: str) -> Any:
+    """Import ``package.module:name`` that the user gave on the command line.
+
+    This runs the user's own code. The current folder is not searched unless it is on Python's path
+    already (set PYTHONPATH, or install the package).
+
+    Args:
+        reference: ``package.module:name``.
+        option: The option that it came from, for messages.
+
+    Returns:
+        The object.
+
+    Raises:
+        InputError: It can't be imported or found.
+    """
+    module_name, _, attribute = reference.partition(":")
+    if not module_name or not attribute:
+        raise InputError(
+            f"{option} {reference!r} is not of the form package.module:name.",
+            f"Give for example {option} my_pkg.my_setup:setup.",
+        )
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        hint = "Install the package that holds it, or put its folder on PYTHONPATH."
+        if Path(*module_name.split(".")).with_suffix(".py").exists():
+            hint = "It lies in the current folder: repeat the command with PYTHONPATH=. in front."
+        raise InputError(f"{option}: no module named {error.name!r}.", hint) from None
+    except FlsBenchError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{option}: importing {module_name!r} failed with {type(error).__name__}: {error}.",
+            f"Run {Path(sys.executable).name} -c 'import {module_name}' to see where.",
+        ) from error
+    value: Any = module
+    for part in attribute.split("."):
+        if not hasattr(value, part):
+            raise InputError(
+                f"{option}: module {module_name!r} has no {attribute!r}.", "Check the name."
+            )
+        value = getattr(value, part)
+    return value
+
+
+def import_setup(reference: str) -> TrainingSetup:
+    """Import a ``TrainingSetup``, or call the function that returns one.
+
+    Args:
+        reference: ``package.module:name``.
+
+    Returns:
+        The setup.
+
+    Raises:
+        InputError: It can't be imported, or is something else.
+    """
+    value = import_object(reference, "--setup")
+    if callable(value) and not isinstance(value, TrainingSetup):
+        value = value()
+    if not isinstance(value, TrainingSetup):
+        raise InputError(
+            f"--setup {reference!r} is a {type(value).__name__}, not a TrainingSetup.",
+            "Name a fls_bench.TrainingSetup, or a function without arguments that returns one.",
+        )
+    return value
