@@ -1,0 +1,333 @@
+"""Training: many replicas as one batch where the net allows, else one by one in processes.
+
+Stop the first time the training loss (or accuracy) reaches its target; every run ends in an
+``Outcome`` and is handed over as a record at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+
+import torch
+
+from fls_bench import models
+from fls_bench.errors import FlsBenchError, InputError, RunFailedError
+from fls_bench.scaling import scaled_weight_decay
+from fls_bench.schema import LrRule, Outcome, RunConfig, RunRecord, canonical_digest
+from fls_bench.tasks import Task
+from fls_bench.training.batched import train_batch
+from fls_bench.training.runs import TrainedRun, make_net, record
+from fls_bench.training.single import Interrupted, train_single
+from fls_bench.training_setup import TrainingSetup
+
+__all__ = [
+    "TrainedRun",
+    "check_setup",
+    "is_batched",
+    "resolve_lr_rule",
+    "setup_digest",
+    "train_all",
+    "train_one",
+]
+
+ENGINE_VERSION = 1
+"""Part of every setup's digest: raised when the same configuration would give other numbers."""
+
+REPLICAS_PER_BATCH = 12
+"""Small enough that weights and activations stay in cache and that work spreads over cores."""
+
+
+def is_batched(setup: TrainingSetup) -> bool:
+    """Whether the setup's replicas train as one batch: a built-in net and plain SGD."""
+    plain = setup.optimizer.momentum == 0 and setup.optimizer.weight_decay == 0
+    return setup.architecture is not None and setup.architecture.name is not None and plain
+
+
+def check_setup(setup: TrainingSetup, seed: int = 0) -> Task:
+    """Build the net once and pass a few points through, so that a mistake shows before training.
+
+    Args:
+        setup: The setup.
+        seed: Seed of the net and of the data.
+
+    Returns:
+        The task of that seed.
+
+    Raises:
+        InputError: The net can't take the data, has no parameters, or its outputs have the wrong
+            shape or are not finite.
+    """
+    task = setup.task_for(seed)
+    net = make_net(setup, seed, setup.output_multiplier, torch.float32).eval()
+    if not any(True for _ in net.parameters()):
+        raise InputError("The model has no parameters.", "Return a module that can be trained.")
+    try:
+        with torch.no_grad():
+            output = net(torch.as_tensor(task.x_train[:4]))
+    except Exception as error:
+        message = str(error).splitlines()[0][:200]
+        raise InputError(
+            f"The model can't take the data, inputs of shape {list(task.x_train.shape[1:])}: "
+            f"{message}.",
+            "Give data and a model of the same input dimension.",
+        ) from None
+    wanted = 1 if setup.loss == "logistic" else task.n_classes
+    if setup.loss == "logistic" and task.n_classes != 2:
+        raise InputError(
+            f"The loss is logistic, but task {task.name!r} has {task.n_classes} classes.",
+            "Use cross_entropy with one logit per class.",
+        )
+    if tuple(output.shape) != (4, wanted):
+        raise InputError(
+            f"The model's output for 4 points has shape {list(output.shape)}; task {task.name!r} "
+            f"with loss {setup.loss} needs {[4, wanted]}.",
+            "Give data and a model with the same number of classes.",
+        )
+    if not torch.isfinite(output).all():
+        raise InputError(
+            "The model's outputs at init are NaN or infinite.", "Check its initial weights."
+        )
+    return task
+
+
+def resolve_lr_rule(setup: TrainingSetup, task: Task) -> LrRule:
+    """The setup's rule, or the one that its net is measured to allow.
+
+    Args:
+        setup: The setup.
+        task: Its data, for a few inputs.
+
+    Returns:
+        ``homogeneous`` with the measured degree L; else ``calibrated`` with the number of weight
+        layers. A built-in net with biases counts as homogeneous: its biases get rates of their own.
+    """
+    if setup.lr_rule is not None:
+        return setup.lr_rule
+    net = make_net(setup, 0, 1.0, torch.float32)
+    if isinstance(net, models.Mlp) and net.activation == "relu":
+        return LrRule(name="homogeneous", depth=len(net.layers))
+    try:
+        degree = models.homogeneity_degree(net, torch.as_tensor(task.x_train[:8]))
+    except (RuntimeError, TypeError, ValueError):
+        degree = None  # e.g. a module that can't run in float64: no exact rule is claimed
+    if degree is not None:
+        return LrRule(name="homogeneous", depth=degree)
+    return LrRule(name="calibrated", depth=max(1, len(models.weight_matrices(net))))
+
+
+@torch.no_grad()
+def setup_digest(setup: TrainingSetup, rule: LrRule, *, dtype: torch.dtype = torch.float32) -> str:
+    """Identify a setup by what it does: the key under which its runs are stored.
+
+    Code can't be hashed reliably, so this hashes behaviour: the initial parameters of one seed, the
+    outputs on a few inputs in training and in evaluation mode, the data, and the recipe. The
+    multiplier, the rate and centering belong to each run, not to the setup.
+
+    Args:
+        setup: The setup.
+        rule: Its learning-rate rule.
+        dtype: Floating type of the training.
+
+    Returns:
+        SHA-256 in hex.
+    """
+    task = setup.task_for(0)
+    net = make_net(setup, 0, 1.0, dtype)
+    behaviour = hashlib.sha256()
+    for key, value in net.state_dict().items():
+        behaviour.update(f"{key}{tuple(value.shape)}".encode())
+        behaviour.update(value.contiguous().cpu().view(torch.uint8).numpy().tobytes()
+                         if value.dim() else str(value.item()).encode())
+    x = torch.as_tensor(task.x_train[:8], dtype=dtype)
+    for training in (False, True):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            output = net.train(training)(x)
+        behaviour.update(output.contiguous().cpu().view(torch.uint8).numpy().tobytes())
+    decay = setup.optimizer.weight_decay
+    return canonical_digest(
+        {
+            "engine": ENGINE_VERSION,
+            "torch": torch.__version__,
+            "behaviour": behaviour.hexdigest(),
+            "task": [task.fingerprint, setup.task_for(1).fingerprint],
+            "loss": setup.loss,
+            "momentum": setup.optimizer.momentum,
+            "nesterov": setup.optimizer.nesterov,
+            "decay": [decay, setup.output_multiplier if decay else None],
+            "batch_size": setup.batch_size,
+            "stop": setup.stop.model_dump(exclude={"max_epochs"}),
+            "rule": rule.model_dump(),
+            "route": setup.route,
+            "feature_layer": setup.feature_layer,
+            "dtype": str(dtype),
+        }
+    )
+
+
+@contextmanager
+def _one_thread_per_job(jobs: int) -> Iterator[None]:
+    """Splitting a small product over threads is slower than one job per core."""
+    before = torch.get_num_threads()
+    if jobs > 1:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _decay_at(setup: TrainingSetup, rule: LrRule, c: float) -> float:
+    return scaled_weight_decay(
+        setup.optimizer.weight_decay, rule, c / setup.output_multiplier
+    )
+
+
+def _run_single(
+    setup: TrainingSetup, rule: LrRule, config: RunConfig, dtype: torch.dtype,
+    cancelled: threading.Event | None = None,
+) -> RunRecord:  # fmt: skip
+    """Train and measure one net; an error in the user's code becomes a failed run."""
+    try:
+        return train_one(setup, rule, config, dtype=dtype, cancelled=cancelled)[1]
+    except (FlsBenchError, Interrupted):
+        raise
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        return RunRecord(config=config, outcome=Outcome.FAILED, epochs=0, steps=0, message=text)
+
+
+def _worker(setup: TrainingSetup, rule: LrRule, config: RunConfig, dtype: torch.dtype) -> RunRecord:
+    torch.set_num_threads(1)
+    return _run_single(setup, rule, config, dtype)
+
+
+def train_one(
+    setup: TrainingSetup,
+    rule: LrRule,
+    config: RunConfig,
+    *,
+    dtype: torch.dtype = torch.float32,
+    cancelled: threading.Event | None = None,
+) -> tuple[TrainedRun, RunRecord]:
+    """Train one net by the plain loop and measure it.
+
+    Args:
+        setup: The setup.
+        rule: Its learning-rate rule.
+        config: The run.
+        dtype: Floating type of the training.
+        cancelled: Checked every epoch.
+
+    Returns:
+        (the run with its weights, its record).
+    """
+    task = setup.task_for(config.seed)
+    run = train_single(
+        setup, task, config, weight_decay=_decay_at(setup, rule, config.c), dtype=dtype,
+        cancelled=cancelled,
+    )  # fmt: skip
+    net = make_net(setup, config.seed, config.c, dtype)
+    return run, record(setup, task, run, net, dtype)
+
+
+def train_all(
+    setup: TrainingSetup,
+    rule: LrRule,
+    configs: Sequence[RunConfig],
+    on_record: Callable[[RunRecord], None],
+    *,
+    jobs: int,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Train all runs and hand over each record as its run ends.
+
+    Args:
+        setup: The setup.
+        rule: Its learning-rate rule.
+        configs: The runs, in any number; the order fixes how they are batched.
+        on_record: Called once per run, from any thread but never from two at once.
+        jobs: How many batches (or processes) at a time.
+        dtype: Floating type of the training.
+
+    Raises:
+        RunFailedError: A worker process died.
+    """
+    if not configs:
+        return
+    if is_batched(setup):
+        _train_batches(setup, configs, on_record, jobs, dtype)
+    elif jobs == 1 or len(configs) == 1:
+        for config in configs:
+            on_record(_run_single(setup, rule, config, dtype))
+    else:
+        _train_in_processes(setup, rule, configs, on_record, jobs, dtype)
+
+
+def _train_batches(
+    setup: TrainingSetup,
+    configs: Sequence[RunConfig],
+    on_record: Callable[[RunRecord], None],
+    jobs: int,
+    dtype: torch.dtype,
+) -> None:
+    from joblib import Parallel, delayed
+
+    task_of = lru_cache(maxsize=None)(setup.task_for)
+    tasks = {config.seed: task_of(config.seed) for config in configs}
+    lock, cancelled = threading.Lock(), threading.Event()
+
+    def job(group: Sequence[RunConfig]) -> None:
+        net = make_net(setup, group[0].seed, 1.0, dtype)
+
+        def finish(run: TrainedRun) -> None:
+            finished = record(setup, tasks[run.config.seed], run, net, dtype)
+            with lock:
+                on_record(finished)
+
+        train_batch(setup, tasks, group, finish, dtype=dtype, cancelled=cancelled)
+
+    # Longest first: small c takes the most epochs. Ties keep equal c together, which end together.
+    ordered = sorted(configs, key=lambda k: (k.max_epochs, k.c * k.init_scale, k.lr, k.seed))
+    groups = [
+        ordered[i : i + REPLICAS_PER_BATCH] for i in range(0, len(ordered), REPLICAS_PER_BATCH)
+    ]
+    with _one_thread_per_job(jobs):
+        try:
+            Parallel(n_jobs=jobs, backend="threading", batch_size=1)(
+                delayed(job)(group) for group in groups
+            )
+        finally:
+            cancelled.set()
+
+
+def _train_in_processes(
+    setup: TrainingSetup,
+    rule: LrRule,
+    configs: Sequence[RunConfig],
+    on_record: Callable[[RunRecord], None],
+    jobs: int,
+    dtype: torch.dtype,
+) -> None:
+    from joblib import Parallel, delayed
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    results = Parallel(n_jobs=jobs, backend="loky", batch_size=1, return_as="generator_unordered")(
+        delayed(_worker)(setup, rule, config, dtype) for config in configs
+    )
+    try:
+        with warnings.catch_warnings():
+            # A long pause between results makes loky warn that it restarts idle workers.
+            warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
+            for result in results:
+                on_record(result)
+    except TerminatedWorkerError as error:
+        raise RunFailedError(
+            "A training process died, most likely for lack of memory.",
+            "Try fewer processes with --jobs 1, or a smaller model.",
+        ) from error
