@@ -241,6 +241,8 @@ class Measurement(Frozen):
     """One measured number, or the reason why there is none."""
 
     metric: str
+    subject: Literal["model", "at_c", "at_c_star"] = "model"
+    """The model that was given, or nets that were trained again at its c, or at c*."""
     layer: str | None = None
     split: Literal["train", "validation", "test"] | None = None
     value: float | None = None
@@ -267,7 +269,10 @@ class RunRecord(Frozen):
     test_loss: float | None = None
     test_ties: float | None = None
     """Share of test points whose largest logits tie (f = 0 for one logit); each counts half an error."""
-    measurements: tuple[Measurement, ...] = ()
+    chance_error: float | None = None
+    """Test error of always answering the commonest training class."""
+    measurements: dict[str, float] = {}
+    """Cheap measurements on test data that tell mechanisms apart, ``metric`` or ``metric:layer``."""
     message: str | None = None
     """For ``failed``: the error in one line."""
 
@@ -363,6 +368,9 @@ class SeedResult(Frozen):
     test_error: float | None = None
     test_loss: float | None = None
     test_ties: float | None = None
+    chance_error: float | None = None
+    measurements: dict[str, float] = {}
+    message: str | None = None
 
 
 class Cell(Frozen):
@@ -372,6 +380,7 @@ class Cell(Frozen):
     """The value on the sweep's axis: the output multiplier, or the init scale."""
     lr: float
     lr_calibrated: bool = False
+    """True where the rule's rate failed and another was chosen on training behaviour."""
     usable: bool = True
     """False where too few runs reached the target to judge this c; then ``reason`` says so."""
     reason: str | None = None
@@ -384,6 +393,7 @@ class Sweep(Frozen):
     axis: Axis = "output_multiplier"
     centered: bool = False
     lr_rule: LrRule
+    n_test: int
     cells: tuple[Cell, ...]
 
 

@@ -18,8 +18,8 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from .errors import InputError
-from .schema import Frozen, RunRecord
+from fls_bench.errors import InputError
+from fls_bench.schema import Frozen, RunRecord
 
 RUNS_SCHEMA = "fls-bench/runs/1"
 
@@ -120,7 +120,7 @@ class RunStore:
     def _refuse_other_schema(self, line: bytes) -> None:
         try:
             value = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             return
         found = value.get("schema") if isinstance(value, dict) else None
         if isinstance(value, dict) and found != RUNS_SCHEMA:

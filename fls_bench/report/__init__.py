@@ -11,7 +11,7 @@ import json
 import math
 import os
 import re
-import tempfile
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +123,7 @@ def write_json(report: Report, path: str | os.PathLike[str], force: bool = False
         InputError: The file exists and ``force`` is false, or the place can't be written.
     """
     _refuse_to_overwrite(Path(path), force)
-    return _write(Path(path), to_json(report).encode(), force)
+    return _write(Path(path), to_json(report).encode())
 
 
 def write_html(report: Report, path: str | os.PathLike[str], force: bool = False) -> Path:
@@ -144,48 +144,37 @@ def write_html(report: Report, path: str | os.PathLike[str], force: bool = False
 
     _refuse_to_overwrite(Path(path), force)
     # A file name on disk need not be valid Unicode and may end up in the page.
-    return _write(Path(path), html.render(report).encode("utf-8", "xmlcharrefreplace"), force)
+    return _write(Path(path), html.render(report).encode("utf-8", "xmlcharrefreplace"))
 
 
 def _refuse_to_overwrite(path: Path, force: bool) -> None:
     if path.is_dir():
         raise InputError(f"{path} is a folder.", "Name a file in it to write to.")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is not an ordinary file.", "Name an ordinary file to write to.")
     if path.exists() and not force:
         raise InputError(
             f"{path} exists already.", "Choose another name, or pass --force to overwrite it."
         )
 
 
-def _write(path: Path, content: bytes, force: bool) -> Path:
-    temporary: str | None = None
+def _write(path: Path, content: bytes) -> Path:
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes private files; a report gets what open() would have given it.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        if force:
-            os.replace(temporary, path)
-        else:
-            # A link fails where another process wrote the file since the check above.
-            os.link(temporary, path)
-    except FileExistsError:
-        raise InputError(
-            f"{path} exists already.", "Choose another name, or pass --force to overwrite it."
-        ) from None
+        os.replace(temporary, target)
     except OSError as error:
         raise InputError(
             f"{path} can't be written: {error.strerror}.",
             "Choose a folder that exists and that you may write to.",
         ) from None
     finally:
-        if temporary is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
     return path
 
 

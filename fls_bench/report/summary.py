@@ -22,6 +22,7 @@ from fls_bench.schema import (
     Judgement,
     Measurement,
     Outcome,
+    RateComparison,
     Report,
     Sweep,
 )
@@ -36,6 +37,10 @@ INTERVAL_NOTE = (
 )
 
 RATES_QUESTION = "Is it only the learning rate?"
+RATES_NOTE = (
+    "Every value was given several learning rates and kept the best of them; this is the best "
+    "value at its best rate against another value at its own best rate."
+)
 
 # --- numbers --------------------------------------------------------------------------------
 
@@ -126,11 +131,22 @@ class CellSummary:
     val_error: Mean | None
     test_loss: Mean | None
     test_ties: Mean | None
+    chance_error: Mean | None
+    measurements: tuple[tuple[str, Mean], ...]
 
     @property
-    def outcome_text(self) -> str:
-        """How the runs ended, such as ``8 reached-target, 2 diverged``."""
-        return ", ".join(f"{count} {hyphens(outcome)}" for outcome, count in self.outcomes) or "-"
+    def messages(self) -> tuple[str, ...]:
+        """What the failed runs said, each message once."""
+        return tuple(dict.fromkeys(run.message for run in self.cell.seeds if run.message))
+
+    @property
+    def ended_otherwise(self) -> str:
+        """How the runs that missed the target ended, such as ``5 plateau, 2 diverged``."""
+        return ", ".join(
+            f"{count} {hyphens(outcome)}"
+            for outcome, count in self.outcomes
+            if outcome is not Outcome.REACHED_TARGET
+        )
 
 
 def summarize(cell: Cell) -> CellSummary:
@@ -143,6 +159,12 @@ def summarize(cell: Cell) -> CellSummary:
         values = [getattr(run, name) for run in runs]
         return mean_interval([value for value in values if value is not None], 0.0, highest)
 
+    metrics = dict.fromkeys(metric for run in runs for metric in run.measurements)
+    measured_along = []
+    for metric in metrics:
+        values = [run.measurements[metric] for run in runs if metric in run.measurements]
+        if (one := mean_interval(values)) is not None:
+            measured_along.append((metric, one))
     return CellSummary(
         cell=cell,
         num_runs=len(cell.seeds),
@@ -152,12 +174,19 @@ def summarize(cell: Cell) -> CellSummary:
         val_error=mean("val_error", 1.0),
         test_loss=mean("test_loss", math.inf),
         test_ties=mean("test_ties", 1.0),
+        chance_error=mean("chance_error", 1.0),
+        measurements=tuple(measured_along),
     )
 
 
 def summarize_sweep(sweep: Sweep) -> tuple[CellSummary, ...]:
     """All cells, from the smallest c (largest FLS) to the largest."""
     return tuple(summarize(cell) for cell in sorted(sweep.cells, key=lambda one: (one.c, one.lr)))
+
+
+def metrics_along(cells: Sequence[CellSummary]) -> tuple[str, ...]:
+    """Names of all that was measured along a sweep, in the order of first appearance."""
+    return tuple(dict.fromkeys(name for cell in cells for name, _ in cell.measurements))
 
 
 # --- words ----------------------------------------------------------------------------------
@@ -194,6 +223,22 @@ def axis_name(axis: Axis) -> str:
     return "output multiplier c" if axis == "output_multiplier" else "init scale alpha"
 
 
+def sweep_title(sweep: Sweep) -> str:
+    """What was swept, in a few words."""
+    net = "c·(f - f_0), centered" if sweep.centered else "c·f, plain"
+    return (
+        f"Sweep of {net}"
+        if sweep.axis == "output_multiplier"
+        else ("Sweep of the init scale alpha" + (", centered" if sweep.centered else ""))
+    )
+
+
+def sweep_note(sweep: Sweep) -> str:
+    """How the rates were set and on how many points the test error was measured."""
+    rule = f"Learning-rate rule: {sweep.lr_rule.name}, depth {sweep.lr_rule.depth}."
+    return f"{rule} Test points: {sweep.n_test}."
+
+
 def direction(axis: Axis) -> str:
     """Which way is which, said wherever c is shown."""
     return f"smaller {symbol(axis)} = larger FLS = toward over-aligned"
@@ -205,13 +250,13 @@ def number(value: float) -> str:
 
 
 def power(c: float) -> str:
-    """c as a power of two, such as ``2^-9`` or ``2^-1.74``."""
+    """The value as a power of two, such as ``2^-9`` or ``2^-1.74``."""
     exponent = round(math.log2(c), 2)
     return f"2^{exponent:g}" if exponent else "2^0"
 
 
 def multiplier(c: float) -> str:
-    """c as a power of two and as a decimal."""
+    """The value as a power of two and as a decimal."""
     return f"{power(c)} ({c:.3g})"
 
 
@@ -249,9 +294,7 @@ def c_star_text(c_star: CStar, axis: Axis) -> str:
     """c* with its interval, and whether it lies at an end of the range swept."""
     low = "the lower end of the range" if c_star.low is None else power(c_star.low)
     high = "the upper end of the range" if c_star.high is None else power(c_star.high)
-    text = (
-        f"{multiplier(c_star.value)}, {100 * c_star.level:g} % interval from {low} to {high}"
-    )
+    text = f"{multiplier(c_star.value)}, {100 * c_star.level:g} % interval from {low} to {high}"
     if c_star.at_edge != "none":
         side, way = {"low": ("lower", "smaller"), "high": ("upper", "larger")}[c_star.at_edge]
         text += (
@@ -328,6 +371,28 @@ def recommendation_facts(diagnosis: Diagnosis) -> tuple[tuple[str, str], ...]:
     return tuple(rows)
 
 
+def comparison_facts(one: RateComparison, axis: Axis) -> tuple[tuple[str, str], ...]:
+    """Two values of c, each at its best rate, as (name, text)."""
+    name = symbol(axis)
+    tried = ", ".join(number(factor) for factor in one.rates_tried)
+    return (
+        (f"{name}*", f"{multiplier(one.c_star)} at learning rate {number(one.lr_at_c_star)}"),
+        ("against", f"{name} = {multiplier(one.c)} at learning rate {number(one.lr_at_c)}"),
+        (f"gain of {name}*", gain_text(one.gain)),
+        ("rates tried", f"{tried} times the rule's rate"),
+    )
+
+
+def subject(measurement: Measurement, axis: Axis) -> str:
+    """On which nets the value was measured."""
+    name = symbol(axis)
+    return {
+        "model": "the model",
+        "at_c": f"nets retrained at {name}",
+        "at_c_star": f"nets retrained at {name}*",
+    }[measurement.subject]
+
+
 def measured(measurement: Measurement) -> str:
     """The value with its interval, or that there is none."""
     if measurement.value is None:
@@ -399,12 +464,22 @@ def verdict_word(judgement: Judgement) -> str:
 
 def expectation(case: CaseResult) -> str:
     """What a suite's case expects."""
-    return ", ".join(
-        hyphens(value) if key == "regime" else f"{key} = {hyphens(value)}"
-        for key, value in case.expect.items()
-    ) or "-"
+    return (
+        ", ".join(
+            hyphens(value) if key == "regime" else f"{key} = {hyphens(value)}"
+            for key, value in case.expect.items()
+        )
+        or "-"
+    )
 
 
 def met_word(case: CaseResult) -> str:
     """Whether the expectation held."""
     return {True: "yes", False: "NO", None: "-"}[case.met]
+
+
+def met_text(report: Report) -> str:
+    """How many cases came out as expected."""
+    counts = Counter(case.met for case in report.cases)
+    text = f"{len(report.cases)} cases: {counts[True]} as expected, {counts[False]} not"
+    return f"{text}, {counts[None]} without an expectation." if counts[None] else f"{text}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -13,8 +14,9 @@ from torch.nn import functional
 from fls_bench.errors import InputError
 from fls_bench.metrics.alignment import class_means, nearest_class_mean
 from fls_bench.metrics.kernels import effective_rank
+from fls_bench.metrics.outputs import class_centered
 from fls_bench.models import named_features
-from fls_bench.schema import Measurement, Outcome, RunConfig, RunRecord, Stop, TargetLoss
+from fls_bench.schema import Outcome, RunConfig, RunRecord, Stop, TargetLoss
 from fls_bench.tasks import Task
 from fls_bench.training_setup import TrainingSetup
 
@@ -156,7 +158,7 @@ def record(
     """
     base = RunRecord(
         config=run.config, outcome=run.outcome, epochs=run.epochs, steps=run.steps,
-        train_loss=run.train_loss, message=run.message,
+        train_loss=run.train_loss, chance_error=task.majority_error, message=run.message,
     )  # fmt: skip
     if run.outcome in (Outcome.DIVERGED, Outcome.FAILED):
         return base.model_copy(update={"train_loss": None})
@@ -194,30 +196,21 @@ def _cheap_measurements(
     run: TrainedRun,
     features: Mapping[str, Tensor],
     test_logits: Tensor,
-) -> tuple[Measurement, ...]:
+) -> dict[str, float]:
     """What tells the mechanisms apart, for every run of a sweep: movement, ranks, agreement."""
-    moved = sum(float((run.final[k] - run.init[k]).double().norm() ** 2) for k in run.init)
-    size = sum(float(run.init[k].double().norm() ** 2) for k in run.init)
-    values: list[tuple[str, str | None, float]] = [("movement.relative", None, (moved / size) ** 0.5)]
-    n = len(task.y_test)
+    keys = [key for key, value in run.init.items() if value.is_floating_point()]
+    moved = sum(float((run.final[k] - run.init[k]).double().norm() ** 2) for k in keys)
+    size = sum(float(run.init[k].double().norm() ** 2) for k in keys)
+    values = {"movement.relative": (moved / size) ** 0.5 if size else math.nan}
     if test_logits.shape[-1] > 2:
-        values.append(("rank.effective", "logits", float(effective_rank(test_logits.double()))))
+        values["rank.effective:logits"] = float(effective_rank(class_centered(test_logits)))
     last = setup.feature_layer or (list(features)[-1] if features else None)
     if last is not None and last in features:
-        rank = float(effective_rank(features[last].double()))
-        values.append(("rank.effective", last, rank))
+        values["rank.effective:last"] = float(effective_rank(features[last].double()))
     x_train = torch.as_tensor(task.x_train).flatten(1).double()
     means = class_means(x_train, torch.as_tensor(task.y_train), task.n_classes)
     centroid = nearest_class_mean(torch.as_tensor(task.x_test).flatten(1).double(), means)
-    answer = (
-        (test_logits.squeeze(-1) > 0).long()
-        if test_logits.shape[-1] == 1
-        else test_logits.argmax(-1)
-    )
-    agreement = float((answer == centroid).double().mean())
-    values.append(("agreement.nearest_class_mean", None, agreement))
-    return tuple(
-        Measurement(metric=metric, layer=layer, split="test", value=value, n=n)
-        for metric, layer, value in values
-        if value == value and abs(value) != float("inf")
-    )
+    one_logit = test_logits.shape[-1] == 1
+    answer = (test_logits[:, 0] > 0).long() if one_logit else test_logits.argmax(-1)
+    values["agreement.nearest_class_mean"] = float((answer == centroid).double().mean())
+    return {key: value for key, value in values.items() if math.isfinite(value)}

@@ -1,0 +1,228 @@
+"""What a file is, by its content, and why it is not read when it is no model file."""
+
+from __future__ import annotations
+
+import io
+import lzma
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+
+from fls_bench.bundle.contents import MAKE_ONE, listed
+from fls_bench.bundle.pickles import MAX_PICKLE_BYTES, PLAIN_GLOBALS, list_pickle
+from fls_bench.errors import InputError, UnsafeFileError
+
+ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
+MAX_SAFETENSORS_HEADER = 100_000_000
+MAX_SCANNED_PICKLES = 16
+# Everything that zipfile raises on archives that are damaged, or made to look so.
+ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    IndexError,
+    KeyError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+)
+
+# offset, magic bytes, what it is, what to do
+_MAGICS = (
+    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras and h5py write", MAKE_ONE),
+    (0, b"\x93NUMPY", "a numpy array", MAKE_ONE),
+    (0, b"GGUF", "a GGUF file", MAKE_ONE),
+    (0, b"\x1f\x8b\x08", "compressed with gzip", "Unpack it with gunzip first."),
+    (257, b"ustar", "a tar archive", "Unpack it with tar first."),
+)
+# What torch's own reader accepts beside plain tensors, and this one does not.
+_TENSOR_KINDS = {
+    "torch._utils._rebuild_sparse_tensor": "sparse tensors",
+    "torch._utils._rebuild_qtensor": "quantized tensors",
+    "torch._utils._rebuild_nested_tensor": "nested tensors",
+    "torch._utils._rebuild_meta_tensor_no_storage": "meta tensors, which have no numbers",
+    "torch._utils._rebuild_wrapper_subclass": "tensor subclasses",
+    "torch._tensor._rebuild_from_type_v2": "tensor subclasses",
+    "torch._utils._rebuild_tensor_v3": "tensors of an unusual number type",
+    "torch.ComplexFloatStorage": "complex tensors",
+    "torch.ComplexDoubleStorage": "complex tensors",
+    "torch.QInt8Storage": "quantized tensors",
+    "torch.QUInt8Storage": "quantized tensors",
+    "torch.QInt32Storage": "quantized tensors",
+    "torch.storage.UntypedStorage": "tensors of an unusual number type",
+    "torch.serialization._get_layout": "sparse tensors",
+    "torch.per_tensor_affine": "quantized tensors",
+    "torch.per_channel_affine": "quantized tensors",
+}
+_DTYPE = re.compile(r"torch\.(u?int|float|bfloat|complex|bits)\d\w*")
+
+
+class Kind(StrEnum):
+    """The kinds of file that are looked into."""
+
+    ZIP = "zip"
+    SAFETENSORS = "safetensors"
+
+
+def label_of(path: Path) -> str:
+    """The file's name as messages show it."""
+    return repr(path.name)
+
+
+def sniff(path: Path, data: bytes) -> Kind:
+    """Recognize a file by its content.
+
+    Args:
+        path: For messages only; its suffix does not count.
+        data: The whole file.
+
+    Returns:
+        The kind of container to open.
+
+    Raises:
+        InputError: The file is nothing that could be a model file.
+        UnsafeFileError: It is a pickle.
+    """
+    label = label_of(path)
+    if not data:
+        raise InputError(f"{label} is empty.", "Save it again: writing it was interrupted.")
+    if data[:4] in ZIP_MAGICS:
+        return Kind.ZIP
+    announced = int.from_bytes(data[:8], "little")
+    if data[8:9] == b"{" and announced <= len(data) - 8:
+        return Kind.SAFETENSORS
+    for offset, magic, what, remedy in _MAGICS:
+        if data[offset : offset + len(magic)] == magic:
+            raise InputError(f"{label} is {what}, not a model file of fls-bench.", remedy)
+    listing = list_pickle(data)
+    binary = data[:1] == b"\x80" and data[1:2] <= b"\x05"
+    if binary or (listing.num_pickles and listing.globals):
+        raw = "legacy" if listing.legacy_torch else "pickle"
+        what = "a pickle of torch before 1.6" if listing.legacy_torch else "a pickle"
+        raise full_pickle(path, listing.globals, raw, what)
+    if data[8:9] == b"{" and announced <= MAX_SAFETENSORS_HEADER:
+        raise InputError(
+            f"{label} looks like safetensors, but announces a header of {announced:,} bytes where "
+            f"only {len(data) - 8:,} follow: it is truncated or damaged.",
+            "Copy or download it again.",
+        )
+    if data.lstrip()[:1] in (b"{", b"["):
+        raise InputError(
+            f"{label} is text that looks like JSON, not a model file.",
+            "To show a report.json, use `fls-bench report`; to judge a net, give its model file.",
+        )
+    raise InputError(f"{label} is not a model file: its content has no known format.", MAKE_ONE)
+
+
+def refuse_archive(path: Path, archive: zipfile.ZipFile) -> None:
+    """Refuse zip archives that hold something else than what ``torch.save`` writes.
+
+    Args:
+        path: For messages.
+        archive: Opened; only names, and pickles for the list of what they name, are read.
+
+    Raises:
+        InputError: A numpy archive, or none of torch's.
+        UnsafeFileError: TorchScript, or an exported program.
+    """
+    label, names = label_of(path), archive.namelist()
+    inner = {name.partition("/")[2] for name in names}
+    if inner & {"archive_format", "archive_version"} or any(
+        name.startswith("models/") and name.endswith(".json") for name in inner
+    ):
+        raise _program(path, archive, "an exported program (.pt2)", "pt2")
+    if "constants.pkl" in inner or any(name.startswith("code/") for name in inner):
+        raise _program(path, archive, "a TorchScript archive", "torchscript")
+    if names and all(name.endswith(".npy") for name in names):
+        raise InputError(
+            f"{label} is a numpy archive (.npz): data, not a model file.",
+            f"Train a net on it with `fls-bench train --task {path.name}`, or give a model file.",
+        )
+    if "data.pkl" not in inner:
+        raise InputError(
+            f"{label} is a zip archive that torch.save did not write: it holds {listed(names)}.",
+            MAKE_ONE,
+        )
+
+
+def _program(path: Path, archive: zipfile.ZipFile, what: str, how: str) -> UnsafeFileError:
+    found: dict[str, None] = {}
+    for pickle in islice(_pickles(archive), MAX_SCANNED_PICKLES):
+        found |= dict.fromkeys(list_pickle(pickle).globals)
+    entries = [name.partition("/")[2] for name in archive.namelist()]
+    programs = [name for name in entries if name.startswith(("code/", "models/"))]
+    pickles = [name for name in entries if name.endswith((".pkl", ".pt"))]
+    return full_pickle(path, (*found, *programs, *pickles), how, what)
+
+
+def _pickles(archive: zipfile.ZipFile, *, nested: bool = True) -> Iterator[bytes]:
+    """Entries that are pickles, one nested archive deep, until enough bytes were looked at."""
+    budget = MAX_PICKLE_BYTES
+    for info in archive.infolist():
+        try:
+            with archive.open(info) as stream:
+                content = stream.read(4)
+                if content[:1] != b"\x80" and content not in ZIP_MAGICS:
+                    continue
+                content += stream.read(budget)
+            if content[:1] == b"\x80":
+                yield content
+            elif nested:
+                with zipfile.ZipFile(io.BytesIO(content)) as inner:
+                    yield from _pickles(inner, nested=False)
+        except ZIP_ERRORS:
+            continue  # a damaged entry can't be listed; the file is refused anyway
+        budget -= len(content)
+        if budget <= 0:
+            return
+
+
+def unusual_tensors(found: Sequence[str]) -> str | None:
+    """The kind of tensors, when that alone is what keeps a pickle from being read."""
+    foreign = [name for name in found if name not in PLAIN_GLOBALS]
+    kinds = [_TENSOR_KINDS[name] for name in foreign if name in _TENSOR_KINDS]
+    harmless = all(name in _TENSOR_KINDS or _DTYPE.fullmatch(name) for name in foreign)
+    return kinds[0] if kinds and harmless else None
+
+
+def full_pickle(path: Path, found: Sequence[str], how: str, what: str) -> UnsafeFileError:
+    """The refusal of a file that would have to execute code, with the lines that convert it.
+
+    Args:
+        path: The file.
+        found: What it would import or run.
+        how: ``zip``, ``legacy``, ``pickle``, ``torchscript`` or ``pt2``: how to load it elsewhere.
+        what: What it is, in words.
+
+    Returns:
+        The error to raise.
+    """
+    name = str(path)
+    foreign = [item for item in found if item not in PLAIN_GLOBALS] or list(found)
+    weights_only = how == "legacy" and set(found) <= PLAIN_GLOBALS
+    load = {
+        "zip": f"torch.load({name!r}, weights_only=False)",
+        "legacy": f"torch.load({name!r}, weights_only={weights_only})",
+        "pickle": f"__import__('pickle').load(open({name!r}, 'rb'))",
+        "torchscript": f"torch.jit.load({name!r})",
+        "pt2": f"torch.export.load({name!r}).state_dict",
+    }[how]
+    names = f"; it names {listed(foreign, 10)}" if foreign else ""
+    new = str(path.with_name(f"{path.stem}-bundle.pt"))
+    return UnsafeFileError(
+        f"{label_of(path)} is {what}, which executes what it names when it is loaded, so it was "
+        f"not loaded and nothing was executed{names}.",
+        "If you trust where it comes from, turn it into a model file yourself with these two lines:"
+        f"\n    import torch, fls_bench; model = {load}"
+        f"\n    fls_bench.save_bundle({new!r}, model)",
+    )

@@ -1,0 +1,95 @@
+"""Functions of the centred linear kernel of one or two sets of features."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# Rounding in a product over a few hundred inputs stays below this many units in the last place; a
+# spread that is smaller says nothing about the net.
+_ROUNDING_ULPS = 32
+
+
+def rounding_level(features: Tensor) -> Tensor:
+    """Deviation per entry that rounding alone may cause in features of this size and type.
+
+    Args:
+        features: ``[..., n, width]``, any float type.
+
+    Returns:
+        ``[..., 1, 1]`` float64: 32 units in the last place of the root mean square entry.
+    """
+    size = features.double().square().mean(dim=(-2, -1), keepdim=True).sqrt()
+    return _ROUNDING_ULPS * torch.finfo(features.dtype).eps * size
+
+
+def centered_features(features: Tensor) -> Tensor:
+    """Features minus their mean over the samples, exactly 0 where they vary by rounding only.
+
+    Args:
+        features: ``[..., n, width]``, any float type.
+
+    Returns:
+        ``[..., n, width]`` in float64; all 0 where the root mean square deviation is within
+        :func:`rounding_level` (so that a ratio built on it is NaN, never noise).
+    """
+    x = features.double()
+    deviation = x - x.mean(dim=-2, keepdim=True)
+    spread = deviation.square().mean(dim=(-2, -1), keepdim=True).sqrt()
+    return deviation.masked_fill(spread <= rounding_level(features), 0.0)
+
+
+def effective_rank(features: Tensor) -> Tensor:
+    r"""Participation ratio of the features' covariance, a soft count of dimensions.
+
+    .. math:: (\mathrm{tr}\,C)^2 / \mathrm{tr}(C^2) = (\sum_i \lambda_i)^2 / \sum_i \lambda_i^2
+
+    with C the covariance over the samples and lambda its eigenvalues. It lies between 1 and
+    min(n - 1, width), does not change under rotation and isotropic scaling of the features, and
+    reads too low when n is small: 1 / expected value is about 1/n + 1/true value. (The other
+    effective rank in use, the exponential of the eigenvalues' entropy, is larger.)
+
+    Args:
+        features: ``[..., n, width]``.
+
+    Returns:
+        ``[...]`` float64, in dimensions; NaN where the features do not vary.
+
+    Source: Gao et al., "A theory of multineuronal dimensionality, dynamics and measurement"
+    (bioRxiv 214262), the definition of the participation ratio.
+    """
+    x = centered_features(features)
+    n, width = x.shape[-2:]
+    # Both products have the same eigenvalues but for zeros: take the smaller one.
+    kernel = x.mT @ x if width <= n else x @ x.mT
+    return x.square().sum(dim=(-2, -1)).square() / kernel.square().sum(dim=(-2, -1))
+
+
+def linear_cka(features: Tensor, reference: Tensor) -> Tensor:
+    r"""Linear centred kernel alignment of two sets of features of the same samples.
+
+    .. math:: \|Y^T X\|_F^2 / (\|X^T X\|_F \, \|Y^T Y\|_F), \qquad X, Y \text{ centred}
+
+    1 where one set is a rotated and scaled copy of the other; it does not change under rotation
+    and isotropic scaling of either. It reads too high when n is small against the widths.
+
+    Args:
+        features: ``[..., n, width]``.
+        reference: ``[..., n, other_width]``.
+
+    Returns:
+        ``[...]`` float64 in [0, 1]; NaN where one of the sets does not vary.
+
+    Source: Kornblith et al., "Similarity of Neural Network Representations Revisited"
+    (arXiv 1905.00414), equation 4 with the linear kernel (table 1).
+    """
+    x, y = centered_features(features), centered_features(reference)
+    n = x.shape[-2]
+    if n < max(x.shape[-1], y.shape[-1]):
+        kernel, other = x @ x.mT, y @ y.mT
+        cross = (kernel * other).sum(dim=(-2, -1))
+    else:
+        kernel, other = x.mT @ x, y.mT @ y
+        cross = (y.mT @ x).square().sum(dim=(-2, -1))
+    norms = kernel.square().sum(dim=(-2, -1)).sqrt() * other.square().sum(dim=(-2, -1)).sqrt()
+    return (cross / norms).clamp(max=1.0)

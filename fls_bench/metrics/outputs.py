@@ -1,0 +1,68 @@
+"""What logits say: errors, ties, loss. One logit means two classes, told apart by its sign."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+
+def class_centered(logits: Tensor) -> Tensor:
+    """Logits minus their mean over the classes, which softmax can't see: ``[..., n, K]`` float64.
+
+    One logit is returned as it is.
+    """
+    x = logits.double()
+    return x if x.shape[-1] == 1 else x - x.mean(dim=-1, keepdim=True)
+
+
+def tied_points(logits: Tensor) -> Tensor:
+    """1 where the largest logits are equal (one logit: f = 0 exactly), else 0.
+
+    Args:
+        logits: ``[..., n, K]``.
+
+    Returns:
+        ``[..., n]`` float64; NaN where a logit is not finite.
+    """
+    if logits.shape[-1] == 1:
+        tied = logits[..., 0] == 0
+    else:
+        top = logits.topk(2, dim=-1).values
+        tied = top[..., 0] == top[..., 1]
+    return tied.double().masked_fill(~logits.isfinite().all(dim=-1), torch.nan)
+
+
+def point_errors(logits: Tensor, labels: Tensor) -> Tensor:
+    """Error of each point: 0 right, 1 wrong, one half where the largest logits tie.
+
+    Args:
+        logits: ``[..., n, K]``; the prediction is the argmax, or f > 0 for one logit.
+        labels: ``[..., n]`` int.
+
+    Returns:
+        ``[..., n]`` float64; NaN where a logit is not finite. The mean over n is the error.
+    """
+    if logits.shape[-1] == 1:
+        predicted = (logits[..., 0] > 0).to(labels.dtype)
+    else:
+        predicted = logits.argmax(dim=-1)
+    tied = tied_points(logits)
+    wrong = (predicted != labels).double()
+    return torch.where(tied == 0, wrong, 0.5 * tied)
+
+
+def point_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    r"""Loss of each point: cross-entropy, or the logistic loss log(1 + exp(-y f)) for one logit.
+
+    Args:
+        logits: ``[..., n, K]``.
+        labels: ``[..., n]`` int; for one logit 1 stands for y = +1 and 0 for y = -1.
+
+    Returns:
+        ``[..., n]`` float64 in nats. The mean over n is the loss.
+    """
+    x = logits.double()
+    if x.shape[-1] == 1:
+        return softplus((1 - 2 * labels.long()) * x[..., 0])
+    return -x.log_softmax(dim=-1).gather(-1, labels[..., None].long())[..., 0]

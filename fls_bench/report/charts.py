@@ -1,0 +1,441 @@
+"""The U-curve as inline SVG: test error over the output multiplier, with what the verdict marks.
+
+The drawing names its colours as CSS variables (``--chart-...``) with light-page values to fall
+back on, so one drawing serves a light page, a dark page and paper.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from fls_bench.report.summary import (
+    CellSummary,
+    Mean,
+    axis_name,
+    percent,
+    power,
+    summarize_sweep,
+    symbol,
+)
+from fls_bench.schema import Axis, CStar, Sweep
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Layout = Literal["wide", "narrow"]
+
+LEFT_WORDS = "larger FLS → over-aligned"
+RIGHT_WORDS = "smaller FLS → over-fitted"
+
+# Every role has a value of its own, so that each can be told apart when it becomes a variable.
+_COLOURS = {
+    "ink": "#1b2430",
+    "muted": "#5a6675",
+    "grid": "#dde2e9",
+    "curve": "#1f5fd0",
+    "companion": "#7f9fd6",
+    "centered": "#0b7a6f",
+    "now": "#c2185b",
+    "best": "#237a35",
+    "aligned": "#6d3fc4",
+    "fitted": "#d9660a",
+}
+
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "fls-bench",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 11.0,
+    "axes.linewidth": 0.8,
+    "axes.edgecolor": _COLOURS["muted"],
+    "axes.labelcolor": _COLOURS["ink"],
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.facecolor": "none",
+    "grid.color": _COLOURS["grid"],
+    "grid.linewidth": 0.8,
+    "text.color": _COLOURS["ink"],
+    "xtick.color": _COLOURS["muted"],
+    "ytick.color": _COLOURS["muted"],
+    "xtick.labelcolor": _COLOURS["ink"],
+    "ytick.labelcolor": _COLOURS["ink"],
+}
+
+# Points (1/72 inch), which are the units of the SVG's own coordinates.
+_SIZES: dict[Layout, tuple[float, float]] = {"wide": (760.0, 440.0), "narrow": (340.0, 460.0)}
+_SUPERSCRIPTS = str.maketrans("-.0123456789", "⁻·⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def u_curve(
+    sweep: Sweep,
+    centered: Sweep | None,
+    c: float | None,
+    c_star: CStar | None,
+    *,
+    layout: Layout,
+    prefix: str,
+) -> str:
+    """Draw test error (with validation error beside it) and test loss over c.
+
+    Left is small c: larger FLS, toward over-aligned. Right is large c: smaller FLS, toward
+    over-fitted. Bars are 95 % Student-t intervals over seeds. Values of c that can't be judged
+    are drawn hollow, or as a cross at the top where no run left a number.
+
+    Args:
+        sweep: The sweep; at least one cell.
+        centered: The same sweep of c·(f - f_0), drawn as a second curve, or None.
+        c: The value under judgement, a vertical line.
+        c_star: The best value, a line with its interval as a band; the regions on both sides of
+            the interval are shaded and named.
+        layout: ``wide`` for a page, ``narrow`` for a phone.
+        prefix: Put before every id in the drawing; unique within the page.
+
+    Returns:
+        An ``<svg>`` element; equal arguments give equal text.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    cells = summarize_sweep(sweep)
+    centered_cells = summarize_sweep(centered) if centered is not None else ()
+    axis = sweep.axis
+    width, height = _SIZES[layout]
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        figure = Figure(figsize=(width / 72, height / 72))
+        errors, losses = figure.subplots(
+            2, 1, sharex=True, gridspec_kw={"height_ratios": (5, 2), "hspace": 0.09}
+        )
+        everything = (*cells, *centered_cells)
+        _scale(errors, _means(everything, "test_error"), 100.0)
+        _scale(losses, _means(everything, "test_loss"), 1.0)
+        _curves(errors, losses, cells, "curve", "o", "" if not centered_cells else ", plain c·f")
+        if centered_cells:
+            _curves(errors, losses, centered_cells, "centered", "s", ", centered c·(f - f₀)")
+        _chance(errors, cells)
+        _x_axis(losses, everything, c, c_star, axis, layout)
+        for panel in (errors, losses):
+            _regions(panel, c_star)
+            _markers(panel, c, c_star)
+            panel.grid(visible=True, axis="y")
+            panel.set_axisbelow(True)
+        errors.tick_params(axis="x", length=0)
+        errors.set_ylabel("error (%)" + _log_note(errors))
+        losses.set_ylabel("test loss")
+        _region_names(errors, c_star, width)
+        _marker_names(errors, c, c_star, axis)
+        handles, labels = errors.get_legend_handles_labels()
+        order = sorted(range(len(labels)), key=lambda i: (not labels[i].startswith("test"), i))
+        handles, labels = [handles[i] for i in order], [labels[i] for i in order]
+        columns = 2 if layout == "wide" else 1
+        rows = math.ceil(len(labels) / columns)
+        top = 10 + 17 * rows + 34
+        figure.subplots_adjust(
+            left=54 / width,
+            right=1 - 14 / width,
+            bottom=(62 if layout == "wide" else 74) / height,
+            top=1 - top / height,
+        )
+        figure.legend(
+            handles, labels, loc="upper left", ncols=columns, frameon=False, fontsize=11,
+            bbox_to_anchor=(40 / width, 1 - 2 / height), borderaxespad=0, handlelength=2.4,
+            labelspacing=0.35, columnspacing=2.0,
+        )  # fmt: skip
+        text = io.StringIO()
+        figure.savefig(
+            text,
+            format="svg",
+            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
+        )
+    return _inline(text.getvalue(), prefix, description(cells, c, c_star, axis))
+
+
+def description(
+    cells: Sequence[CellSummary], c: float | None, c_star: CStar | None, axis: Axis
+) -> str:
+    """What the drawing shows, in words, for those who can't see it."""
+    name = symbol(axis)
+    parts = [
+        f"Test error over the {axis_name(axis)} on a logarithmic axis, from "
+        f"{power(cells[0].cell.c)} on the left ({LEFT_WORDS}) to {power(cells[-1].cell.c)} on the "
+        f"right ({RIGHT_WORDS})."
+    ]
+    judged = [cell for cell in cells if cell.test_error is not None]
+    if judged:
+        parts.append(
+            "; ".join(
+                f"{name} = {power(cell.cell.c)}: {percent(cell.test_error)}"
+                + ("" if cell.cell.usable else " (not usable)")
+                for cell in judged
+            )
+            + "."
+        )
+    if c is not None:
+        parts.append(f"{name} now is {power(c)}.")
+    if c_star is not None:
+        parts.append(f"{name}* is {power(c_star.value)}.")
+    return " ".join(parts)
+
+
+def _means(cells: Iterable[CellSummary], name: str) -> list[Mean]:
+    return [mean for cell in cells if (mean := getattr(cell, name)) is not None]
+
+
+def _scale(panel: Axes, means: Sequence[Mean], factor: float) -> None:
+    """Show every mean, its interval as far as it helps, and both sides of a lopsided U."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+    values = [factor * mean.value for mean in means] or [0.0, 1.0]
+    low, high = min(values), max(values)
+    # An interval from two seeds can be wider than the whole curve and would flatten it.
+    reach = max(high - low, 0.1 * high)
+    lowest = max(min([low, *(factor * m.low for m in means if m.low is not None)]), low - reach)
+    highest = min(
+        max([high, *(factor * m.high for m in means if m.high is not None)]), high + reach
+    )
+    if low > 0 and high > 4 * low:
+        panel.set_yscale("log")
+        panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        panel.yaxis.set_minor_locator(NullLocator())
+        panel.set_ylim(max(lowest, low / 2) * 0.75, highest * 1.25)
+    else:
+        margin = 0.15 * (highest - lowest) or 1.0
+        panel.set_ylim(max(lowest - margin, 0.0), highest + margin)
+        panel.yaxis.set_major_locator(MaxNLocator(5))
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _log_note(panel: Axes) -> str:
+    return ", log scale" if panel.get_yscale() == "log" else ""
+
+
+def _curves(
+    errors: Axes, losses: Axes, cells: Sequence[CellSummary], role: str, marker: str, suffix: str
+) -> None:
+    _curve(errors, cells, "test_error", 100.0, role, marker, f"test error{suffix}")
+    usable = [cell for cell in cells if cell.cell.usable and cell.val_error is not None]
+    if usable:
+        errors.plot(
+            [math.log2(cell.cell.c) for cell in usable],
+            [100 * mean.value for mean in _means(usable, "val_error")],
+            color=_COLOURS["companion" if role == "curve" else role],
+            linewidth=1.5,
+            linestyle=(0, (4, 2)),
+            label=f"validation error{suffix}",
+        )
+    _curve(losses, cells, "test_loss", 1.0, role, marker, "")
+    lost = [math.log2(cell.cell.c) for cell in cells if cell.test_error is None]
+    if lost:
+        errors.plot(
+            lost,
+            [0.95] * len(lost),
+            transform=errors.get_xaxis_transform(),
+            linestyle="none",
+            marker="x",
+            markersize=9,
+            markeredgewidth=2,
+            color=_COLOURS[role],
+            label=f"no run left a test error{suffix}",
+        )
+
+
+def _chance(panel: Axes, cells: Sequence[CellSummary]) -> None:
+    """The error of a net that learned nothing, where the curve comes near it."""
+    means = _means(cells, "chance_error")
+    if not means:
+        return
+    chance = 100 * sum(mean.value for mean in means) / len(means)
+    bottom, top = panel.get_ylim()
+    if bottom <= chance <= 1.1 * top:
+        panel.set_ylim(bottom, max(top, 1.02 * chance))
+        panel.axhline(
+            chance,
+            color=_COLOURS["muted"],
+            linewidth=1.2,
+            linestyle=(0, (1, 2)),
+            label="always the commonest class",
+        )
+
+
+def _curve(
+    panel: Axes,
+    cells: Sequence[CellSummary],
+    name: str,
+    factor: float,
+    role: str,
+    marker: str,
+    label: str,
+) -> None:
+    for usable in (True, False):
+        shown = [cell for cell in cells if cell.cell.usable is usable and getattr(cell, name)]
+        if not shown:
+            continue
+        means = _means(shown, name)
+        values = [factor * mean.value for mean in means]
+        below = [
+            factor * (mean.value - (mean.value if mean.low is None else mean.low)) for mean in means
+        ]
+        above = [
+            factor * ((mean.value if mean.high is None else mean.high) - mean.value)
+            for mean in means
+        ]
+        panel.errorbar(
+            [math.log2(cell.cell.c) for cell in shown],
+            values,
+            yerr=(below, above),
+            color=_COLOURS[role],
+            linestyle="-" if usable else "none",
+            linewidth=2.2,
+            elinewidth=1.2,
+            capsize=3,
+            marker=marker,
+            markersize=6,
+            markerfacecolor=_COLOURS[role] if usable else "none",
+            markeredgewidth=1.6,
+            label=label
+            if usable
+            else f"not usable: target not reached{label.removeprefix('test error')}",
+        )
+
+
+def _x_axis(
+    panel: Axes,
+    cells: Sequence[CellSummary],
+    c: float | None,
+    c_star: CStar | None,
+    axis: Axis,
+    layout: Layout,
+) -> None:
+    shown = [cell.cell.c for cell in cells]
+    shown += [value for value in (c, c_star.value if c_star else None) if value is not None]
+    low, high = math.log2(min(shown)), math.log2(max(shown))
+    margin = max(0.04 * (high - low), 0.35)
+    panel.set_xlim(low - margin, high + margin)
+    step = max(1, math.ceil((high - low) / (16 if layout == "wide" else 7)))
+    ticks = range(math.ceil(low - margin), math.floor(high + margin) + 1)
+    ticks_shown = [tick for tick in ticks if tick % step == 0]
+    panel.set_xticks(ticks_shown, [_two_to(tick) for tick in ticks_shown])
+    panel.set_xlabel(f"{axis_name(axis)} (logarithmic)", labelpad=3)
+    ends = ((LEFT_WORDS, 0.0, "left"), (RIGHT_WORDS, 1.0, "right"))
+    for words, x, side in ends:
+        text = words if layout == "wide" else words.replace(" → ", "\n→ ")
+        panel.annotate(
+            text,
+            (x, 0),
+            xycoords="axes fraction",
+            xytext=(0, -41),
+            textcoords="offset points",
+            ha=side,
+            va="top",
+            fontsize=11,
+            fontweight="bold",
+            color=_COLOURS["aligned" if side == "left" else "fitted"],
+        )
+
+
+def _two_to(exponent: float) -> str:
+    return "2" + f"{exponent:g}".translate(_SUPERSCRIPTS)
+
+
+def _band(panel: Axes, c_star: CStar) -> tuple[float, float]:
+    left, right = panel.get_xlim()
+    low = left if c_star.low is None else max(math.log2(c_star.low), left)
+    high = right if c_star.high is None else min(math.log2(c_star.high), right)
+    return low, high
+
+
+def _regions(panel: Axes, c_star: CStar | None) -> None:
+    if c_star is None:
+        return
+    left, right = panel.get_xlim()
+    low, high = _band(panel, c_star)
+    for start, end, role, alpha in (
+        (left, low, "aligned", 0.10),
+        (low, high, "best", 0.16),
+        (high, right, "fitted", 0.10),
+    ):
+        if end > start:
+            panel.axvspan(start, end, color=_COLOURS[role], alpha=alpha, linewidth=0, zorder=0)
+
+
+def _region_names(panel: Axes, c_star: CStar | None, width: float) -> None:
+    """Names at the bottom corners, which a U leaves free; left out where they would not fit."""
+    if c_star is None:
+        return
+    left, right = panel.get_xlim()
+    low, high = _band(panel, c_star)
+    for share, x, side, name, role in (
+        (low - left, 0.0, "left", "over-aligned side", "aligned"),
+        (right - high, 1.0, "right", "over-fitted side", "fitted"),
+    ):
+        if share / (right - left) * (width - 68) > 105:
+            panel.annotate(
+                name,
+                (x, 0),
+                xycoords="axes fraction",
+                xytext=(6 if side == "left" else -6, 6),
+                textcoords="offset points",
+                ha=side,
+                va="bottom",
+                fontsize=10.5,
+                color=_COLOURS[role],
+            )
+
+
+def _markers(panel: Axes, c: float | None, c_star: CStar | None) -> None:
+    if c_star is not None:
+        panel.axvline(math.log2(c_star.value), color=_COLOURS["best"], linewidth=1.6, zorder=1)
+    if c is not None:
+        panel.axvline(
+            math.log2(c), color=_COLOURS["now"], linewidth=1.6, linestyle=(0, (5, 2)), zorder=1
+        )
+
+
+def _marker_names(panel: Axes, c: float | None, c_star: CStar | None, axis: Axis) -> None:
+    name = symbol(axis)
+    left, right = panel.get_xlim()
+    c_best = None if c_star is None else c_star.value
+    for value, text, role, height in (
+        (c_best, f"{name}*", "best", 3),
+        (c, f"{name} now", "now", 17),
+    ):
+        if value is None:
+            continue
+        exponent = math.log2(value)
+        share = (exponent - left) / (right - left)
+        panel.annotate(
+            f"{text} = {_two_to(round(exponent, 2))}",
+            (exponent, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, height),
+            textcoords="offset points",
+            ha="left" if share < 0.15 else "right" if share > 0.85 else "center",
+            va="bottom",
+            fontsize=11,
+            fontweight="bold",
+            color=_COLOURS[role],
+        )
+
+
+def _inline(document: str, prefix: str, words: str) -> str:
+    """The bare element, for a page that holds several: own ids, no page-wide style, no fonts."""
+    svg = document[document.index("<svg") :]
+    svg = re.sub(r"\s*<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)
+    svg = re.sub(r' width="[^"]*" height="[^"]*"', "", svg, count=1)
+    label = f'role="img" aria-label="{html.escape(words)}"'
+    svg = svg.replace("<svg ", f'<svg {label} style="stroke-linejoin: round" ', 1)
+    svg = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}\1"', svg)
+    svg = re.sub(r'href="#([^"]+)"', rf'href="#{prefix}\1"', svg)
+    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}\1)", svg)
+    svg = svg.replace("'DejaVu Sans', sans-serif", "system-ui, sans-serif")
+    for role, value in _COLOURS.items():
+        svg = svg.replace(value, f"var(--chart-{role}, {value})")
+    return svg.rstrip()

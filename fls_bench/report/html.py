@@ -1,0 +1,75 @@
+"""The report as one HTML page: no network, no script, everything that a person gave escaped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import resources
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from fls_bench.report import charts, summary
+from fls_bench.report.summary import CellSummary
+from fls_bench.schema import DIRECTION, Axis, Judgement, Report
+
+
+@dataclass(frozen=True)
+class _View:
+    """A judgement with what the page computes from it."""
+
+    anchor: str
+    name: str
+    judgement: Judgement
+    axis: Axis
+    cells: tuple[CellSummary, ...]
+    centered_cells: tuple[CellSummary, ...]
+    wide_chart: Markup
+    narrow_chart: Markup
+
+
+def render(report: Report) -> str:
+    """Render the whole page.
+
+    Equal reports give equal text. The page forbids itself scripts and any request.
+
+    Args:
+        report: The report, of either kind.
+
+    Returns:
+        A complete HTML document.
+    """
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    source = resources.files(__package__).joinpath("page.html.j2").read_text("utf-8")
+    return environment.from_string(source).render(
+        report=report,
+        whole=_view(report, "report", summary.title(report)),
+        cases=[_view(case, f"case-{i}", case.id) for i, case in enumerate(report.cases, start=1)],
+        words=summary,
+        definition=DIRECTION,
+    )
+
+
+def _view(judgement: Judgement, anchor: str, name: str) -> _View:
+    sweep, centered = judgement.sweep, judgement.centered_sweep
+    wide = narrow = ""
+    if sweep is not None and sweep.cells:
+        diagnosis = judgement.diagnosis
+        c = diagnosis.c if diagnosis is not None else None
+        c_star = diagnosis.c_star if diagnosis is not None else None
+        wide, narrow = (
+            charts.u_curve(sweep, centered, c, c_star, layout=layout, prefix=f"{anchor}-{layout}-")
+            for layout in ("wide", "narrow")
+        )
+    return _View(
+        anchor=anchor,
+        name=name,
+        judgement=judgement,
+        axis=summary.axis_of(judgement),
+        cells=summary.summarize_sweep(sweep) if sweep is not None else (),
+        centered_cells=summary.summarize_sweep(centered) if centered is not None else (),
+        # Drawn by us from numbers alone; nothing that a person gave is in it.
+        wide_chart=Markup(wide),
+        narrow_chart=Markup(narrow),
+    )

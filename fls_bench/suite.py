@@ -1,0 +1,422 @@
+"""Suites: files of cases in TOML, plain data, each with its cost and sources (suite schema 1)."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
+
+from fls_bench.errors import InputError
+from fls_bench.schema import (
+    Axis,
+    Frozen,
+    Loss,
+    PositiveFloat,
+    Recipe,
+    Regime,
+    Sgd,
+    TargetAccuracy,
+    TargetLoss,
+    canonical_digest,
+)
+
+SUITE_SCHEMA = 1
+
+_SHOWN_PROBLEMS = 4
+_REMEDY = "Correct the file and try again."
+
+
+def _number(value: Any) -> Any:
+    from fls_bench.scaling import parse_multiplier
+
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_multiplier(value)
+    except InputError as error:
+        raise ValueError(error.problem.rstrip(".")) from error
+
+
+def _kind_of_stop(value: Any) -> str:
+    by_accuracy = isinstance(value, TargetAccuracy) or (
+        isinstance(value, Mapping) and "target_accuracy" in value
+    )
+    return "(target_accuracy)" if by_accuracy else "(target_loss)"
+
+
+Multiplier = Annotated[float, BeforeValidator(_number), Field(gt=0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+StopTable = Annotated[
+    Annotated[TargetLoss, Tag("(target_loss)")]
+    | Annotated[TargetAccuracy, Tag("(target_accuracy)")],
+    Discriminator(_kind_of_stop),
+]
+Mechanism = Literal[
+    "class_mean_alignment", "rank_collapse", "initial_function_noise", "lazy", "undetermined"
+]
+
+
+class _Named(Frozen):
+    name: Annotated[str, Field(min_length=1)]
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_arguments(cls, table: Any) -> Any:
+        if not isinstance(table, dict) or "arguments" in table:
+            return table
+        own = {key: value for key, value in table.items() if key in cls.model_fields}
+        rest = {key: value for key, value in table.items() if key not in cls.model_fields}
+        # What an argument may be called is for the task or the net to say, but one that is nearly
+        # the name of a key of ours would otherwise be lost in the call of a net of the user's.
+        for key in rest:
+            if near := difflib.get_close_matches(key, cls.model_fields, n=1, cutoff=0.87):
+                raise ValueError(f"unknown key {key!r}, did you mean {near[0]!r}?")
+        return {**own, "arguments": rest}
+
+
+class SuiteTask(_Named):
+    """A task by name; every other key of its table is an argument of the task."""
+
+
+class SuiteModel(_Named):
+    """A built-in net by name, its multiplier and init scale; other keys are the net's arguments."""
+
+    name: Annotated[str, Field(min_length=1)] = "mlp"
+    output_multiplier: Multiplier = 1.0
+    init_scale: Multiplier = 1.0
+    centered: bool = False
+
+
+class Log2Grid(Frozen):
+    """A fixed grid over log2 of the swept axis, both ends included where the step meets them."""
+
+    from_: Annotated[float, Field(alias="from", ge=-60, le=60)]
+    to: Annotated[float, Field(ge=-60, le=60)]
+    step: Annotated[float, Field(ge=0.125)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Log2Grid:
+        if self.to < self.from_:
+            raise ValueError(f"'to' = {self.to:g} is smaller than 'from' = {self.from_:g}")
+        return self
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The values 2^from, 2^(from + step), ..., up to 2^to."""
+        num_steps = int((self.to - self.from_) / self.step + 1e-9)
+        return tuple(2.0 ** (self.from_ + k * self.step) for k in range(num_steps + 1))
+
+
+class Expect(Frozen):
+    """What a case should be judged to be."""
+
+    regime: Regime
+    mechanism: Mechanism | None = None
+
+
+class Defaults(Frozen):
+    """The recipe of every case that doesn't say otherwise."""
+
+    optimizer: Sgd = Sgd()
+    stop: StopTable = TargetLoss()
+    loss: Loss = "cross_entropy"
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 25
+
+
+class Case(Frozen):
+    """One training setup to judge. Exactly one of ``log2_c`` and ``adaptive`` holds."""
+
+    id: Name
+    task: SuiteTask
+    model: SuiteModel = SuiteModel()
+    axis: Axis = "output_multiplier"
+    log2_c: Log2Grid | None = None
+    """A fixed grid on ``axis``; None where the sweep chooses its own."""
+    adaptive: bool = True
+    optimizer: Sgd | None = None
+    stop: StopTable | None = None
+    loss: Loss | None = None
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    expect: Expect | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_kind_of_sweep(cls, table: Any) -> Any:
+        if not isinstance(table, dict):
+            return table
+        adaptive = table.get("adaptive", "log2_c" not in table)
+        if adaptive is ("log2_c" in table):
+            raise ValueError("give either log2_c = {...} or adaptive = true")
+        return {**table, "adaptive": adaptive}
+
+
+class SuiteCost(Frozen):
+    """What a whole run of the suite takes on two CPU cores."""
+
+    seconds: PositiveFloat
+    memory_mb: PositiveFloat
+
+
+class Gate(Frozen):
+    """By how much a metric may get worse before a comparison calls it a regression."""
+
+    min_effect: Annotated[float, Field(ge=0)]
+    better: Literal["lower", "higher"]
+
+
+class Suite(Frozen):
+    """A suite file, schema 1."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+    schema_: Annotated[Literal[1], Field(alias="schema")]
+    name: Name
+    version: Annotated[int, Field(ge=1)]
+    title: str | None = None
+    cost: SuiteCost
+    sources: tuple[str, ...]
+    seeds: Annotated[int, Field(ge=1, le=1000)]
+    defaults: Defaults = Defaults()
+    cases: Annotated[tuple[Case, ...], Field(alias="case", min_length=1)]
+    scale: dict[Literal["small", "full"], dict[str, Any]] = Field(default_factory=dict)
+    gate: dict[str, Gate] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _distinct_ids(self) -> Suite:
+        ids = [case.id for case in self.cases]
+        for twice in sorted({id_ for id_ in ids if ids.count(id_) > 1}):
+            raise ValueError(f"two cases have the id {twice!r}")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON of the parsed suite without title, cost and sources.
+
+        Keys that have no value are left out as well, so that a later optional key changes no
+        digest of a suite that doesn't use it.
+        """
+        without = {"title", "cost", "sources"}
+        return canonical_digest(self.model_dump(mode="json", exclude=without, exclude_none=True))
+
+    def recipe(self, case: Case) -> Recipe:
+        """How the nets of a case are trained: its own keys, the defaults elsewhere.
+
+        Args:
+            case: One of ``cases``.
+
+        Returns:
+            The recipe; its seeds are left at zero.
+        """
+        keys = Defaults.model_fields
+        own = {key: value for key in keys if (value := getattr(case, key)) is not None}
+        return Recipe(**{key: getattr(self.defaults, key) for key in keys} | own)
+
+
+def suite_folder() -> Path:
+    """The folder of the suites that come with the package.
+
+    Returns:
+        ``_data/suites`` inside an installed package, else ``suites`` beside the source tree.
+
+    Raises:
+        InputError: Neither is there.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package / "_data" / "suites", package.parent / "suites"):
+        if folder.is_dir():
+            return folder
+    raise InputError(
+        "The suites that come with fls-bench are missing from this installation.",
+        "Install fls-bench again, or give the path of a suite file.",
+    )
+
+
+def list_suites() -> list[Suite]:
+    """All suites that come with the package, by name.
+
+    Raises:
+        InputError: One of the files can't be used.
+    """
+    return [_read(path) for path in sorted(suite_folder().glob("*.toml"))]
+
+
+def load_suite(name_or_path: str | Path) -> Suite:
+    """Read one suite.
+
+    Args:
+        name_or_path: The name of a suite of the package, or the path of a file: whatever is a
+            ``Path``, ends in ``.toml`` or holds a slash.
+
+    Returns:
+        The suite.
+
+    Raises:
+        InputError: There is no such suite, or the file can't be read or used; the message names
+            the place in the file.
+    """
+    text = str(name_or_path)
+    if isinstance(name_or_path, Path) or text.endswith(".toml") or "/" in text:
+        return _read(Path(name_or_path))
+    known = {path.stem: path for path in sorted(suite_folder().glob("*.toml"))}
+    if text not in known:
+        raise InputError(
+            f"There is no suite named {text!r}{_did_you_mean(text, known)}",
+            f"Suites are {', '.join(known)}; for your own, give the path of a .toml file.",
+        )
+    return _read(known[text])
+
+
+def _read(path: Path) -> Suite:
+    try:
+        if path.exists() and not path.is_file():
+            what = "a directory" if path.is_dir() else "not a file"
+            raise InputError(f"{path} is {what}.", "Give the path of a suite file.")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"The suite file {path} can't be read: {error.strerror}.",
+            "Check the path; fls-bench suites lists the names that need none.",
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{path} is not a text file in UTF-8.", "Give a suite file.") from error
+    try:
+        tree = tomllib.loads(text, parse_float=_finite)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path} is not valid TOML: {error}.", _REMEDY) from error
+    except (ValueError, RecursionError) as error:
+        what = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise InputError(f"{path} can't be used as a suite: {what}.", _REMEDY) from error
+    found = tree.get("schema", SUITE_SCHEMA)
+    if isinstance(found, int) and found != SUITE_SCHEMA:
+        raise InputError(
+            f"{path} is written in suite schema {found}, and this version reads {SUITE_SCHEMA}.",
+            "Update fls-bench, or write the suite in the older schema.",
+        )
+    try:
+        # JSON's strict mode knows arrays and names of choices, and still turns no "4" into a 4.
+        return Suite.model_validate_json(json.dumps(tree, default=str), strict=True)
+    except ValidationError as error:
+        raise InputError(_problem(path, tree, error), _REMEDY) from error
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value - value != 0:
+        raise ValueError(f"{text} is not a finite number")
+    return value
+
+
+# --- what is wrong, in words ----------------------------------------------------------------
+
+
+def _problem(path: Path, tree: Mapping[str, Any], error: ValidationError) -> str:
+    lines = list(dict.fromkeys(_sentences(tree, error)))
+    if len(lines) == 1:
+        return f"{path}: {lines[0]}"
+    shown = lines[:_SHOWN_PROBLEMS]
+    if rest := len(lines) - len(shown):
+        shown[-1] += f" ({rest} more not shown)"
+    return "\n".join([f"{path} has {len(lines)} problems:", *shown])
+
+
+def _sentences(tree: Mapping[str, Any], error: ValidationError) -> Iterator[str]:
+    for one in error.errors():
+        place, value, kind = one["loc"], one["input"], one["type"]
+        if kind == "extra_forbidden":
+            place, key = place[:-1], str(place[-1])
+            known = _keys_at(place)
+            text = (
+                f"key {key!r} does not go with the other keys here."
+                if key in known
+                else f"unknown key {key!r}{_did_you_mean(key, known)}"
+            )
+        elif kind == "missing":
+            place, text = place[:-1], f"missing key {str(place[-1])!r}."
+        elif kind == "value_error":
+            text = str(one["ctx"]["error"])
+            text += "" if text.endswith("?") else "."
+        elif kind == "too_short" and value:
+            continue  # Its cases are there: each has a problem of its own, in a line of its own.
+        elif kind == "too_short":
+            text = "expected at least one."
+        elif kind == "string_pattern_mismatch":
+            text = f"expected letters, digits, '-' and '_' only, found {_shown(value)}."
+        elif place[-1] == "[key]":
+            place, expected = place[:-2], one["msg"].removeprefix("Input should be ")
+            text = f"unknown key {value!r}, expected {expected}."
+        else:
+            expected = one["msg"].removeprefix("Input should be ").replace("a valid ", "a ")
+            for json_word, toml_word in (
+                ("an object", "a table"),
+                ("a array", "an array"),
+                ("a integer", "a whole number"),
+                ("a boolean", "true or false"),
+                ("greater than", "a value greater than"),
+                ("less than", "a value less than"),
+            ):
+                expected = expected.replace(json_word, toml_word)
+            text = f"expected {expected}, found {_shown(value)}."
+        where = _place(tree, place)
+        yield f"{where}: {text}" if where else text
+
+
+def _keys_at(place: Iterable[int | str]) -> list[str]:
+    models: list[type[Frozen]] = [Suite]
+    for part in place:
+        fields = _fields(models)
+        # Other parts are positions in an array, free keys of a table, or tags of a choice.
+        if isinstance(part, str) and part in fields:
+            models = [model for annotation in fields[part] for model in _models_in(annotation)]
+    return list(_fields(models))
+
+
+def _fields(models: Iterable[type[Frozen]]) -> dict[str, list[Any]]:
+    fields: dict[str, list[Any]] = {}
+    for model in models:
+        for name, field in model.model_fields.items():
+            fields.setdefault(field.alias or name, []).append(field.annotation)
+    return fields
+
+
+def _models_in(annotation: Any) -> Iterator[type[Frozen]]:
+    if isinstance(annotation, type) and issubclass(annotation, Frozen):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models_in(inner)
+
+
+def _place(tree: Mapping[str, Any], place: tuple[int | str, ...]) -> str:
+    parts = [part for part in place if not str(part).startswith("(")]  # no tags of a choice
+    if parts[:1] == ["case"] and len(parts) > 1 and isinstance(parts[1], int):
+        case = tree["case"][parts[1]]
+        id_ = case.get("id") if isinstance(case, dict) else None
+        first = f"case {parts[1] + 1}" + (f' "{id_}"' if isinstance(id_, str) else "")
+        return ", ".join([first, *[".".join(map(str, parts[2:]))] * (len(parts) > 2)])
+    return ".".join(str(part + 1) if isinstance(part, int) else part for part in parts)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, list):
+        return "an array"
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, [*known], n=1, cutoff=0.5)
+    return f", did you mean {near[0]!r}?" if near else "."

@@ -1,0 +1,285 @@
+"""Reading a file never executes it, and a bad file gets a message instead of a traceback."""
+
+import io
+import pickle
+import warnings
+import zipfile
+
+import pytest
+import torch
+from hostile_files import (
+    HOSTILE,
+    VALID,
+    Touch,
+    bundle,
+    named_through_memo,
+    rezip,
+    state_dict,
+    torch_file,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fls_bench.bundle import Bundle, load_bundle, reading
+from fls_bench.bundle.pickles import NotPlainError, list_pickle, read_pickle
+from fls_bench.errors import FlsBenchError, InputError
+
+FUZZ = settings(deadline=None, max_examples=25)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_every_hostile_file_is_refused_with_a_reason_and_runs_nothing(tmp_path, name, suffix):
+    sentinel, path = tmp_path / "executed", tmp_path / f"model{suffix}"
+    path.write_bytes(HOSTILE[name].make(sentinel))
+    with pytest.raises(InputError) as caught:
+        load_bundle(path)
+    assert type(caught.value) is HOSTILE[name].error
+    assert not sentinel.exists()
+    for word in HOSTILE[name].words:
+        assert word in str(caught.value)
+    problem, remedy = caught.value.problem, caught.value.remedy
+    assert "model" in problem or "net" in problem
+    assert problem.endswith(".")
+    assert remedy
+    assert len(str(caught.value)) < 2000
+    assert str(caught.value).replace("\n", "").isprintable()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "name",
+    ["raw pickle", "text pickle", "text pickle, INST", "names through the memo"]
+    + ["legacy torch file", "full pickle", "call among the tensors"],
+)
+def test_the_hostile_files_are_live(tmp_path, name):
+    """The control: an ordinary reader does execute them, so the test above could fail."""
+    sentinel = tmp_path / "executed"
+    content = HOSTILE[name].make(sentinel)
+    if name in ("legacy torch file", "full pickle", "call among the tensors"):
+        torch.load(io.BytesIO(content), weights_only=False)
+    else:
+        pickle.loads(content)
+    assert sentinel.exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_lines_that_are_offered_convert_a_full_pickle(tmp_path, monkeypatch):
+    path = tmp_path / "net.pt"
+    path.write_bytes(torch_file(torch.nn.Linear(2, 2)))
+    with pytest.raises(FlsBenchError) as caught:
+        load_bundle(path)
+    import fls_bench
+    from fls_bench.bundle import save_bundle
+
+    monkeypatch.setattr(fls_bench, "save_bundle", save_bundle, raising=False)
+    exec("\n".join(line.strip() for line in caught.value.remedy.splitlines()[1:]))
+    assert load_bundle(tmp_path / "net-bundle.pt").num_parameters == 6
+
+
+def test_missing_file_directory_device_and_odd_paths(tmp_path):
+    for path, word in [
+        (tmp_path / "no.pt", "There is no file"),
+        (tmp_path, "is a directory"),
+        ("/dev/zero", "not a regular file"),
+        (tmp_path / ("x" * 300), "can't be read"),
+        ("a\0b", "can't be read"),
+    ]:
+        with pytest.raises(InputError, match=word):
+            load_bundle(path)
+
+
+def test_a_named_pipe_is_refused_without_waiting(tmp_path):
+    import os
+
+    os.mkfifo(tmp_path / "pipe.pt")
+    with pytest.raises(InputError, match="not a regular file"):
+        load_bundle(tmp_path / "pipe.pt")
+
+
+def test_a_file_over_the_limit_is_not_read(tmp_path, monkeypatch):
+    (tmp_path / "m.pt").write_bytes(VALID)
+    monkeypatch.setattr(reading, "MAX_FILE_BYTES", len(VALID) - 1)
+    with pytest.raises(InputError, match="GiB"):
+        load_bundle(tmp_path / "m.pt")
+
+
+def test_entries_that_occur_twice_are_refused(tmp_path):
+    stream = io.BytesIO(VALID)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with zipfile.ZipFile(stream, "a") as out:
+            out.writestr("archive/data.pkl", b"N.")
+    (tmp_path / "m.pt").write_bytes(stream.getvalue())
+    with pytest.raises(InputError, match="holds entries twice: 'archive/data.pkl'"):
+        load_bundle(tmp_path / "m.pt")
+
+
+def test_no_reader_of_torch_or_pickle_is_ever_called(tmp_path, monkeypatch):
+    def fail(*args, **options):
+        raise AssertionError("a reader that can execute code was called")
+
+    for owner, name in [
+        (pickle, "load"),
+        (pickle, "loads"),
+        (pickle, "Unpickler"),
+        (torch, "load"),
+        (torch.jit, "load"),
+    ]:
+        monkeypatch.setattr(owner, name, fail)
+    for name, hostile in HOSTILE.items():
+        path = tmp_path / "m.pt"
+        path.write_bytes(hostile.make(tmp_path / "executed"))
+        with pytest.raises(InputError):
+            load_bundle(path)
+        assert not (tmp_path / "executed").exists(), name
+    (tmp_path / "good.pt").write_bytes(VALID)
+    assert load_bundle(tmp_path / "good.pt").num_parameters == 35
+
+
+# --- fuzz ---------------------------------------------------------------------------------------
+
+
+def _load(tmp_path_factory, content: bytes) -> None:
+    path = tmp_path_factory.mktemp("fuzz") / "m.pt"
+    path.write_bytes(content)
+    try:
+        assert isinstance(load_bundle(path), Bundle)
+    except FlsBenchError as error:
+        assert error.remedy
+
+
+def _mutated(valid: bytes) -> st.SearchStrategy[bytes]:
+    def mutate(edits: list[tuple[int, int, bytes]]) -> bytes:
+        content = bytearray(valid)
+        for where, removed, added in edits:
+            content[where : where + removed] = added
+        return bytes(content)
+
+    place = st.integers(0, len(valid) - 1)
+    edit = st.tuples(place, st.sampled_from([0, 1, 2, 8, 500]), st.binary(max_size=9))
+    return st.lists(edit, min_size=1, max_size=4).map(mutate)
+
+
+def _safetensors() -> bytes:
+    from hostile_files import HEADER, weights
+    from safetensors.torch import save
+
+    import json
+
+    return save(weights(), metadata={"fls_bench": json.dumps(HEADER)})
+
+
+DATA_PKL = zipfile.ZipFile(io.BytesIO(VALID)).read("archive/data.pkl")
+
+
+@FUZZ
+@given(st.sampled_from([b"", b"\x80\x04", b"PK\x03\x04", b"(", b"c"]), st.binary(max_size=300))
+def test_random_bytes_give_an_error_of_ours(tmp_path_factory, prefix, content):
+    _load(tmp_path_factory, prefix + content)
+
+
+@FUZZ
+@given(_mutated(VALID))
+def test_a_changed_torch_file_gives_a_bundle_or_an_error_of_ours(tmp_path_factory, content):
+    _load(tmp_path_factory, content)
+
+
+@FUZZ
+@given(_mutated(_safetensors()))
+def test_a_changed_safetensors_file_gives_a_bundle_or_an_error_of_ours(tmp_path_factory, content):
+    _load(tmp_path_factory, content)
+
+
+@FUZZ
+@given(_mutated(DATA_PKL))
+def test_a_changed_pickle_with_right_checksums_gives_no_other_error(tmp_path_factory, content):
+    _load(tmp_path_factory, rezip(VALID, {"archive/data.pkl": content}))
+
+
+@settings(deadline=None, max_examples=100)
+@given(_mutated(DATA_PKL) | _mutated(pickle.dumps(Touch.__init__)) | st.binary(max_size=99))
+def test_walking_any_pickle_raises_nothing_else(content):
+    list_pickle(content)
+    try:
+        read_pickle(content)
+    except NotPlainError:
+        pass
+
+
+# --- the reader against torch's own ---------------------------------------------------------------
+
+_PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**62), 2**62) | st.floats(allow_nan=False) | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text() | st.integers(-5, 5), inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+    ),
+    max_leaves=12,
+)
+
+
+@FUZZ
+@given(_PLAIN, st.sampled_from([2, 3, 4, 5]))
+def test_plain_values_are_read_as_pickle_reads_them(value, protocol):
+    assert read_pickle(pickle.dumps(value, protocol=protocol)) == value
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_tensors_are_read_as_torch_reads_them(tmp_path, protocol):
+    base = torch.arange(24.0).reshape(4, 6)
+    header = {"schema": "fls-bench/bundle/1", "architecture": {}}
+    tensors = {
+        "final/plain": base + 1,
+        "final/transposed": (base + 2).T,
+        "final/strided": base[1:, ::2],
+        "final/parameter": torch.nn.Parameter(torch.ones(3, 2)),
+        "final/scalar": torch.tensor(7),
+        "final/mask": torch.tensor([True, False]),
+        **{
+            f"final/{dtype}": torch.arange(5).to(dtype)
+            for dtype in (torch.float16, torch.bfloat16, torch.float64, torch.int8, torch.int16)
+            + (torch.int32, torch.uint8)
+        },
+    }
+    import json
+
+    path = tmp_path / "m.pt"
+    torch.save(
+        {"fls_bench": json.dumps(header), "tensors": tensors}, path, pickle_protocol=protocol
+    )
+    oracle = torch.load(path, weights_only=True)["tensors"]
+    ours = load_bundle(path).final
+    assert ours.keys() == {name.removeprefix("final/") for name in oracle}
+    for name, value in ours.items():
+        assert value.dtype == oracle[f"final/{name}"].dtype
+        assert torch.equal(value, oracle[f"final/{name}"])
+        assert not value.requires_grad
+
+
+def test_the_listing_finds_what_an_unpickler_would_import():
+    class Recorder(pickle.Unpickler):
+        def find_class(self, module, name):
+            seen.append(f"{module}.{name}")
+            return super().find_class(module, name)
+
+    for protocol in range(6):
+        seen: list[str] = []
+        content = pickle.dumps([torch.nn.Linear, zipfile.ZipFile, Bundle], protocol=protocol)
+        Recorder(io.BytesIO(content)).load()
+        assert list_pickle(content).globals == tuple(seen)
+
+
+def test_a_state_dict_with_its_metadata_is_recognized():
+    with zipfile.ZipFile(io.BytesIO(torch_file(state_dict()))) as archive:
+        assert list(read_pickle(archive.read("archive/data.pkl"))) == list(state_dict())
+
+
+def test_bundle_without_surprises_loads(tmp_path):
+    (tmp_path / "m.bin").write_bytes(bundle())
+    assert load_bundle(tmp_path / "m.bin").header.architecture.name == "mlp"
+
+
+def test_names_through_the_memo_is_what_it_says(tmp_path):
+    assert list_pickle(named_through_memo(tmp_path / "x")).globals == ("posix.mkdir",)

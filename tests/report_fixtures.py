@@ -1,0 +1,507 @@
+"""Reports as they come out of the whole path, made up by hand: for tests of views and of the CLI.
+
+The numbers follow the shape of real sweeps, but nothing was trained.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+
+from fls_bench.schema import (
+    Axis,
+    CaseResult,
+    Cell,
+    Code,
+    Cost,
+    CStar,
+    Diagnosis,
+    Finding,
+    Gain,
+    Interval,
+    LrRule,
+    Measurement,
+    Outcome,
+    Provenance,
+    RateComparison,
+    Recommendation,
+    Regime,
+    Report,
+    SeedResult,
+    Skipped,
+    Sweep,
+    Tier,
+)
+
+# Mean test error by log2 c: digits, three hidden layers, n = 150.
+DEEP_DIGITS = {
+    -11: 0.185, -9: 0.160, -7: 0.125, -5: 0.112, -4: 0.103, -3: 0.105, -1: 0.119, 1: 0.151,
+    3: 0.320,
+}  # fmt: skip
+LAZY_CENTERED = {-5: 0.112, -3: 0.107, -1: 0.114, 1: 0.126, 3: 0.142}
+
+PROVENANCE = Provenance(
+    version="0.1.0",
+    torch="2.13.0",
+    blas="mkl",
+    threads=2,
+    started="2026-03-01T12:00:00+00:00",
+    seconds=11.25,
+    extra={"numpy": "2.4.0"},
+)
+
+
+def cell(
+    exponent: float,
+    error: float,
+    seeds: int,
+    *,
+    depth: int = 4,
+    usable: bool = True,
+    reached: int | None = None,
+    outcome: Outcome = Outcome.PLATEAU,
+) -> Cell:
+    """One c with ``seeds`` runs around ``error``; those from ``reached`` on end in ``outcome``."""
+    draw = random.Random(round(1000 * exponent) + 7)
+    c = 2.0**exponent
+    runs = []
+    for seed in range(seeds):
+        noise = draw.gauss(0, 0.008)
+        ended = Outcome.REACHED_TARGET if reached is None or seed < reached else outcome
+        gone = ended in (Outcome.DIVERGED, Outcome.FAILED)
+        runs.append(
+            SeedResult(
+                seed=seed,
+                outcome=ended,
+                epochs=12 + draw.randrange(30),
+                train_loss=None if gone else 0.09 + 0.009 * draw.random(),
+                val_error=None if gone else min(max(error + noise + draw.gauss(0, 0.004), 0), 1),
+                val_loss=None if gone else 3.4 * error + 0.1 + 3 * noise,
+                test_error=None if gone else min(max(error + noise, 0), 1),
+                test_loss=None if gone else 3.4 * error + 0.08 + 3 * noise,
+                test_ties=None if gone else 0.0,
+                chance_error=0.9,
+                measurements=(
+                    {}
+                    if gone
+                    else {
+                        "logits.effective_rank": 4.2 - 9 * (error + noise),
+                        "features.effective_rank:layers.2": 6.9 - 15 * (error + noise),
+                    }
+                ),
+                message="OutOfMemoryError: no memory left" if ended is Outcome.FAILED else None,
+            )
+        )
+    return Cell(
+        c=c,
+        lr=0.1 * min(c ** (-2 / depth), 4 * c**-2),
+        lr_calibrated=exponent > 2,
+        usable=usable,
+        reason=None if usable else f"{reached} of {seeds} runs reached the target.",
+        seeds=tuple(runs),
+    )
+
+
+def sweep(
+    errors: Mapping[int, float],
+    seeds: int = 10,
+    *,
+    centered: bool = False,
+    axis: Axis = "output_multiplier",
+    extra: tuple[Cell, ...] = (),
+) -> Sweep:
+    """A sweep with the given mean test errors by log2 c."""
+    return Sweep(
+        axis=axis,
+        centered=centered,
+        lr_rule=LrRule(name="homogeneous", depth=4),
+        n_test=1000,
+        cells=(*(cell(exponent, error, seeds) for exponent, error in errors.items()), *extra),
+    )
+
+
+def measurements() -> tuple[Measurement, ...]:
+    """Values with and without an interval, and one that could not be had."""
+    return (
+        Measurement(metric="movement.relative", layer="layers.0", value=3.217, n=1),
+        Measurement(metric="features.effective_rank", layer="layers.0", split="test", value=23.4,
+                    low=22.1, high=24.9, n=1000, unit="dimensions"),
+        Measurement(metric="features.effective_rank", layer="layers.2", split="test", value=3.62,
+                    low=3.41, high=3.88, n=1000, unit="dimensions"),
+        Measurement(metric="logits.effective_rank", split="test", value=2.41, low=2.3, high=2.55,
+                    n=1000, unit="dimensions"),
+        Measurement(metric="logits.effective_rank", subject="at_c", split="test", value=2.47,
+                    low=2.39, high=2.57, n=10, unit="dimensions"),
+        Measurement(metric="logits.effective_rank", subject="at_c_star", split="test", value=4.18,
+                    low=4.05, high=4.31, n=10, unit="dimensions"),
+        Measurement(metric="probes.linear", layer="layers.0", split="test", value=0.913, low=0.894,
+                    high=0.929, n=1000, unit="accuracy"),
+        Measurement(metric="probes.linear", layer="layers.2", split="test", value=0.833, low=0.809,
+                    high=0.855, n=1000, unit="accuracy"),
+        Measurement(metric="alignment.nearest_class_mean", split="test", value=0.76, n=1000,
+                    unit="share"),
+        Measurement(metric="kernels.tangent_alignment", split="train", status="unavailable",
+                    reason="Needs per-sample gradients, which this net does not offer."),
+    )  # fmt: skip
+
+
+def setup(name: str = "digits-mlp") -> dict[str, object]:
+    """The setup as plain values."""
+    return {
+        "name": name,
+        "model": {"name": "mlp", "depth": 4, "width": 128, "activation": "relu"},
+        "task": {"name": "digits", "n_train": 150, "n_validation": 200, "n_test": 1000},
+        "loss": "cross_entropy",
+        "optimizer": {"kind": "sgd", "lr": 0.1, "momentum": 0.0},
+        "batch_size": 25,
+        "stop": {"target_loss": 0.1, "max_epochs": 300},
+        "centered": False,
+    }
+
+
+def model_file(name: str = "over.pt") -> dict[str, object]:
+    """The input as plain values."""
+    return {
+        "path": name,
+        "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "num_parameters": 42378,
+        "train_loss": 0.0973,
+        "train_loss_in_file": 0.0971,
+    }
+
+
+SKIPPED = (
+    Skipped(
+        what="kernel regression",
+        code="not_asked",
+        reason="The verdict is not over-fitted, so the lazy limit was not computed.",
+    ),
+    Skipped(
+        what="kernels.tangent_alignment",
+        code="needs_gradients",
+        reason="Needs per-sample gradients, which this net does not offer.",
+    ),
+)
+
+
+def over_aligned() -> Report:
+    """c = 2^-9 on digits with three hidden layers: ten seeds, one unusable and two lost cells."""
+    diagnosis = Diagnosis(
+        regime=Regime.OVER_ALIGNED,
+        evidence_tier=Tier.T3,
+        method="intervention",
+        mechanism=Code(
+            code="rank_collapse",
+            text=(
+                "The effective rank falls from 23.4 in the first layer to 3.6 in the last and to "
+                "2.4 in the logits, of 9, and the linear probe loses 8 points on the way. "
+                "Agreement with the nearest-class-mean classifier is no higher than at c*."
+            ),
+        ),
+        reason=Code(
+            code="larger_c_better",
+            text=(
+                "Five larger values of c have a lower test error than c = 2^-9 by more than the "
+                "practical margin of 1.0 points, and no smaller one has."
+            ),
+        ),
+        log2_c_ratio=Interval(value=-5.0, low=-6.0, high=-4.0),
+        c=2.0**-9,
+        c_star=CStar(value=2.0**-4, low=2.0**-5, high=2.0**-3),
+        recommendation=Recommendation(
+            multiply_output_by=32.0,
+            learning_rate=(2.2627416997969522, 0.4),
+            expected_gain=Gain(value=5.7, low=4.9, high=6.5, num_seeds=10),
+            text="Multiply the output by 32 and lower the learning rate from 2.263 to 0.4.",
+            snippet=(
+                "logits = 32 * model(x)  # c: 2^-9 -> 2^-4\n"
+                "optimizer = torch.optim.SGD(model.parameters(), lr=0.4)\n"
+            ),
+        ),
+        findings=(
+            Finding(
+                code="validation_agrees",
+                status="info",
+                text="Validation error has its minimum at the same c as test error.",
+                evidence={"log2_c_validation": -4, "log2_c_test": -4},
+            ),
+            Finding(
+                code="arms_unusable",
+                status="warning",
+                text="Three of the values of c that were tried can't be judged.",
+                evidence={"log2_c": [-13, 5, 6]},
+            ),
+        ),
+    )
+    return Report(
+        kind="diagnose",
+        diagnosis=diagnosis,
+        measurements=measurements(),
+        sweep=sweep(
+            DEEP_DIGITS,
+            extra=(
+                cell(-13, 0.21, 10, usable=False, reached=3),
+                cell(5, 0.4, 10, usable=False, reached=0, outcome=Outcome.DIVERGED),
+                cell(6, 0.4, 2, usable=False, reached=0, outcome=Outcome.FAILED),
+            ),
+        ),
+        rate_comparisons=(
+            RateComparison(
+                c=2.0**-9,
+                c_star=2.0**-4,
+                lr_at_c=1.1313708498984762,
+                lr_at_c_star=0.4,
+                rates_tried=(0.25, 0.5, 1.0, 2.0),
+                gain=Gain(value=4.8, low=3.9, high=5.7, num_seeds=5),
+                text="Each at its own best rate, c* still does better: it is not only the rate.",
+            ),
+            RateComparison(
+                c=1.0,
+                c_star=2.0**-4,
+                lr_at_c=0.1,
+                lr_at_c_star=0.4,
+                rates_tried=(0.25, 0.5, 1.0, 2.0),
+                gain=Gain(value=2.1, low=1.2, high=3.0, num_seeds=5),
+                text="Against c = 1 at its own best rate, c* does better as well.",
+            ),
+        ),
+        skipped=SKIPPED,
+        setup=setup(),
+        input=model_file(),
+        cost=Cost(replica_epochs=4210, num_runs=150, budget_replica_epochs=20000),
+        provenance=PROVENANCE,
+    )
+
+
+def over_fitted() -> Report:
+    """c = 2^3 on digits, with the centered sweep that names the face."""
+    diagnosis = Diagnosis(
+        regime=Regime.OVER_FITTED,
+        evidence_tier=Tier.T3,
+        method="intervention",
+        mechanism=Code(
+            code="initial_function_noise",
+            text=(
+                "Most of the harm is the initial function that training must undo: centered, the "
+                "same c loses only 3.5 points against its best, and c·f_0 holds 61 % of the test "
+                "logits' variance."
+            ),
+        ),
+        reason=Code(
+            code="smaller_c_better",
+            text="Four smaller values of c have a lower test error, and no larger one has.",
+        ),
+        log2_c_ratio=Interval(value=7.0, low=6.0, high=8.0),
+        c=8.0,
+        c_star=CStar(value=2.0**-4, low=2.0**-5, high=2.0**-3),
+        recommendation=Recommendation(
+            multiply_output_by=1 / 128,
+            learning_rate=(0.00625, 0.4),
+            expected_gain=Gain(value=21.7, low=20.1, high=23.3, num_seeds=10),
+            text=(
+                "Divide the output by 128, or subtract the output at initialisation "
+                "(train c·(f - f_0))."
+            ),
+            snippet="logits = model(x) / 128\n",
+        ),
+        findings=(
+            Finding(
+                code="initial_function_share",
+                status="problem",
+                text="The initial function makes up most of the test logits.",
+                evidence={"share": 0.61},
+            ),
+        ),
+    )
+    return Report(
+        kind="diagnose",
+        diagnosis=diagnosis,
+        measurements=measurements(),
+        sweep=sweep({k: v for k, v in DEEP_DIGITS.items() if k >= -7}),
+        centered_sweep=sweep(LAZY_CENTERED, centered=True),
+        skipped=SKIPPED[1:],
+        setup=setup(),
+        input=model_file("lazy.pt"),
+        cost=Cost(replica_epochs=3120, num_runs=120, budget_replica_epochs=3120, budget_bound=True),
+        provenance=PROVENANCE,
+    )
+
+
+def near_optimal() -> Report:
+    """The mixture swept in the init scale, the optimum at the upper end of the range."""
+    errors = {-8: 0.0083, -6: 0.0077, -4: 0.0061, -2: 0.0038, -1: 0.0031, 0: 0.0029}
+    return Report(
+        kind="diagnose",
+        diagnosis=Diagnosis(
+            regime=Regime.NEAR_OPTIMAL,
+            evidence_tier=Tier.T3,
+            method="intervention",
+            reason=Code(
+                code="no_better_c", text="No other alpha does better by more than the margin."
+            ),
+            log2_c_ratio=Interval(value=0.0, low=-1.0, high=0.0),
+            c=1.0,
+            c_star=CStar(value=1.0, low=0.5, high=None, at_edge="high"),
+            recommendation=Recommendation(text="Leave the init scale as it is."),
+            findings=(
+                Finding(
+                    code="optimum_at_edge",
+                    status="warning",
+                    text="The optimum lies at the end of the range swept.",
+                ),
+            ),
+        ),
+        sweep=sweep(errors, seeds=16, axis="init_scale"),
+        setup={"name": "mixture-two-layer", "model": {"name": "two_layer", "width": 64}},
+        cost=Cost(replica_epochs=1200, num_runs=96),
+        provenance=PROVENANCE,
+    )
+
+
+def no_signal() -> Report:
+    """Random labels: no c beats chance."""
+    flat = dict.fromkeys((-9, -6, -3, 0, 3), 0.9)
+    return Report(
+        kind="diagnose",
+        diagnosis=Diagnosis(
+            regime=Regime.INCONCLUSIVE,
+            evidence_tier=Tier.T3,
+            method="intervention",
+            reason=Code(
+                code="no_signal",
+                text="No c beats the majority class by more than noise: nothing to judge by.",
+            ),
+            c=1.0,
+            recommendation=Recommendation(
+                text="Check the labels, or judge on a task that can be learned."
+            ),
+        ),
+        sweep=sweep(flat, seeds=5),
+        skipped=(
+            Skipped(what="expected gain", code="no_signal", reason="There is no signal to gain."),
+        ),
+        setup={"name": "random-labels"},
+        cost=Cost(replica_epochs=900, num_runs=25),
+        provenance=PROVENANCE,
+    )
+
+
+def weights_alone() -> Report:
+    """Tier T0: no data, no sweep, no c."""
+    return Report(
+        kind="diagnose",
+        diagnosis=Diagnosis(
+            regime=Regime.INCONCLUSIVE,
+            evidence_tier=Tier.T0,
+            method="none",
+            reason=Code(code="weights_alone", text="The output scale can't be seen from weights."),
+            recommendation=Recommendation(text="Save the training recipe with the model."),
+        ),
+        measurements=(Measurement(metric="weights.stable_rank", layer="fc.weight", value=7.25),),
+        skipped=(Skipped(what="sweep", code="no_recipe", reason="The file holds no recipe."),),
+        input=model_file("weights.pt"),
+        provenance=PROVENANCE,
+    )
+
+
+def suite() -> Report:
+    """Three cases: two as expected, one not."""
+
+    def case(report: Report, name: str, expected: str, met: bool | None) -> CaseResult:
+        shared = {
+            field: getattr(report, field)
+            for field in CaseResult.model_fields
+            if field in Report.model_fields
+        }
+        return CaseResult(
+            id=name, expect={"regime": expected} if expected else {}, met=met, **shared
+        )
+
+    return Report(
+        kind="suite",
+        suite={"name": "quick", "version": 1, "digest": "0c1d" * 16},
+        cases=(
+            case(over_aligned(), "digits-mlp-small-c", "over_aligned", True),
+            case(near_optimal(), "mixture", "over_fitted", False),
+            case(no_signal(), "no-signal", "", None),
+        ),
+        setup={"name": "quick"},
+        cost=Cost(replica_epochs=6310, num_runs=271),
+        provenance=PROVENANCE,
+    )
+
+
+HOSTILE = (
+    "</script><script>alert(1)</script>",
+    '"><img src=x onerror=alert(2)>',
+    "javascript:alert(3)",
+    "[red]not red[/red] [link=https://x.example]y[/link]",
+    "{{ 7 * 7 }}{% raw %}",
+    "\x1b[31mescape\x07",
+    "-->]]><svg onload=alert(4)>",
+    "very-long-name-" + "x" * 300,
+    "::warning:: $\\frac{1}{2}$ &lt; &amp; é 中 🙂",
+)
+
+
+def hostile(text: str = HOSTILE[0]) -> Report:
+    """The same text in every place that a person can fill."""
+    word = text
+    diagnosis = Diagnosis(
+        regime=Regime.OVER_ALIGNED,
+        evidence_tier=Tier.T3,
+        method="intervention",
+        mechanism=Code(code=word, text=word),
+        reason=Code(code=word, text=word),
+        probabilities={word: 0.5},
+        c=0.1,
+        c_star=CStar(value=0.5, low=None, high=None, at_edge="low"),
+        recommendation=Recommendation(
+            text=word,
+            snippet=word,
+            expected_gain=Gain(value=1, low=0, high=2, unit=word, num_seeds=3),
+        ),
+        findings=(
+            Finding(code=word, status="problem", text=word, evidence={word: {word: [word]}}),
+        ),
+    )
+    judged = {
+        "diagnosis": diagnosis,
+        "measurements": (
+            Measurement(metric=word, layer=word, unit=word, value=1.0),
+            Measurement(metric=word, status="unavailable", reason=word),
+        ),
+        "sweep": sweep(
+            {-3: 0.2, 0: 0.1}, seeds=3, extra=(cell(2, 0.3, 3, usable=False, reached=0),)
+        ),
+        "rate_comparisons": (
+            RateComparison(
+                c=1, c_star=0.5, lr_at_c=0.1, lr_at_c_star=0.2, rates_tried=(1.0,),
+                gain=Gain(value=1, low=0, high=2, num_seeds=3), text=word,
+            ),
+        ),
+        "skipped": (Skipped(what=word, code=word, reason=word),),
+        "setup": {"name": word, word: word},
+        "input": {"path": word, word: [word]},
+    }  # fmt: skip
+    return Report(
+        kind="suite",
+        suite={"name": word, "version": word, "digest": word},
+        cases=(CaseResult(id=word, expect={"regime": word, word: word}, met=False, **judged),),
+        provenance=Provenance(
+            version=word, torch=word, blas=word, device=word, started=word, seconds=1.0,
+            extra={word: word},
+        ),
+        **judged,
+    )  # fmt: skip
+
+
+ALL = {
+    "over_aligned": over_aligned,
+    "over_fitted": over_fitted,
+    "near_optimal": near_optimal,
+    "no_signal": no_signal,
+    "weights_alone": weights_alone,
+    "suite": suite,
+    "hostile": hostile,
+}
