@@ -1,3 +1,60 @@
-"""fls-bench: is a training setup over-aligned, near-optimal or over-fitted?"""
+"""fls-bench: is a training setup over-aligned, near-optimal or over-fitted?
+
+The public names below are loaded when they are first used: importing the package loads no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0.dev0"
+
+if TYPE_CHECKING:
+    from fls_bench.bundle import load_bundle, save_bundle
+    from fls_bench.errors import FlsBenchError, InputError
+    from fls_bench.schema import LrRule, Recipe, Report, Sgd, TargetAccuracy, TargetLoss
+    from fls_bench.tasks import Task, make_task, task_source
+    from fls_bench.training_setup import TrainingSetup
+
+_PUBLIC = {
+    "FlsBenchError": "errors",
+    "InputError": "errors",
+    "LrRule": "schema",
+    "Recipe": "schema",
+    "Report": "schema",
+    "Sgd": "schema",
+    "TargetAccuracy": "schema",
+    "TargetLoss": "schema",
+    "Task": "tasks",
+    "TrainingSetup": "training_setup",
+    "load_bundle": "bundle",
+    "make_task": "tasks",
+    "save_bundle": "bundle",
+    "task_source": "tasks",
+}
+
+__all__ = [  # noqa: RUF022 (sorted as _PUBLIC is, so that both are checked by one look)
+    "FlsBenchError",
+    "InputError",
+    "LrRule",
+    "Recipe",
+    "Report",
+    "Sgd",
+    "TargetAccuracy",
+    "TargetLoss",
+    "Task",
+    "TrainingSetup",
+    "load_bundle",
+    "make_task",
+    "save_bundle",
+    "task_source",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])

@@ -294,7 +294,9 @@ def homogeneity_degree(net: nn.Module, x: Tensor) -> int | None:
     net.eval().double()
     try:
         disturbed = [
-            p + 0.1 * (p.std() if p.numel() > 1 else p.abs()).nan_to_num().clamp_min(1e-2)
+            p
+            + 0.1
+            * (p.std() if p.numel() > 1 else p.abs()).nan_to_num().clamp_min(1e-2)
             * torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p.device)
             for p in (s.double() for s in saved)
         ]

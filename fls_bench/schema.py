@@ -394,6 +394,8 @@ class Sweep(Frozen):
     centered: bool = False
     lr_rule: LrRule
     n_test: int
+    level: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Family-wise error rate at which this sweep's regime was decided (its last look's share)."""
     cells: tuple[Cell, ...]
 
 

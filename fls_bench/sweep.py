@@ -16,14 +16,15 @@ from typing import Protocol
 
 import numpy as np
 
-from fls_bench import verdict
 from fls_bench.scaling import format_multiplier, scaled_rate
 from fls_bench.schema import (
     Cell,
     Cost,
+    Gain,
     LrRule,
     Outcome,
     RateComparison,
+    Regime,
     RunConfig,
     RunRecord,
     SeedResult,
@@ -32,6 +33,7 @@ from fls_bench.schema import (
 from fls_bench.store import RunStore
 from fls_bench.training import check_setup, resolve_lr_rule, setup_digest, train_all
 from fls_bench.training_setup import TrainingSetup
+from fls_bench.verdict import contrasts, regime
 
 
 class Listener(Protocol):
@@ -57,6 +59,7 @@ class SweepPlan:
         step: By how much the grid is extended at an end that holds the best validation error.
         limit: Largest offset in either direction.
         first_seed: Seeds count up from here; chosen apart from the seeds that people train with.
+        confirm: Number of fresh seeds on which gains are measured; they choose nothing.
         rate_factors: Rates tried at c* and at c = 1, as multiples of the rule's.
         budget: Most replica-epochs to spend, or None.
     """
@@ -66,15 +69,16 @@ class SweepPlan:
     step: float = 2.0
     limit: float = 12.0
     first_seed: int = 1000
+    confirm: int = 10
     rate_factors: tuple[float, ...] = (0.25, 0.5, 2.0, 4.0)
     budget: int | None = None
 
     def level(self, look: int) -> float:
-        """Family-wise error rate of a look: its share of ``verdict.LEVEL``."""
+        """Family-wise error rate of a look: its share of ``contrasts.LEVEL``."""
         if len(self.seeds) == 1:
-            return verdict.LEVEL
-        shares = verdict.LOOKS[: len(self.seeds)]
-        return verdict.LEVEL * shares[look] / sum(shares)
+            return contrasts.LEVEL
+        shares = contrasts.LOOKS[: len(self.seeds)]
+        return contrasts.LEVEL * shares[look] / sum(shares)
 
 
 @dataclass(frozen=True)
@@ -86,14 +90,16 @@ class SweepResult:
         centered: The centered sweep, where the decision is over-fitted and the setup is plain.
         decision: The verdict's test of the regime at the last look.
         star: Best multiplier by validation error, or None where c0 can't be judged.
+        gain: From c0 to c*, on fresh seeds; None where c* is c0 or the budget ended before.
         rates: c* at its best rate against others at theirs.
         cost: Runs and replica-epochs, resumed ones included.
         notes: What was left out on the way and why, as (what, code, reason).
     """
 
     sweep: Sweep
-    decision: verdict.Decision | None
+    decision: regime.Decision | None
     star: float | None
+    gain: Gain | None = None
     centered: Sweep | None = None
     rates: tuple[RateComparison, ...] = ()
     cost: Cost = Cost()
@@ -194,6 +200,11 @@ class _Sweeper:
 
         train_all(self.setup, self.rule, missing, keep, jobs=self.jobs)
 
+    @property
+    def fresh_seeds(self) -> list[int]:
+        """Seeds that no choice has seen."""
+        return [self.plan.first_seed + 50 + i for i in range(self.plan.confirm)]
+
     def runs(self, value: float, centered: bool, factor: float = 1.0) -> list[RunRecord]:
         """Finished runs at a value on the axis, by seed."""
         found = (
@@ -207,7 +218,7 @@ class _Sweeper:
     def cell(self, value: float, centered: bool) -> Cell:
         """All runs at a value, and whether they can be judged."""
         runs = self.runs(value, centered)
-        reason = verdict.usable([record.outcome for record in runs])
+        reason = contrasts.usable([record.outcome for record in runs])
         return Cell(
             c=value,
             lr=self.config(value, 0, centered).lr,
@@ -229,9 +240,7 @@ class _Sweeper:
 
     def visit(self, values: Sequence[float], count: int, centered: bool, text: str) -> None:
         """Train the first ``count`` seeds at each value; calibrate the rate where the rule fails."""
-        self.train(
-            [self.config(v, s, centered) for v in values for s in self.seeds(count)], text
-        )
+        self.train([self.config(v, s, centered) for v in values for s in self.seeds(count)], text)
         for value in values:
             if value != self.c0 and (value, centered) not in self.rates:
                 self._calibrate(value, count, centered, text)
@@ -243,7 +252,7 @@ class _Sweeper:
         larger rates, smallest first. Two seeds pilot each; the setup's own c keeps its own rate.
         """
         runs = self.runs(value, centered)
-        if verdict.usable([record.outcome for record in runs]) is None:
+        if contrasts.usable([record.outcome for record in runs]) is None:
             return
         slow = sum(record.outcome is Outcome.OUT_OF_BUDGET for record in runs)
         factors = (2.0, 4.0) if 2 * slow >= len(runs) else (0.25, 0.0625)
@@ -344,7 +353,7 @@ def _search(sweeper: _Sweeper, offsets: Sequence[float] | None) -> SweepResult:
     """Looks with ever more seeds until the verdict is no longer open or the budget is spent."""
     plan, c0, own = sweeper.plan, sweeper.c0, sweeper.setup.centered
     grid = set(plan.coarse if offsets is None else {0.0, *offsets})
-    decision: verdict.Decision | None = None
+    decision: regime.Decision | None = None
     star: float | None = None
     bound = False
     try:
@@ -353,12 +362,12 @@ def _search(sweeper: _Sweeper, offsets: Sequence[float] | None) -> SweepResult:
             sweeper.visit(sorted(focus), count, own, f"{count} seeds")
             if offsets is None:
                 _extend(sweeper, grid, count)
-            data = verdict.table(sweeper.sweep([sweeper.value(k) for k in grid], own))
+            data = contrasts.table(sweeper.sweep([sweeper.value(k) for k in grid], own))
             if c0 not in data.test:
                 break
-            star = verdict.best_multiplier(data, c0)
-            decision = verdict.decide(data.test, c0, data.n_test, level=plan.level(look))
-            if decision.regime is not verdict.Regime.INCONCLUSIVE or not decision.open:
+            star = regime.best_multiplier(data, c0)
+            decision = regime.decide(data.test, c0, data.n_test, level=plan.level(look))
+            if decision.regime is not Regime.INCONCLUSIVE or not decision.open:
                 break
             focus = {c0, star, *decision.open}
     except BudgetExhausted:
@@ -367,10 +376,10 @@ def _search(sweeper: _Sweeper, offsets: Sequence[float] | None) -> SweepResult:
     result = SweepResult(sweeper.sweep(values, own), decision, star)
     if bound and decision is None:
         # The budget ended within the first look: judge what is there, at the whole level.
-        data = verdict.table(result.sweep)
+        data = contrasts.table(result.sweep)
         if c0 in data.test and len(values) > 1:
-            decision = verdict.decide(data.test, c0, data.n_test, level=plan.level(0))
-            star = verdict.best_multiplier(data, c0)
+            decision = regime.decide(data.test, c0, data.n_test, level=plan.level(0))
+            star = regime.best_multiplier(data, c0)
         result = replace(result, decision=decision, star=star)
     if decision is not None and star is not None and not bound:
         try:
@@ -390,10 +399,10 @@ def _extend(sweeper: _Sweeper, grid: set[float], count: int) -> None:
     """Extend the grid while its best validation error lies at an end; then refine around the best."""
     plan, c0, own = sweeper.plan, sweeper.c0, sweeper.setup.centered
     while True:
-        data = verdict.table(sweeper.sweep([sweeper.value(k) for k in grid], own))
+        data = contrasts.table(sweeper.sweep([sweeper.value(k) for k in grid], own))
         if c0 not in data.test:
             return
-        star = verdict.best_multiplier(data, c0)
+        star = regime.best_multiplier(data, c0)
         offset = round(math.log2(star / c0), 6)
         usable = sorted(round(math.log2(c / c0), 6) for c in data.val)
         new = set()
@@ -420,81 +429,100 @@ def _extend(sweeper: _Sweeper, grid: set[float], count: int) -> None:
 
 
 def _follow_up(
-    sweeper: _Sweeper, result: SweepResult, decision: verdict.Decision, star: float
+    sweeper: _Sweeper, result: SweepResult, decision: regime.Decision, star: float
 ) -> SweepResult:
-    """After the verdict: the centered sweep for an over-fitted one, and the rate question."""
+    """After the decision: the gain on fresh seeds, the rate question, the centered sweep."""
     setup, c0, plan = sweeper.setup, sweeper.c0, sweeper.plan
-    data = verdict.table(result.sweep)
-    if not verdict.beats_chance(data):
+    data = contrasts.table(result.sweep)
+    if star != c0:
+        result = replace(result, gain=_fresh_gain(sweeper, (c0, 1.0), (star, 1.0)))
+    if not contrasts.beats_chance(data):
         return result
-    count = min(len(data.chance), plan.seeds[min(1, len(plan.seeds) - 1)])
-    if decision.regime is verdict.Regime.OVER_FITTED and not setup.centered:
+    if decision.regime is Regime.OVER_FITTED and not setup.centered:
         usable = sorted(data.test)
-        sweeper.visit(usable, min(count, plan.seeds[0]), True, "centered")
-        sweeper.visit(sorted({c0, star}), count, True, "centered, more seeds")
+        sweeper.visit(usable, plan.seeds[0], True, "centered")
+        sweeper.visit(sorted({c0, star}), len(data.chance), True, "centered, more seeds")
         result = replace(result, centered=sweeper.sweep(usable, True))
-    if decision.regime is verdict.Regime.INCONCLUSIVE:
+    if decision.regime is Regime.INCONCLUSIVE:
         return result
+    against = {1.0} if decision.regime is Regime.NEAR_OPTIMAL else {c0, 1.0}
     comparisons = []
-    one = 1.0
-    for other in dict.fromkeys((c0, one)):
-        if other != star:
-            found = _compare_rates(sweeper, star, other, count)
-            if found is None:
-                what = f"rates at {format_multiplier(other)}"
-                sweeper.notes.append((what, "no_rate_worked", "no rate reached the target there"))
-            else:
-                comparisons.append(found)
+    for other in sorted(against - {star}):
+        found = _compare_rates(sweeper, star, other)
+        if found is None:
+            what = f"learning rates at {format_multiplier(other)}"
+            sweeper.notes.append((what, "no_rate_worked", "No rate reached the target there."))
+        else:
+            comparisons.append(found)
     return replace(result, rates=tuple(comparisons))
 
 
-def _compare_rates(
-    sweeper: _Sweeper, star: float, other: float, count: int
-) -> RateComparison | None:
-    """c* at its best rate against another c at its own best, rates chosen on validation error."""
-    own, factors = sweeper.setup.centered, (1.0, *sweeper.plan.rate_factors)
-    seeds = sweeper.seeds(count)
+def _fresh_gain(
+    sweeper: _Sweeper, before: tuple[float, float], after: tuple[float, float]
+) -> Gain | None:
+    """Gain from one (c, rate factor) to another on seeds that chose neither."""
+    own, seeds = sweeper.setup.centered, sweeper.fresh_seeds
+    rows = []
+    for value, factor in (before, after):
+        sweeper.train(
+            [sweeper.config(value, seed, own, factor) for seed in seeds], "gain on fresh seeds"
+        )
+        runs = [sweeper.used[sweeper.config(value, s, own, factor).digest] for s in seeds]
+        if contrasts.usable([run.outcome for run in runs]) is not None:
+            return None
+        rows.append(
+            np.array(
+                [
+                    run.test_error if run.outcome is Outcome.REACHED_TARGET else math.nan
+                    for run in runs
+                ],
+                dtype=float,
+            )
+        )
+    return regime.gain(rows[0], rows[1], sweeper.n_test)
+
+
+def _best_rate(sweeper: _Sweeper, value: float) -> float | None:
+    """The factor on the rule's rate with the lowest validation error, of those that always worked."""
+    own, seeds = sweeper.setup.centered, sweeper.seeds(sweeper.plan.seeds[0])
+    factors = (1.0, *sweeper.plan.rate_factors)
     sweeper.train(
-        [
-            sweeper.config(value, seed, own, factor)
-            for value in (star, other)
-            for factor in factors
-            for seed in seeds
-        ],
+        [sweeper.config(value, seed, own, factor) for factor in factors for seed in seeds],
         "is it only the learning rate?",
     )
-    best: dict[float, tuple[float, list[RunRecord]]] = {}
-    for value in (star, other):
-        worked = []
-        for factor in factors:
-            runs = [sweeper.used[sweeper.config(value, s, own, factor).digest] for s in seeds]
-            if all(run.outcome is Outcome.REACHED_TARGET for run in runs):
-                worked.append((sum(run.val_error or 0.0 for run in runs), factor, runs))
-        if not worked:
-            return None
-        _, factor, runs = min(worked, key=lambda item: (item[0], abs(math.log2(item[1]))))
-        best[value] = (sweeper.config(value, 0, own, factor).lr, runs)
-    errors = {
-        value: np.array([run.test_error for run in runs], dtype=float)
-        for value, (_, runs) in best.items()
-    }
-    found = verdict.gain(errors[other], errors[star], sweeper.n_test, len(factors) ** 2)
+    worked = []
+    for factor in factors:
+        runs = [sweeper.used[sweeper.config(value, s, own, factor).digest] for s in seeds]
+        if all(run.outcome is Outcome.REACHED_TARGET for run in runs):
+            error = sum(run.val_error or 0.0 for run in runs)
+            worked.append((error, abs(math.log2(factor)), factor))
+    return min(worked)[2] if worked else None
+
+
+def _compare_rates(sweeper: _Sweeper, star: float, other: float) -> RateComparison | None:
+    """c* at its best rate against another c at its own best: rates by validation, fresh seeds."""
+    best, at_other = _best_rate(sweeper, star), _best_rate(sweeper, other)
+    if best is None or at_other is None:
+        return None
+    found = _fresh_gain(sweeper, (other, at_other), (star, best))
     if found is None:
         return None
-    name, best_name = format_multiplier(other), format_multiplier(star)
-    clear = "beats" if found.low > 0 else "is worse than" if found.high < 0 else "is not told from"
-    meaning = {
-        "beats": "a better learning rate alone does not give this gain",
-        "is worse than": "a better learning rate alone does more than the multiplier",
-        "is not told from": "part or all of the gain may come from the learning rate",
-    }[clear]
+    if found.low > 0:
+        clear, meaning = "beats", "the learning rate alone does not give this gain"
+    elif found.high < 0:
+        clear, meaning = "is worse than", "tuning the learning rate does more than the multiplier"
+    else:
+        clear = "is not told from"
+        meaning = "a difference, if there is one, may come from the learning rate"
+    own = sweeper.setup.centered
     return RateComparison(
         c=other,
         c_star=star,
-        lr_at_c=best[other][0],
-        lr_at_c_star=best[star][0],
-        rates_tried=tuple(sorted(factors)),
+        lr_at_c=sweeper.config(other, 0, own, at_other).lr,
+        lr_at_c_star=sweeper.config(star, 0, own, best).lr,
+        rates_tried=tuple(sorted((1.0, *sweeper.plan.rate_factors))),
         gain=found,
-        text=f"{best_name} at its best rate {clear} {name} at its best rate "
-        f"({found.value:+.1f} points [{found.low:+.1f}, {found.high:+.1f}]): {meaning}.",
+        text=f"{format_multiplier(star)} at its best rate {clear} {format_multiplier(other)} at its "
+        f"best rate ({found.value:+.2g} points [{found.low:+.2g}, {found.high:+.2g}], "
+        f"{found.num_seeds} fresh seeds): {meaning}.",
     )

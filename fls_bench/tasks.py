@@ -224,9 +224,7 @@ def _draw(
     # seeds share one input space.
     mean, std = x[pool].mean(0), x[pool].std(0)
     z = ((x - mean) / np.where(std > 0, std, 1)).astype(np.float32)
-    return make_task(
-        name, (z[train], y[train]), (z[test], y[test]), (z[val], y[val]), spec=spec
-    )
+    return make_task(name, (z[train], y[train]), (z[test], y[test]), (z[val], y[val]), spec=spec)
 
 
 def _bundled(name: str, n_train: int, seed: int, num_test: int) -> Task:
@@ -529,8 +527,6 @@ def arrays_source(
         elif n_train is not None:
             keep = rng.permutation(len(y))[:n_train]
             chosen, rest = x[keep], y[keep]
-        return make_task(
-            name, (chosen, rest), (arrays["x_test"], arrays["y_test"]), own, spec=spec
-        )
+        return make_task(name, (chosen, rest), (arrays["x_test"], arrays["y_test"]), own, spec=spec)
 
     return source

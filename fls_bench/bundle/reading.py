@@ -20,7 +20,13 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
 from fls_bench.bundle.contents import MAKE_ONE, Bundle, check_contents, listed, parse_header
-from fls_bench.bundle.pickles import NotPlainError, StoredTensor, list_pickle, read_pickle
+from fls_bench.bundle.pickles import (
+    PLAIN_GLOBALS,
+    NotPlainError,
+    StoredTensor,
+    list_pickle,
+    read_pickle,
+)
 from fls_bench.bundle.sniffing import (
     ZIP_ERRORS,
     Kind,
@@ -141,7 +147,7 @@ def _read_torch_zip(path: Path, content: bytes) -> tuple[str, dict[str, Tensor]]
                     "read.",
                     "Convert them, with .dequantize() or .to_dense() for instance, and save again.",
                 ) from None
-            if not found:
+            if set(found) <= PLAIN_GLOBALS:
                 raise InputError(
                     f"{label} is no model file: its data.pkl {error}.", MAKE_ONE
                 ) from None

@@ -61,6 +61,7 @@ _TENSOR_KINDS = {
     "torch.QInt32Storage": "quantized tensors",
     "torch.storage.UntypedStorage": "tensors of an unusual number type",
     "torch.serialization._get_layout": "sparse tensors",
+    "torch.Size": "sparse tensors",
     "torch.per_tensor_affine": "quantized tensors",
     "torch.per_channel_affine": "quantized tensors",
 }

@@ -114,7 +114,7 @@ def write_bundle(
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)[:120]
         raise InputError(
             f"{str(path)!r} can't be written: {why}.", "Choose another folder or free some space."
@@ -125,13 +125,14 @@ def write_bundle(
 
 
 def _check_target(path: Path, force: bool) -> None:
-    if "\0" in str(path) or not path.parent.is_dir():
+    # os.path, because Path.is_dir raises on names that are too long.
+    if not os.path.isdir(path.parent):
         raise InputError(
             f"The folder {str(path.parent)!r} does not exist.", "Create it, or choose another path."
         )
-    if path.is_dir():
+    if os.path.isdir(path):
         raise InputError(f"{str(path)!r} is a directory.", "Give the path of a file in it.")
-    if path.exists() and not force:
+    if os.path.exists(path) and not force:
         raise InputError(
             f"{str(path)!r} exists already.",
             "Choose another path, or overwrite it with --force (force=True in Python).",

@@ -33,9 +33,11 @@ def to_json(report: Report) -> str:
 
     Raises:
         ValueError: A free-form part holds NaN or infinity, which JSON has no words for.
+        TypeError: A free-form part holds a value that is not plain.
     """
-    value = report.model_dump(mode="json", by_alias=True)
-    return json.dumps(value, indent=2, allow_nan=False) + "\n"
+    # Not pydantic's JSON mode, which would turn NaN into null without a word.
+    value = report.model_dump(by_alias=True)
+    return json.dumps(value, indent=2, allow_nan=False, default=os.fspath) + "\n"
 
 
 def read(path: str | os.PathLike[str]) -> Report:
@@ -148,11 +150,13 @@ def write_html(report: Report, path: str | os.PathLike[str], force: bool = False
 
 
 def _refuse_to_overwrite(path: Path, force: bool) -> None:
-    if path.is_dir():
+    # os.path answers "no" where pathlib raises, and the write itself then says what is wrong.
+    if os.path.isdir(path):
         raise InputError(f"{path} is a folder.", "Name a file in it to write to.")
-    if path.exists() and not path.is_file():
+    exists = os.path.exists(path)
+    if exists and not os.path.isfile(path):
         raise InputError(f"{path} is not an ordinary file.", "Name an ordinary file to write to.")
-    if path.exists() and not force:
+    if exists and not force:
         raise InputError(
             f"{path} exists already.", "Choose another name, or pass --force to overwrite it."
         )

@@ -209,7 +209,7 @@ def _scale(panel: Axes, means: Sequence[Mean], factor: float) -> None:
     else:
         margin = 0.15 * (highest - lowest) or 1.0
         panel.set_ylim(max(lowest - margin, 0.0), highest + margin)
-        panel.yaxis.set_major_locator(MaxNLocator(5))
+        panel.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 

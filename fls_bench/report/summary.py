@@ -14,6 +14,7 @@ from fls_bench.schema import (
     Axis,
     CaseResult,
     Cell,
+    Code,
     Cost,
     CStar,
     Diagnosis,
@@ -208,6 +209,12 @@ def mechanism_name(code: str) -> str:
     return _MECHANISMS.get(code, hyphens(code))
 
 
+def mechanism_text(mechanism: Code) -> str:
+    """The mechanism's sentence, for display under its name."""
+    text = mechanism.text.removeprefix(f"{mechanism_name(mechanism.code)}: ")
+    return text if text == mechanism.text else text[:1].upper() + text[1:]
+
+
 def axis_of(judgement: Judgement) -> Axis:
     """What c stands for in this judgement: the output multiplier, or the init scale."""
     return judgement.sweep.axis if judgement.sweep is not None else "output_multiplier"
@@ -362,7 +369,8 @@ def recommendation_facts(diagnosis: Diagnosis) -> tuple[tuple[str, str], ...]:
     advice = diagnosis.recommendation
     rows = []
     if advice.multiply_output_by is not None:
-        rows.append(("multiply the output by", number(advice.multiply_output_by)))
+        factor = advice.multiply_output_by
+        rows.append(("multiply the output by", f"{number(factor)} ({power(factor)})"))
     if advice.learning_rate is not None:
         now, then = advice.learning_rate
         rows.append(("learning rate", f"{number(now)} -> {number(then)}"))
@@ -388,8 +396,8 @@ def subject(measurement: Measurement, axis: Axis) -> str:
     name = symbol(axis)
     return {
         "model": "the model",
-        "at_c": f"nets retrained at {name}",
-        "at_c_star": f"nets retrained at {name}*",
+        "at_c": f"retrained at {name}",
+        "at_c_star": f"retrained at {name}*",
     }[measurement.subject]
 
 
@@ -481,5 +489,6 @@ def met_word(case: CaseResult) -> str:
 def met_text(report: Report) -> str:
     """How many cases came out as expected."""
     counts = Counter(case.met for case in report.cases)
-    text = f"{len(report.cases)} cases: {counts[True]} as expected, {counts[False]} not"
+    cases = "1 case" if len(report.cases) == 1 else f"{len(report.cases)} cases"
+    text = f"{cases}: {counts[True]} as expected, {counts[False]} not"
     return f"{text}, {counts[None]} without an expectation." if counts[None] else f"{text}."

@@ -141,8 +141,11 @@ def setup_digest(setup: TrainingSetup, rule: LrRule, *, dtype: torch.dtype = tor
     behaviour = hashlib.sha256()
     for key, value in net.state_dict().items():
         behaviour.update(f"{key}{tuple(value.shape)}".encode())
-        behaviour.update(value.contiguous().cpu().view(torch.uint8).numpy().tobytes()
-                         if value.dim() else str(value.item()).encode())
+        behaviour.update(
+            value.contiguous().cpu().view(torch.uint8).numpy().tobytes()
+            if value.dim()
+            else str(value.item()).encode()
+        )
     x = torch.as_tensor(task.x_train[:8], dtype=dtype)
     for training in (False, True):
         with torch.random.fork_rng(devices=[]):
@@ -183,9 +186,7 @@ def _one_thread_per_job(jobs: int) -> Iterator[None]:
 
 
 def _decay_at(setup: TrainingSetup, rule: LrRule, c: float) -> float:
-    return scaled_weight_decay(
-        setup.optimizer.weight_decay, rule, c / setup.output_multiplier
-    )
+    return scaled_weight_decay(setup.optimizer.weight_decay, rule, c / setup.output_multiplier)
 
 
 def _run_single(

@@ -62,11 +62,7 @@ def _forward(stack: _Stack, x: Tensor, activation: str) -> list[Tensor]:
     values = [x]
     last = len(stack.weights) - 1
     for layer, weight in enumerate(stack.weights):
-        x = (
-            torch.baddbmm(stack.biases[layer], x, weight)
-            if stack.biases
-            else torch.bmm(x, weight)
-        )
+        x = torch.baddbmm(stack.biases[layer], x, weight) if stack.biases else torch.bmm(x, weight)
         if layer < last:
             x = x.relu_() if activation == "relu" else x.tanh_()
         values.append(x)
@@ -148,7 +144,9 @@ def _build_stack(
     return stack
 
 
-def _state(setup_net: Mlp, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> dict[str, Tensor]:
+def _state(
+    setup_net: Mlp, weights: Sequence[Tensor], biases: Sequence[Tensor]
+) -> dict[str, Tensor]:
     """Stacked rows back into a state dict of the net."""
     names = [name for name, _ in setup_net.layers.named_children()]
     state = {f"layers.{n}.weight": w.t().contiguous() for n, w in zip(names, weights, strict=True)}
@@ -216,7 +214,9 @@ def train_batch(
             if stack.start is not None:
                 per_replica = rows[stack.seed].expand(-1, -1, stack.start.shape[2])
                 start = stack.start.gather(1, per_replica)
-            _step(stack, _forward(stack, x_batch, activation), t_batch, start, setup.loss, activation)
+            _step(
+                stack, _forward(stack, x_batch, activation), t_batch, start, setup.loss, activation
+            )
         loss, accuracy = training_loss()
         if epoch == max(1, (3 * max_epochs) // 4):
             stack.loss_before = loss

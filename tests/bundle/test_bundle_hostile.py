@@ -1,28 +1,35 @@
 """Reading a file never executes it, and a bad file gets a message instead of a traceback."""
 
 import io
+import json
+import os
 import pickle
 import warnings
 import zipfile
+from contextlib import suppress
 
 import pytest
 import torch
 from hostile_files import (
+    HEADER,
     HOSTILE,
     VALID,
     Touch,
     bundle,
-    named_through_memo,
     rezip,
     state_dict,
     torch_file,
+    weights,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save as save_safetensors
 
-from fls_bench.bundle import Bundle, load_bundle, reading
+import fls_bench
+from fls_bench.bundle import Bundle, load_bundle, reading, save_bundle
+from fls_bench.bundle.contents import DTYPES
 from fls_bench.bundle.pickles import NotPlainError, list_pickle, read_pickle
-from fls_bench.errors import FlsBenchError, InputError
+from fls_bench.errors import FlsBenchError, InputError, UnsafeFileError
 
 FUZZ = settings(deadline=None, max_examples=25)
 
@@ -49,8 +56,15 @@ def test_every_hostile_file_is_refused_with_a_reason_and_runs_nothing(tmp_path, 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "name",
-    ["raw pickle", "text pickle", "text pickle, INST", "names through the memo"]
-    + ["legacy torch file", "full pickle", "call among the tensors"],
+    [
+        "raw pickle",
+        "text pickle",
+        "text pickle, INST",
+        "names through the memo",
+        "legacy torch file",
+        "full pickle",
+        "call among the tensors",
+    ],
 )
 def test_the_hostile_files_are_live(tmp_path, name):
     """The control: an ordinary reader does execute them, so the test above could fail."""
@@ -69,12 +83,25 @@ def test_the_lines_that_are_offered_convert_a_full_pickle(tmp_path, monkeypatch)
     path.write_bytes(torch_file(torch.nn.Linear(2, 2)))
     with pytest.raises(FlsBenchError) as caught:
         load_bundle(path)
-    import fls_bench
-    from fls_bench.bundle import save_bundle
-
     monkeypatch.setattr(fls_bench, "save_bundle", save_bundle, raising=False)
     exec("\n".join(line.strip() for line in caught.value.remedy.splitlines()[1:]))
     assert load_bundle(tmp_path / "net-bundle.pt").num_parameters == 6
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_real_torchscript_archive_is_refused(tmp_path):
+    torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "m.pt")
+    with pytest.raises(UnsafeFileError, match="TorchScript archive"):
+        load_bundle(tmp_path / "m.pt")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_real_exported_program_is_refused(tmp_path):
+    program = torch.export.export(torch.nn.Linear(2, 2), (torch.ones(1, 2),))
+    torch.export.save(program, tmp_path / "m.pt2")
+    with pytest.raises(UnsafeFileError, match="exported program"):
+        load_bundle(tmp_path / "m.pt2")
 
 
 def test_missing_file_directory_device_and_odd_paths(tmp_path):
@@ -90,8 +117,6 @@ def test_missing_file_directory_device_and_odd_paths(tmp_path):
 
 
 def test_a_named_pipe_is_refused_without_waiting(tmp_path):
-    import os
-
     os.mkfifo(tmp_path / "pipe.pt")
     with pytest.raises(InputError, match="not a regular file"):
         load_bundle(tmp_path / "pipe.pt")
@@ -111,7 +136,7 @@ def test_entries_that_occur_twice_are_refused(tmp_path):
         with zipfile.ZipFile(stream, "a") as out:
             out.writestr("archive/data.pkl", b"N.")
     (tmp_path / "m.pt").write_bytes(stream.getvalue())
-    with pytest.raises(InputError, match="holds entries twice: 'archive/data.pkl'"):
+    with pytest.raises(InputError, match=r"holds entries twice: 'archive/data\.pkl'"):
         load_bundle(tmp_path / "m.pt")
 
 
@@ -143,10 +168,12 @@ def test_no_reader_of_torch_or_pickle_is_ever_called(tmp_path, monkeypatch):
 def _load(tmp_path_factory, content: bytes) -> None:
     path = tmp_path_factory.mktemp("fuzz") / "m.pt"
     path.write_bytes(content)
+    message = "read"
     try:
-        assert isinstance(load_bundle(path), Bundle)
+        load_bundle(path)
     except FlsBenchError as error:
-        assert error.remedy
+        message = str(error)
+    assert message.replace("\n", "").isprintable()
 
 
 def _mutated(valid: bytes) -> st.SearchStrategy[bytes]:
@@ -162,12 +189,7 @@ def _mutated(valid: bytes) -> st.SearchStrategy[bytes]:
 
 
 def _safetensors() -> bytes:
-    from hostile_files import HEADER, weights
-    from safetensors.torch import save
-
-    import json
-
-    return save(weights(), metadata={"fls_bench": json.dumps(HEADER)})
+    return save_safetensors(weights(), metadata={"fls_bench": json.dumps(HEADER)})
 
 
 DATA_PKL = zipfile.ZipFile(io.BytesIO(VALID)).read("archive/data.pkl")
@@ -201,16 +223,18 @@ def test_a_changed_pickle_with_right_checksums_gives_no_other_error(tmp_path_fac
 @given(_mutated(DATA_PKL) | _mutated(pickle.dumps(Touch.__init__)) | st.binary(max_size=99))
 def test_walking_any_pickle_raises_nothing_else(content):
     list_pickle(content)
-    try:
+    with suppress(NotPlainError):
         read_pickle(content)
-    except NotPlainError:
-        pass
 
 
 # --- the reader against torch's own ---------------------------------------------------------------
 
 _PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**62), 2**62) | st.floats(allow_nan=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**62), 2**62)
+    | st.floats(allow_nan=False)
+    | st.text(),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(st.text() | st.integers(-5, 5), inner, max_size=3)
@@ -237,19 +261,14 @@ def test_tensors_are_read_as_torch_reads_them(tmp_path, protocol):
         "final/parameter": torch.nn.Parameter(torch.ones(3, 2)),
         "final/scalar": torch.tensor(7),
         "final/mask": torch.tensor([True, False]),
-        **{
-            f"final/{dtype}": torch.arange(5).to(dtype)
-            for dtype in (torch.float16, torch.bfloat16, torch.float64, torch.int8, torch.int16)
-            + (torch.int32, torch.uint8)
-        },
+        **{f"final/{dtype}": torch.arange(5).to(dtype) for dtype in DTYPES - {torch.bool}},
     }
-    import json
-
     path = tmp_path / "m.pt"
     torch.save(
         {"fls_bench": json.dumps(header), "tensors": tensors}, path, pickle_protocol=protocol
     )
-    oracle = torch.load(path, weights_only=True)["tensors"]
+    # torch's own weights-only reader knows protocol 2 alone.
+    oracle = torch.load(path, weights_only=protocol == 2)["tensors"]
     ours = load_bundle(path).final
     assert ours.keys() == {name.removeprefix("final/") for name in oracle}
     for name, value in ours.items():
@@ -279,7 +298,3 @@ def test_a_state_dict_with_its_metadata_is_recognized():
 def test_bundle_without_surprises_loads(tmp_path):
     (tmp_path / "m.bin").write_bytes(bundle())
     assert load_bundle(tmp_path / "m.bin").header.architecture.name == "mlp"
-
-
-def test_names_through_the_memo_is_what_it_says(tmp_path):
-    assert list_pickle(named_through_memo(tmp_path / "x")).globals == ("posix.mkdir",)

@@ -96,6 +96,14 @@ def test_random_weights_exceed_the_95_percent_bound_in_5_percent_of_nets():
     assert 1 <= exceeded <= 15
 
 
+def test_the_null_of_a_wide_layer_is_the_same_in_parts(monkeypatch):
+    (x, y), weights, orders = blobs(), draw(10, 6, seed=5), permutations(40, 7)
+    whole = permuted_alignments(weights, x, y, K, orders)
+    monkeypatch.setattr("fls_bench.metrics.alignment._MAX_NUMBERS", 2 * K * (10 + 6))
+    assert whole.shape == (7,)
+    torch.testing.assert_close(permuted_alignments(weights, x, y, K, orders), whole)
+
+
 def test_undefined_without_class_means_or_weights():
     (x, y), weights = blobs(), draw(10, 6, seed=5)
     assert alignment(weights, x, torch.zeros_like(y)).isnan()

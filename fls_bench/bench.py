@@ -1,0 +1,566 @@
+"""The whole path on one page: what is given -> measured -> swept -> judged -> a Report."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fls_bench import __version__, tasks
+from fls_bench.bundle import evidence_tier, load_bundle, save_bundle
+from fls_bench.errors import InputError, RunFailedError
+from fls_bench.metrics import METRICS, Snapshot, measure
+from fls_bench.schema import (
+    BundleOutcome,
+    CaseResult,
+    Finding,
+    Judgement,
+    Measurement,
+    Outcome,
+    Provenance,
+    Recipe,
+    Regime,
+    Report,
+    RunConfig,
+    Skipped,
+    Tier,
+)
+from fls_bench.store import RunStore, default_path
+from fls_bench.subject import Subject, built_in_setup, from_bundle, from_run
+from fls_bench.suite import Case, Suite
+from fls_bench.sweep import (
+    Listener,
+    SweepPlan,
+    SweepResult,
+    replica_epochs_for,
+    run_sweep,
+)
+from fls_bench.training import check_setup, resolve_lr_rule, setup_digest, train_one
+from fls_bench.training.runs import sample_losses
+from fls_bench.training_setup import TrainingSetup
+from fls_bench.verdict.diagnosis import Evidence, diagnose, measured_at, without_sweep
+
+MIN_LOOK = 6
+"""Seeds of a sweep's first look."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What every command shares.
+
+    Attributes:
+        listener: Told what happens.
+        seed: Chooses the seeds of the sweep.
+        max_seeds: Most seeds per multiplier.
+        budget_seconds: Wall-clock budget of the sweep, turned once into replica-epochs.
+        max_epochs: In place of the setup's own limit, or None.
+        jobs: Batches or processes at a time; None: one per core.
+        store: Folder of the stored runs; None: the user's cache; False: nothing is stored.
+    """
+
+    listener: Listener
+    seed: int = 0
+    max_seeds: int = 20
+    budget_seconds: float = 600.0
+    max_epochs: int | None = None
+    jobs: int | None = None
+    store: Path | None | bool = None
+    started: float = field(default_factory=time.perf_counter)
+    clock: datetime.datetime = field(
+        default_factory=lambda: datetime.datetime.now(datetime.timezone.utc)
+    )
+
+    @property
+    def num_jobs(self) -> int:
+        """Batches or processes at a time."""
+        import joblib
+
+        return self.jobs or max(1, joblib.cpu_count())
+
+    def plan(self) -> SweepPlan:
+        """Looks at 6 seeds, half way, and at the most; seeds apart from those people train with."""
+        first, most = min(MIN_LOOK, self.max_seeds), self.max_seeds
+        looks = tuple(sorted({first, (first + most) // 2, most}))
+        return SweepPlan(seeds=looks, first_seed=1000 + 100 * self.seed)
+
+
+# --- commands -------------------------------------------------------------------------------
+
+
+def train(setup: TrainingSetup, path: Path, *, seed: int, force: bool) -> dict[str, Any]:
+    """Train a built-in net once and write it as a model file.
+
+    Args:
+        setup: From ``built_in_setup``.
+        path: Where to write.
+        seed: Seed of weights, data and order.
+        force: Whether an existing file may be replaced.
+
+    Returns:
+        What happened, as plain values: outcome, epochs, errors.
+
+    Raises:
+        InputError: The setup can't be trained or the file not written.
+        RunFailedError: Training diverged or failed, so there is no net to write.
+    """
+    task = check_setup(setup, seed)
+    rule = resolve_lr_rule(setup, task)
+    run, record = train_one(setup, rule, _own_run(setup, seed))
+    if run.outcome in (Outcome.DIVERGED, Outcome.FAILED):
+        raise RunFailedError(f"{run.outcome.sentence} Nothing was written.", "Try a smaller --lr.")
+    save_bundle(
+        path,
+        dict(run.final),
+        initial_state=dict(run.init),
+        task=task,
+        recipe=Recipe(
+            loss=setup.loss, optimizer=setup.optimizer, lr_rule=rule, batch_size=setup.batch_size,
+            stop=setup.stop, seed=seed, data_seed=seed,
+        ),
+        outcome=BundleOutcome(
+            status=run.outcome, epochs=run.epochs, steps=run.steps, train_loss=run.train_loss
+        ),
+        output_multiplier=setup.output_multiplier,
+        init_scale=setup.init_scale,
+        centered=setup.centered,
+        architecture=setup.architecture,
+        feature_layer=setup.feature_layer,
+        force=force,
+    )  # fmt: skip
+    return {
+        "lr": setup.optimizer.lr,
+        "num_parameters": sum(value.numel() for value in run.final.values()),
+        **record.model_dump(include={"outcome", "epochs", "train_loss", "test_error"}),
+    }
+
+
+def diagnose_file(
+    path: Path, options: Options, *, builder: str | None = None, data: Path | None = None
+) -> Report:
+    """Diagnose a model file with the best evidence that it affords.
+
+    Args:
+        path: A bundle.
+        options: Seeds, budget, store.
+        builder: ``package.module:function`` for a net that is not built in (imports the user's code).
+        data: An .npz in place of the file's own task.
+
+    Returns:
+        The report.
+
+    Raises:
+        InputError: The file, builder or data can't be used.
+    """
+    bundle = load_bundle(path)
+    tier, why = evidence_tier(bundle, builder_given=builder is not None)
+    subject = from_bundle(bundle, tier, why, builder=builder, data=data)
+    claimed = None if bundle.header.outcome is None else bundle.header.outcome.train_loss
+    return _report(options, "diagnose", judge(subject, options, claimed_loss=claimed))
+
+
+def diagnose_setup(setup: TrainingSetup, options: Options) -> Report:
+    """Diagnose a training setup: its net is trained here.
+
+    Args:
+        setup: The setup.
+        options: Seeds, budget, store.
+
+    Returns:
+        The report.
+
+    Raises:
+        InputError: The setup can't be trained.
+    """
+    return _report(options, "diagnose", judge(_train_subject(setup, options), options))
+
+
+def run(suite: Suite, options: Options, setup: TrainingSetup | None = None) -> Report:
+    """Run every case of a suite.
+
+    Args:
+        suite: The suite.
+        options: Seeds, budget, store.
+        setup: Replaces every case's task and model; expectations then don't apply.
+
+    Returns:
+        A report of kind ``suite``.
+
+    Raises:
+        InputError: A case can't be set up.
+    """
+    options = replace(options, max_seeds=min(options.max_seeds, suite.seeds))
+    setups = [(case, setup or case_setup(suite, case)) for case in suite.cases]
+    results = []
+    for case, own in setups[: 1 if setup else None]:
+        options.listener.note(f"case {case.id if setup is None else own.name}")
+        grid = None if case.log2_c is None or setup is not None else case.log2_c.values
+        judged = judge(_train_subject(own, options), options, grid=grid)
+        expect = {} if setup is not None or case.expect is None else case.expect.model_dump(
+            mode="json", exclude_none=True
+        )  # fmt: skip
+        results.append(
+            CaseResult(
+                id=own.name if setup is not None else case.id,
+                expect=expect,
+                met=_met(judged, expect) if expect else None,
+                **{name: getattr(judged, name) for name in Judgement.model_fields},
+            )
+        )
+    return _report(options, "suite", None, suite, tuple(results))
+
+
+def _met(judged: Judgement, expect: dict[str, str]) -> bool:
+    diagnosis = judged.diagnosis
+    assert diagnosis is not None
+    mechanism = None if diagnosis.mechanism is None else diagnosis.mechanism.code
+    return diagnosis.regime.value == expect["regime"] and expect.get("mechanism") in (
+        None, mechanism,
+    )  # fmt: skip
+
+
+def case_setup(suite: Suite, case: Case) -> TrainingSetup:
+    """The training setup of a suite's case.
+
+    Args:
+        suite: The suite, for its defaults.
+        case: One of its cases.
+
+    Returns:
+        The setup; ``lr`` in a suite is the rate at c = alpha = 1.
+
+    Raises:
+        InputError: Task or model arguments are wrong.
+    """
+    recipe = suite.recipe(case)
+    return built_in_setup(
+        case.model.name,
+        case.model.arguments,
+        tasks.task_source(case.task.name, case.task.arguments),
+        recipe,
+        base_lr=recipe.optimizer.lr,
+        output_multiplier=case.model.output_multiplier,
+        init_scale=case.model.init_scale,
+        centered=case.model.centered,
+        axis=case.axis,
+        label=case.id,
+    )
+
+
+# --- one judgement --------------------------------------------------------------------------
+
+
+def judge(
+    subject: Subject,
+    options: Options,
+    *,
+    claimed_loss: float | None = None,
+    grid: tuple[float, ...] | None = None,
+) -> Judgement:
+    """Measure, sweep where the evidence allows, and judge.
+
+    Args:
+        subject: What is judged.
+        options: Seeds, budget, store.
+        claimed_loss: The training loss that the file's author recorded.
+        grid: A fixed grid of values on the sweep's axis, in place of the adaptive one.
+
+    Returns:
+        The judgement.
+    """
+    measurements: tuple[Measurement, ...] = ()
+    skipped: list[Skipped] = []
+    facts, findings = dict(subject.facts), []
+    if subject.snapshot is not None and subject.task is not None:
+        measurements = measure(subject.snapshot)
+        found, findings = _loss_facts(subject, claimed_loss)
+        facts.update(found)
+    else:
+        skipped.append(Skipped(what="all metrics", code="no_data", reason=subject.why))
+    if subject.setup is None:
+        skipped.append(
+            Skipped(what="sweep over c", code=f"tier_{subject.tier}", reason=subject.why)
+        )
+        diagnosis = without_sweep(subject.tier, subject.why, bool(measurements))
+        return Judgement(
+            diagnosis=diagnosis.model_copy(update={"findings": tuple(findings)}),
+            measurements=measurements,
+            skipped=(*skipped, *_unavailable(measurements)),
+            input=facts,
+        )
+    setup = subject.setup
+    if options.max_epochs is not None:
+        stop = setup.stop.model_copy(update={"max_epochs": options.max_epochs})
+        setup = replace(setup, stop=stop)
+    result = _sweep(setup, options, grid)
+    own = setup.init_scale if setup.axis == "init_scale" else setup.output_multiplier
+    diagnosis = diagnose(
+        Evidence(result.sweep, own, result.gain, result.centered, measurements, result.cost)
+    )
+    assert subject.task is not None
+    findings += [Finding(code="data", status="info", text=note) for note in subject.task.notes]
+    if len({setup.task_for(seed).fingerprint for seed in (1, 2)}) == 1:
+        findings.append(
+            Finding(
+                code="fixed_training_data",
+                status="info",
+                text="Every seed trains on the same points: seeds vary the initial weights and the "
+                "order only, so intervals do not cover the choice of training data.",
+            )
+        )
+    star = None if diagnosis.c_star is None else diagnosis.c_star.value
+    return Judgement(
+        diagnosis=diagnosis.model_copy(update={"findings": (*diagnosis.findings, *findings)}),
+        measurements=(*measurements, *measured_at(result.sweep, own, star)),
+        sweep=result.sweep,
+        centered_sweep=result.centered,
+        rate_comparisons=result.rates,
+        skipped=(
+            *skipped,
+            *_not_run(setup, result, diagnosis.regime),
+            *(Skipped(what=w, code=c, reason=r) for w, c, r in result.notes),
+            *_unavailable(measurements),
+        ),
+        setup=_setup_facts(setup, subject, result),
+        input=facts,
+        cost=result.cost,
+    )
+
+
+def _sweep(setup: TrainingSetup, options: Options, grid: tuple[float, ...] | None) -> SweepResult:
+    """Turn the budget into replica-epochs, say the cost, and sweep."""
+    rule = resolve_lr_rule(setup, check_setup(setup))
+    jobs, plan = options.num_jobs, options.plan()
+    budget = replica_epochs_for(setup, rule, options.budget_seconds, jobs)
+    plan = replace(plan, budget=budget)
+    first = len(plan.coarse if grid is None else grid) * plan.seeds[0]
+    at_most = first * setup.stop.max_epochs
+    speed = max(1.0, budget / options.budget_seconds)
+    options.listener.note(
+        f"sweep of {setup.name}: first {first} runs of at most {setup.stop.max_epochs} epochs "
+        f"({at_most:,} replica-epochs, at most {_duration(at_most / speed)} at {speed:,.0f} a "
+        f"second); budget {_duration(options.budget_seconds)} = {budget:,} replica-epochs"
+    )
+    own = setup.init_scale if setup.axis == "init_scale" else setup.output_multiplier
+    return run_sweep(
+        setup,
+        plan=plan,
+        store=_store_of(options),
+        listener=options.listener,
+        jobs=jobs,
+        offsets=None if grid is None else [math.log2(value / own) for value in grid],
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{math.ceil(seconds)} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _store_of(options: Options) -> Callable[[str], RunStore | None]:
+    def store(digest: str) -> RunStore | None:
+        if options.store is False:
+            return None
+        if isinstance(options.store, Path):
+            options.store.mkdir(parents=True, exist_ok=True)
+            found = RunStore(options.store / f"{digest[:16]}.jsonl")
+        else:
+            try:
+                found = RunStore(default_path(digest))
+            except (InputError, OSError) as error:
+                options.listener.note(f"runs are not stored: {error}")
+                return None
+        known = found.load()
+        if known:
+            options.listener.note(f"resuming: {len(known)} runs of this setup in {found.path}")
+        if found.num_damaged:
+            options.listener.note(f"{found.num_damaged} damaged lines of the store are left out")
+        return found
+
+    return store
+
+
+def _own_run(setup: TrainingSetup, seed: int) -> RunConfig:
+    """The run of a setup as it is, at its own c and rate."""
+    return RunConfig(
+        setup_digest="own", c=setup.output_multiplier, init_scale=setup.init_scale,
+        lr=setup.optimizer.lr, seed=seed, centered=setup.centered,
+        max_epochs=setup.stop.max_epochs,
+    )  # fmt: skip
+
+
+def _train_subject(setup: TrainingSetup, options: Options) -> Subject:
+    """Train the setup once, for the metrics that need a whole net."""
+    rule = resolve_lr_rule(setup, check_setup(setup))
+    seed = options.plan().first_seed
+    trained, _ = train_one(setup, rule, _own_run(setup, seed))
+    if trained.outcome in (Outcome.DIVERGED, Outcome.FAILED):
+        task = setup.task_for(seed)
+        facts = {"trained_here": f"seed {seed}, {trained.outcome.value}"}
+        return Subject(setup, task, None, Tier.T3, trained.outcome.sentence, facts)
+    return from_run(setup, trained)
+
+
+# --- facts for the report -------------------------------------------------------------------
+
+
+def _loss_facts(subject: Subject, claimed: float | None) -> tuple[dict[str, Any], list[Finding]]:
+    """The training loss that we measure, and a warning where the file claims another."""
+    snapshot = subject.snapshot
+    assert snapshot is not None
+    if snapshot.centered and snapshot.init is None:
+        return {}, []
+    loss = _training_loss(snapshot)
+    facts: dict[str, Any] = {"train_loss": loss}
+    if claimed is None:
+        return facts, []
+    facts["claimed_train_loss"] = claimed
+    if abs(loss - claimed) <= 0.02 + 0.1 * claimed:
+        return facts, []
+    warning = Finding(
+        code="training_loss_differs",
+        status="problem",
+        text=f"The training loss is {loss:.4g} as measured here, but the file claims {claimed:.4g}. "
+        "Is this the right file, with the right data?",
+    )
+    return facts, [warning]
+
+
+def _training_loss(snapshot: Snapshot) -> float:
+    logits = snapshot.logits("train")
+    loss = "logistic" if logits.shape[1] == 1 else "cross_entropy"
+    return float(sample_losses(logits.double(), snapshot.y_train, loss).mean())
+
+
+def _unavailable(measurements: tuple[Measurement, ...]) -> tuple[Skipped, ...]:
+    return tuple(
+        Skipped(what=one.metric, code="unavailable", reason=one.reason or "")
+        for one in measurements
+        if one.status == "unavailable"
+    )
+
+
+def _not_run(setup: TrainingSetup, result: SweepResult, regime: Regime) -> list[Skipped]:
+    """Parts of a full diagnosis that did not run, each with its reason."""
+    skipped = []
+    if result.centered is None:
+        why = (
+            "The setup is centered already."
+            if setup.centered
+            else "It is run where the verdict is over-fitted."
+            if regime is not Regime.OVER_FITTED
+            else "The budget ended before."
+        )
+        skipped.append(Skipped(what="centered sweep", code="not_needed", reason=why))
+    if not result.rates:
+        why = (
+            "It is run where there is a verdict."
+            if regime is Regime.INCONCLUSIVE
+            else "The budget ended before."
+            if result.cost.budget_bound
+            else "c* is 1, so there is nothing to compare with."
+        )
+        skipped.append(
+            Skipped(what="learning rates at c* and at c = 1", code="not_run", reason=why)
+        )
+    return skipped
+
+
+def _setup_facts(setup: TrainingSetup, subject: Subject, result: SweepResult) -> dict[str, Any]:
+    task = subject.task
+    assert task is not None
+    return {
+        "name": setup.name,
+        "model": None if setup.architecture is None else setup.architecture.model_dump(
+            exclude_none=True
+        ),
+        "task": task.name,
+        "n_train": task.n_train,
+        "n_validation": len(task.y_val),
+        "n_test": len(task.y_test),
+        "n_classes": task.n_classes,
+        "loss": setup.loss,
+        "optimizer": setup.optimizer.model_dump(),
+        "batch_size": setup.batch_size,
+        "stop": setup.stop.model_dump(),
+        "lr_rule": result.sweep.lr_rule.model_dump(),
+        "output_multiplier": setup.output_multiplier,
+        "init_scale": setup.init_scale,
+        "centered": setup.centered,
+        "multiplier_route": setup.route,
+        "axis": setup.axis,
+    }  # fmt: skip
+
+
+def environment() -> dict[str, str]:
+    """Versions and machine facts, for ``fls-bench env`` and provenance."""
+    import joblib
+    import numpy
+    import scipy
+    import sklearn
+
+    config = torch.__config__.show()
+    blas = next((name for name in ("mkl", "openblas", "accelerate") if name in config.lower()), "")
+    return {
+        "fls-bench": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": numpy.__version__,
+        "scipy": scipy.__version__,
+        "scikit-learn": sklearn.__version__,
+        "blas": blas or "unknown",
+        "platform": platform.platform(),
+        "cpu cores": str(joblib.cpu_count()),
+        "metrics": str(len(METRICS)),
+    }
+
+
+def _report(
+    options: Options,
+    kind: Any,
+    judgement: Judgement | None,
+    suite: Suite | None = None,
+    cases: tuple[CaseResult, ...] = (),
+) -> Report:
+    facts = environment()
+    fields = {} if judgement is None else {
+        name: getattr(judgement, name) for name in Judgement.model_fields
+    }  # fmt: skip
+    return Report(
+        kind=kind,
+        suite=None
+        if suite is None
+        else {"name": suite.name, "version": suite.version, "digest": suite.digest},
+        cases=cases,
+        provenance=Provenance(
+            version=__version__,
+            torch=facts["torch"],
+            blas=facts["blas"],
+            threads=options.num_jobs,
+            device="cpu",
+            started=options.clock.isoformat(timespec="seconds"),
+            seconds=round(time.perf_counter() - options.started, 2),
+            extra={key: facts[key] for key in ("python", "numpy", "scikit-learn", "platform")},
+        ),
+        **fields,
+    )
+
+
+__all__ = [
+    "Options",
+    "case_setup",
+    "diagnose_file",
+    "diagnose_setup",
+    "environment",
+    "judge",
+    "run",
+    "setup_digest",
+    "train",
+]

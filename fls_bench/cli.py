@@ -1,0 +1,448 @@
+"""The command line: parse, call one function, set the exit code.
+
+Exit codes: 0 done (an inconclusive verdict included), 1 a --fail-on condition was met, 2 usage or
+input, 3 a run failed or an internal error, 4 inconclusive with --strict, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fls_bench import __version__
+from fls_bench.errors import FlsBenchError, InputError
+
+if TYPE_CHECKING:
+    from fls_bench.bench import Options
+    from fls_bench.console import Progress
+    from fls_bench.schema import Report
+    from fls_bench.training_setup import TrainingSetup
+
+app = typer.Typer(
+    help="Is a training setup over-aligned, near-optimal or over-fitted? "
+    "(c is the output multiplier: smaller c = larger feature learning strength.)",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+suites_app = typer.Typer(help="The suites that come with fls-bench.", no_args_is_help=False)
+app.add_typer(suites_app, name="suites")
+
+FAIL_ON = ("over-aligned", "over-fitted", "near-optimal", "inconclusive", "unexpected")
+
+
+@contextmanager
+def _one_handler() -> Iterator[None]:
+    """Every way to end: a paragraph on stderr and the right exit code, never a traceback."""
+    from fls_bench import console
+
+    try:
+        yield
+    except FlsBenchError as error:
+        console.fail(error.problem, error.remedy)
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        console.fail(
+            "Interrupted.", "Runs that had ended are kept: the same command resumes from there."
+        )
+        raise typer.Exit(130) from None
+    except (typer.Exit, BrokenPipeError):
+        raise
+    except Exception as error:
+        if os.environ.get("FLS_BENCH_DEBUG"):
+            traceback.print_exc()
+        console.fail(
+            f"Internal error: {type(error).__name__}: {error}.",
+            "Please report it; FLS_BENCH_DEBUG=1 in the environment shows where it happened.",
+        )
+        raise typer.Exit(3) from None
+
+
+# --- common options -------------------------------------------------------------------------
+
+SeedOption = Annotated[int, typer.Option(min=0, max=10**6, help="Chooses the seeds.")]
+MaxSeedsOption = Annotated[
+    int, typer.Option(min=3, max=200, help="Most seeds per multiplier; more find smaller effects.")
+]
+BudgetOption = Annotated[str, typer.Option(help="Wall-clock budget of the sweep: 60s, 10m or 2h.")]
+MaxEpochsOption = Annotated[
+    int | None, typer.Option(min=1, max=10**6, help="In place of the setup's own limit.")
+]
+JobsOption = Annotated[
+    int | None,
+    typer.Option(min=1, max=1024, help="Batches or processes at a time; default: cores."),
+]
+StoreOption = Annotated[
+    Path | None, typer.Option(help="Folder for finished runs; default: the user's cache.")
+]
+NoStoreOption = Annotated[bool, typer.Option("--no-store", help="Neither read nor keep runs.")]
+JsonOption = Annotated[
+    str | None, typer.Option("--json", help="Write the report as JSON; - for standard output.")
+]
+HtmlOption = Annotated[
+    Path | None, typer.Option("--html", help="Write the report as one HTML page.")
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no terminal view.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite existing output files.")]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 4 where inconclusive.")]
+FailOnOption = Annotated[
+    str | None, typer.Option(help=f"Exit 1 on any of these, comma-separated: {', '.join(FAIL_ON)}.")
+]
+SetupOption = Annotated[
+    str | None,
+    typer.Option(help="package.module:name of a TrainingSetup (imports and runs your code)."),
+]
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h)?\s*", text)
+    seconds = 0.0
+    if match is not None:
+        seconds = float(match[1]) * {"s": 1, "m": 60, "min": 60, "h": 3600, None: 1}[match[2]]
+    if not 0 < seconds < 1e9:
+        raise InputError(
+            f"--budget {text!r} is not a positive time.", "Give for example 60s, 10m or 2h."
+        )
+    return seconds
+
+
+def _options(
+    listen: Progress, seed: int, max_seeds: int, budget: str, max_epochs: int | None,
+    jobs: int | None, store: Path | None, no_store: bool,
+) -> Options:  # fmt: skip
+    from fls_bench.bench import Options
+
+    if store is not None and store.exists() and not store.is_dir():
+        raise InputError(f"--store {str(store)!r} is not a folder.", "Name a folder.")
+    return Options(
+        listener=listen, seed=seed, max_seeds=max_seeds, budget_seconds=_seconds(budget),
+        max_epochs=max_epochs, jobs=jobs, store=False if no_store else store,
+    )  # fmt: skip
+
+
+def _check_outputs(json: str | None, html: Path | None, force: bool) -> None:
+    """Refuse what can't be written before anything is trained."""
+    from fls_bench import report
+
+    for path in (None if json in (None, "-") else Path(str(json)), html):
+        if path is not None:
+            report.check_target(path, force)
+
+
+def _conditions(fail_on: str | None) -> set[str]:
+    wanted = {part.strip().replace("_", "-") for part in (fail_on or "").split(",") if part.strip()}
+    unknown = sorted(wanted - set(FAIL_ON))
+    if unknown:
+        raise InputError(
+            f"--fail-on does not know {', '.join(unknown)}.", f"Choose from {', '.join(FAIL_ON)}."
+        )
+    return wanted
+
+
+def _deliver(made: Report, json: str | None, html: Path | None, quiet: bool, force: bool) -> None:
+    """Write what was asked for, then show the rest on the terminal."""
+    from fls_bench import console, report
+
+    if json == "-":
+        sys.stdout.write(report.to_json(made))
+    elif json is not None:
+        report.write_json(made, Path(json), force)
+    if html is not None:
+        report.write_html(made, html, force)
+    if json != "-" and not quiet:
+        console.show(made)
+    for path in (None if json in (None, "-") else json, html):
+        if path is not None and not quiet:
+            console.note(f"report written to {path}")
+
+
+def _end(made: Report, strict: bool, conditions: set[str]) -> None:
+    judged = made.cases if made.kind == "suite" else (made,)
+    regimes = {j.diagnosis.regime.label for j in judged if j.diagnosis is not None}
+    unexpected = any(case.met is False for case in made.cases)
+    if regimes & conditions or (unexpected and "unexpected" in conditions):
+        raise typer.Exit(1)
+    if strict and "inconclusive" in regimes:
+        # A case that is expected to be inconclusive is no reason to fail.
+        if made.kind == "suite" and all(
+            case.met
+            for case in made.cases
+            if case.diagnosis is not None and case.diagnosis.regime.value == "inconclusive"
+        ):
+            return
+        raise typer.Exit(4)
+
+
+# --- commands -------------------------------------------------------------------------------
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"fls-bench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def train(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Model file to write.")],
+    task: Annotated[str, typer.Option(help="Task by name, or an .npz file.")] = "digits",
+    n_train: Annotated[int | None, typer.Option(help="Training points.")] = None,
+    model: Annotated[str, typer.Option(help="mlp or two_layer.")] = "mlp",
+    depth: Annotated[int, typer.Option(help="Weight layers, the read-out counted.")] = 4,
+    width: Annotated[int, typer.Option(help="Units per hidden layer.")] = 128,
+    output_multiplier: Annotated[
+        str, typer.Option(help="c: 0.002, 2^-9 or 1/16; smaller c = larger FLS.")
+    ] = "1",
+    init_scale: Annotated[str, typer.Option(help="alpha, the factor on initial weights.")] = "1",
+    lr: Annotated[float, typer.Option(help="Rate at c = 1; the rule gives that at c.")] = 0.1,
+    batch_size: Annotated[int, typer.Option(help="Points per step.")] = 25,
+    target_loss: Annotated[float, typer.Option(help="Stop at this training loss.")] = 0.1,
+    max_epochs: Annotated[int, typer.Option(help="Most epochs.")] = 300,
+    centered: Annotated[bool, typer.Option("--centered", help="Train c·(f - f_0).")] = False,
+    seed: SeedOption = 0,
+    force: ForceOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Train a built-in net and write it as a model file that describes itself."""
+    with _one_handler():
+        from fls_bench import bench, console, report
+        from fls_bench.scaling import format_multiplier
+
+        report.check_target(output, force)
+        setup = _train_setup(
+            task, n_train, model, {"depth": depth, "width": width}, output_multiplier, init_scale,
+            lr, batch_size, target_loss, max_epochs, centered, seed,
+        )  # fmt: skip
+        facts = bench.train(setup, output, seed=seed, force=force)
+        if not quiet:
+            c = format_multiplier(setup.output_multiplier)
+            console.note(
+                f"{output}: c = {c}, learning rate {facts['lr']:.4g}, "
+                f"{facts['num_parameters']:,} parameters, {facts['outcome'].replace('_', ' ')} after "
+                f"{facts['epochs']} epochs, training loss {facts['train_loss']:.4f}, "
+                f"test error {100 * facts['test_error']:.1f} %",
+                stdout=True,
+            )
+
+
+def _train_setup(
+    task: str, n_train: int | None, model: str, sizes: dict[str, int], output_multiplier: str,
+    init_scale: str, lr: float, batch_size: int, target_loss: float, max_epochs: int,
+    centered: bool, seed: int,
+) -> TrainingSetup:  # fmt: skip
+    from pydantic import ValidationError
+
+    from fls_bench.scaling import parse_multiplier
+    from fls_bench.schema import Recipe, Sgd, TargetLoss
+    from fls_bench.subject import built_in_setup
+    from fls_bench.tasks import task_source
+
+    try:
+        recipe = Recipe(
+            loss="logistic" if model == "two_layer" else "cross_entropy",
+            optimizer=Sgd(lr=lr),
+            batch_size=batch_size,
+            stop=TargetLoss(target_loss=target_loss, max_epochs=max_epochs),
+            seed=seed,
+            data_seed=seed,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(
+            f"--{str(first['loc'][-1]).replace('_', '-')}: {first['msg']}.", "Correct its value."
+        ) from None
+    return built_in_setup(
+        model,
+        {"width": sizes["width"]} if model == "two_layer" else sizes,
+        task_source(task, {} if n_train is None else {"n_train": n_train}),
+        recipe,
+        base_lr=lr,
+        output_multiplier=parse_multiplier(output_multiplier),
+        init_scale=parse_multiplier(init_scale),
+        centered=centered,
+    )
+
+
+@app.command()
+def diagnose(
+    path: Annotated[Path | None, typer.Argument(help="Model file.", show_default=False)] = None,
+    setup: SetupOption = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="package.module:builder of the file's net (imports your code)."),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help=".npz in place of the file's own data.")] = None,
+    seed: SeedOption = 0,
+    max_seeds: MaxSeedsOption = 20,
+    budget: BudgetOption = "10m",
+    max_epochs: MaxEpochsOption = None,
+    jobs: JobsOption = None,
+    store: StoreOption = None,
+    no_store: NoStoreOption = False,
+    json: JsonOption = None,
+    html: HtmlOption = None,
+    quiet: QuietOption = False,
+    force: ForceOption = False,
+    strict: StrictOption = False,
+    fail_on: FailOnOption = None,
+) -> None:
+    """Say whether a model file, or your own setup, is over-aligned, near-optimal or over-fitted."""
+    with _one_handler():
+        if (path is None) == (setup is None):
+            raise InputError("Nothing or too much to diagnose.", "Give a model file or --setup.")
+        conditions = _conditions(fail_on)
+        _check_outputs(json, html, force)
+        from fls_bench import bench, console
+        from fls_bench.training_setup import import_setup
+
+        with console.Progress(quiet) as listen:
+            options = _options(listen, seed, max_seeds, budget, max_epochs, jobs, store, no_store)
+            if path is not None:
+                made = bench.diagnose_file(path, options, builder=model, data=data)
+            else:
+                made = bench.diagnose_setup(import_setup(str(setup)), options)
+        _deliver(made, json, html, quiet, force)
+        _end(made, strict, conditions)
+
+
+@app.command()
+def run(
+    suite: Annotated[str, typer.Argument(help="A suite's name, or a .toml file.")],
+    setup: SetupOption = None,
+    seed: SeedOption = 0,
+    max_seeds: MaxSeedsOption = 200,
+    budget: BudgetOption = "10m",
+    max_epochs: MaxEpochsOption = None,
+    jobs: JobsOption = None,
+    store: StoreOption = None,
+    no_store: NoStoreOption = False,
+    json: JsonOption = None,
+    html: HtmlOption = None,
+    quiet: QuietOption = False,
+    force: ForceOption = False,
+    strict: StrictOption = False,
+    fail_on: FailOnOption = None,
+) -> None:
+    """Run a suite; with --setup, on your own setup in place of the suite's tasks and models."""
+    with _one_handler():
+        conditions = _conditions(fail_on)
+        _check_outputs(json, html, force)
+        from fls_bench.suite import load_suite
+
+        loaded = load_suite(suite)
+        from fls_bench import bench, console
+        from fls_bench.training_setup import import_setup
+
+        with console.Progress(quiet) as listen:
+            options = _options(listen, seed, max_seeds, budget, max_epochs, jobs, store, no_store)
+            own = None if setup is None else import_setup(setup)
+            made = bench.run(loaded, options, own)
+        _deliver(made, json, html, quiet, force)
+        _end(made, strict, conditions)
+
+
+@app.command()
+def report(
+    path: Annotated[Path, typer.Argument(help="A report written with --json.")],
+    html: HtmlOption = None,
+    quiet: QuietOption = False,
+    force: ForceOption = False,
+) -> None:
+    """Show a stored report on the terminal, or as an HTML page; trains nothing."""
+    with _one_handler():
+        from fls_bench import report as reports
+
+        _check_outputs(None, html, force)
+        _deliver(reports.read(path), None, html, quiet, force)
+
+
+@app.command()
+def env(json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """Show versions and machine facts."""
+    with _one_handler():
+        from fls_bench import bench, console
+
+        facts = bench.environment()
+        if json:
+            import json as json_module
+
+            print(json_module.dumps(facts, indent=2))
+        else:
+            console.table("environment", ("what", "value"), [[k, v] for k, v in facts.items()])
+
+
+@suites_app.callback(invoke_without_command=True)
+def _suites(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        suites_list()
+
+
+@suites_app.command("list")
+def suites_list() -> None:
+    """List the suites that come with fls-bench."""
+    with _one_handler():
+        from fls_bench import console
+        from fls_bench.suite import list_suites
+
+        rows = [
+            [s.name, str(s.version), str(len(s.cases)), f"{s.cost.seconds:g} s", s.title or ""]
+            for s in list_suites()
+        ]
+        console.table("suites", ("name", "version", "cases", "cost on 2 cores", "title"), rows)
+
+
+@suites_app.command("show")
+def suites_show(name: Annotated[str, typer.Argument(help="A suite's name or file.")]) -> None:
+    """Show the cases of a suite."""
+    with _one_handler():
+        from fls_bench import console
+        from fls_bench.suite import load_suite
+
+        suite = load_suite(name)
+        rows: list[list[Any]] = [
+            [
+                case.id,
+                " ".join([case.task.name, *(f"{k}={v}" for k, v in case.task.arguments.items())]),
+                " ".join([case.model.name, *(f"{k}={v}" for k, v in case.model.arguments.items())]),
+                "" if case.expect is None else case.expect.regime.label,
+            ]
+            for case in suite.cases
+        ]
+        title = f"{suite.name} {suite.version}, {suite.seeds} seeds, digest {suite.digest[:12]}"
+        console.table(title, ("case", "task", "model", "expected"), rows)
+
+
+@suites_app.command("validate")
+def suites_validate(path: Annotated[str, typer.Argument(help="A suite's name or file.")]) -> None:
+    """Check a suite file, its tasks and its models, without training anything."""
+    with _one_handler():
+        from fls_bench import bench, console
+        from fls_bench.suite import load_suite
+
+        suite = load_suite(path)
+        for case in suite.cases:
+            bench.case_setup(suite, case)
+        console.note(f"{suite.name}: {len(suite.cases)} cases, digest {suite.digest}", stdout=True)
+
+
+def main() -> None:
+    """Entry point of the ``fls-bench`` command."""
+    app(prog_name="fls-bench")

@@ -1,0 +1,490 @@
+"""The terminal: results on stdout, progress and problems on stderr; the only module that uses rich.
+
+Text that a person gave is shown literally: it is never read as markup, and its control characters
+are spelled out, so a model's name can't recolour or rewrite the screen.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import NamedTuple, Self, TextIO
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+from rich.text import Text
+
+from fls_bench.report import summary
+from fls_bench.report.summary import CellSummary
+from fls_bench.schema import Axis, Diagnosis, Judgement, Regime, Report, Sweep
+
+_COLOURS = {
+    Regime.OVER_ALIGNED: "bold magenta",
+    Regime.NEAR_OPTIMAL: "bold green",
+    Regime.OVER_FITTED: "bold yellow",
+    Regime.INCONCLUSIVE: "bold",
+}
+_STATUS_COLOURS = {"info": "cyan", "warning": "yellow", "problem": "red"}
+_BAR_WIDTH = 16
+_SECONDS_BETWEEN_LINES = 5.0
+
+# What a stream without Unicode shows for the few signs that the views use.
+_ASCII = str.maketrans(
+    {"·": "*", "→": "->", "–": "-", "±": "+/-", "…": "..."}
+    | dict.fromkeys("█▉▊▋▌", "#")
+    | dict.fromkeys("▍▎▏", "")
+)
+
+
+def show(report: Report, stream: TextIO | None = None, width: int | None = None) -> None:
+    """Print a report.
+
+    Colours appear on a terminal only, and not where NO_COLOR is set. A snippet is printed from
+    the first column and never wrapped, so that it can be copied.
+
+    Args:
+        report: The report, of either kind.
+        stream: Where to print; standard output if None.
+        width: Columns; the terminal's own, or 80, if None.
+    """
+    page = _Page(stream or sys.stdout, width)
+    if report.kind == "suite":
+        _suite(page, report)
+    else:
+        page.line(summary.title(report))
+        _judgement(page, report)
+    page.heading("Provenance")
+    page.pairs(summary.provenance_rows(report))
+    page.flush()
+
+
+def table(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    stream: TextIO | None = None,
+    width: int | None = None,
+) -> None:
+    """Print a table; long cells are folded, never cut.
+
+    Args:
+        title: A line above the table.
+        columns: Names of the columns.
+        rows: One text per column.
+        stream: Where to print; standard output if None.
+        width: Columns of the screen; the terminal's own, or 80, if None.
+    """
+    page = _Page(stream or sys.stdout, width)
+    page.line(title, "bold")
+    page.table([_Column(name) for name in columns], rows)
+    page.flush()
+
+
+def fail(problem: str, remedy: str, stream: TextIO | None = None) -> None:
+    """Print what is wrong and what to do next.
+
+    Args:
+        problem: One sentence.
+        remedy: One sentence.
+        stream: Where to print; standard error if None.
+    """
+    page = _Page(stream or sys.stderr, None)
+    page.write(Text.assemble(("error: ", "bold red"), _literal(problem), " ", _literal(remedy)))
+    page.flush()
+
+
+class Progress:
+    """Shows how far a sweep is: a bar on a terminal, a line now and then elsewhere.
+
+    Use as ``with Progress(quiet) as listen:``. The bar vanishes at the end, so that only the result
+    stays on the screen.
+
+    Args:
+        quiet: Show nothing at all.
+        stream: Where to print; standard error if None.
+    """
+
+    def __init__(self, quiet: bool = False, stream: TextIO | None = None) -> None:
+        self._quiet = quiet
+        self._stream = stream or sys.stderr
+        self._total = 0
+        self._finished = 0
+        self._started = self._last_line = 0.0
+        self._bar: Bar | None = None
+
+    def __enter__(self) -> Self:
+        self._started = time.monotonic()
+        console = _console(self._stream, None)
+        if not self._quiet and self._stream.isatty() and console.is_interactive:
+            self._bar = Bar(
+                TextColumn("{task.fields[shown]}", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("runs"),
+                TimeElapsedColumn(),
+                console=console,
+                transient=True,
+            )
+            self._task = self._bar.add_task("", total=None, shown="", start=True)
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        elif kind is None and self._total:
+            self._say(f"{self._count()} in {time.monotonic() - self._started:.0f} s")
+
+    def plan(self, total_runs: int, text: str) -> None:
+        """So many more runs follow, for the reason in ``text``."""
+        self._total += total_runs
+        if self._bar is not None:
+            self._bar.update(self._task, total=self._total, shown=self._safe(text))
+        else:
+            self._say(f"{text}: {total_runs} more runs")
+
+    def done(self, runs: int, text: str) -> None:
+        """So many more runs have ended."""
+        self._finished += runs
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._finished, shown=self._safe(text))
+        elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._say(f"{text}: {self._count()}")
+
+    def note(self, text: str) -> None:
+        """Something worth a line of its own; always printed, so keep it rare."""
+        if self._bar is not None:
+            self._bar.console.print(self._safe(text))
+        else:
+            self._say(text)
+
+    def _count(self) -> str:
+        return f"{self._finished} of {self._total} runs done"
+
+    def _safe(self, text: str) -> str:
+        return _encodable(_literal(text), self._stream)
+
+    def _say(self, text: str) -> None:
+        if self._quiet:
+            return
+        self._last_line = time.monotonic()
+        print(self._safe(text), file=self._stream, flush=True)
+
+
+# --- the page -------------------------------------------------------------------------------
+
+
+def _literal(text: str) -> str:
+    """The text with control characters spelled out; line breaks stay."""
+    return "".join(
+        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
+        for char in text.replace("\t", "    ")
+    )
+
+
+def _encodable(text: str, stream: TextIO) -> str:
+    """The text in what the stream can write."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(_ASCII).encode(encoding, "replace").decode(encoding)
+    return text
+
+
+def _console(stream: TextIO, width: int | None) -> Console:
+    return Console(file=stream, width=width, markup=False, emoji=False, highlight=False)
+
+
+class _Column(NamedTuple):
+    """A column of a table; ``max_width`` leaves room for the others, longer cells are folded."""
+
+    name: str
+    right: bool = False
+    max_width: int | None = None
+
+
+class _Page:
+    """Collects what is printed and writes it at once."""
+
+    def __init__(self, stream: TextIO, width: int | None) -> None:
+        self._stream = stream
+        outer = _console(stream, width)
+        self._text = io.StringIO()
+        self._console = Console(
+            file=self._text,
+            width=outer.width,
+            force_terminal=outer.is_terminal,
+            color_system=outer.color_system,  # type: ignore[arg-type]
+            no_color=outer.no_color,
+            markup=False,
+            emoji=False,
+            highlight=False,
+        )
+
+    @property
+    def width(self) -> int:
+        """Columns of the screen."""
+        return self._console.width
+
+    def flush(self) -> None:
+        """Write all that was collected."""
+        text = re.sub(" +$", "", self._text.getvalue(), flags=re.MULTILINE)
+        self._stream.write(_encodable(text, self._stream))
+        self._stream.flush()
+
+    def write(self, text: Text) -> None:
+        """A paragraph; wrapped on a terminal, left in one line for a pipe."""
+        self._console.print(text, soft_wrap=not self._console.is_terminal, overflow="fold")
+
+    def line(self, text: str, style: str = "") -> None:
+        """A paragraph wrapped to the width."""
+        self._console.print(Text(_literal(text), style=style, overflow="fold"))
+
+    def heading(self, text: str) -> None:
+        """A heading with an empty line before it."""
+        self._console.print()
+        self.line(text, "bold underline")
+
+    def verbatim(self, text: str) -> None:
+        """Text to copy: from the first column, never wrapped."""
+        self._console.print(Text(_literal(text.rstrip("\n"))), soft_wrap=True)
+
+    def pairs(self, rows: Sequence[tuple[str, str]], indent: int = 0) -> None:
+        """Names and texts in two columns."""
+        if not rows:
+            return
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(style="dim", overflow="fold", max_width=26)
+        grid.add_column(overflow="fold")
+        for name, text in rows:
+            grid.add_row(Text(_literal(name)), Text(_literal(text)))
+        self._console.print(Padding(grid, (0, 0, 0, indent), expand=False))
+
+    def table(self, columns: Sequence[_Column], rows: Sequence[Sequence[str | Text]]) -> None:
+        """A table without borders; cells are folded, never cut."""
+        shown = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+        for column in columns:
+            shown.add_column(
+                Text(_literal(column.name)),
+                justify="right" if column.right else "left",
+                overflow="fold",
+                max_width=column.max_width,
+            )
+        for row in rows:
+            shown.add_row(
+                *(cell if isinstance(cell, Text) else Text(_literal(cell)) for cell in row)
+            )
+        self._console.print(shown)
+
+
+# --- parts of a report ----------------------------------------------------------------------
+
+
+def _suite(page: _Page, report: Report) -> None:
+    page.line(summary.title(report), "bold")
+    page.line(summary.met_text(report))
+    page.table(
+        [_Column("case"), _Column("expected"), _Column("verdict"), _Column("as expected")],
+        [
+            (
+                case.id,
+                summary.expectation(case),
+                _verdict_word(case),
+                Text(summary.met_word(case), style="bold red" if case.met is False else ""),
+            )
+            for case in report.cases
+        ],
+    )
+    for case in report.cases:
+        page.heading(f"Case {case.id}")
+        _judgement(page, case)
+    page.heading("The suite as a whole")
+    page.pairs(summary.flat(report.suite or {}))
+    if report.diagnosis is not None or report.sweep is not None or report.measurements:
+        _judgement(page, report)
+    else:
+        _rest(page, report)
+
+
+def _verdict_word(judgement: Judgement) -> Text:
+    style = "" if judgement.diagnosis is None else _COLOURS[judgement.diagnosis.regime]
+    return Text(summary.verdict_word(judgement), style=style)
+
+
+def _judgement(page: _Page, judgement: Judgement) -> None:
+    axis = summary.axis_of(judgement)
+    diagnosis = judgement.diagnosis
+    if diagnosis is None:
+        page.line("There is no verdict; what was skipped below says why.", "bold")
+    else:
+        _verdict(page, diagnosis, axis)
+    if judgement.sweep is not None:
+        _sweep(page, judgement.sweep, diagnosis)
+    if judgement.centered_sweep is not None:
+        _sweep(page, judgement.centered_sweep, diagnosis)
+    if judgement.rate_comparisons:
+        page.heading(summary.RATES_QUESTION)
+        page.line(summary.RATES_NOTE)
+        for one in judgement.rate_comparisons:
+            page.line(one.text)
+            page.pairs(summary.comparison_facts(one, axis), indent=2)
+    _evidence(page, judgement, axis)
+    if diagnosis is not None:
+        _findings(page, diagnosis)
+    _rest(page, judgement)
+
+
+def _verdict(page: _Page, diagnosis: Diagnosis, axis: Axis) -> None:
+    style = _COLOURS[diagnosis.regime]
+    page.line(f"{diagnosis.regime.label}: {diagnosis.regime.sentence}", style)
+    page.line(f"{diagnosis.reason.text} ({summary.hyphens(diagnosis.reason.code)})")
+    page.pairs(summary.facts(diagnosis, axis))
+    page.heading("What to do")
+    page.line(diagnosis.recommendation.text)
+    page.pairs(summary.recommendation_facts(diagnosis))
+    if diagnosis.recommendation.snippet:
+        page.line("")
+        page.verbatim(diagnosis.recommendation.snippet)
+    if diagnosis.mechanism is not None:
+        page.heading(f"Mechanism: {summary.mechanism_name(diagnosis.mechanism.code)}")
+        page.line(summary.mechanism_text(diagnosis.mechanism))
+
+
+def _sweep(page: _Page, sweep: Sweep, diagnosis: Diagnosis | None) -> None:
+    cells = summary.summarize_sweep(sweep)
+    page.heading(summary.sweep_title(sweep))
+    page.line(summary.sweep_note(sweep))
+    page.line("  larger FLS, toward over-aligned", "magenta")
+    errors = [cell.test_error.value for cell in cells if cell.test_error is not None]
+    largest = max(errors, default=0.0)
+    page.table(
+        [
+            _Column(summary.symbol(sweep.axis)),
+            _Column(""),
+            _Column("rate", right=True),
+            _Column("reached", right=True),
+            _Column("test error [95 %]", right=True),
+            _Column(""),
+        ],
+        [
+            (
+                summary.power(cell.cell.c),
+                _marks(cell, diagnosis, summary.symbol(sweep.axis)),
+                summary.number(cell.cell.lr) + ("*" if cell.cell.lr_calibrated else ""),
+                f"{cell.num_reached}/{cell.num_runs}",
+                summary.percent(cell.test_error),
+                _bar(cell, largest),
+            )
+            for cell in cells
+        ],
+    )
+    page.line("  smaller FLS, toward over-fitted", "yellow")
+    if any(cell.cell.lr_calibrated for cell in cells):
+        page.line("* this rate was calibrated on training behaviour.")
+    for cell in cells:
+        _remarks(page, cell, summary.symbol(sweep.axis))
+
+
+def _remarks(page: _Page, cell: CellSummary, name: str) -> None:
+    """What a cell's numbers leave out: why it can't be judged, how runs ended, what failed."""
+    parts = []
+    if not cell.cell.usable:
+        parts.append(f"can't be judged: {cell.cell.reason or 'no reason was given.'}")
+    elif cell.cell.reason:
+        parts.append(cell.cell.reason)
+    if cell.ended_otherwise:
+        parts.append(f"Ended otherwise: {cell.ended_otherwise}.")
+    parts.extend(cell.messages)
+    if parts:
+        page.line(f"{name} = {summary.power(cell.cell.c)} {' '.join(parts)}")
+
+
+def _marks(cell: CellSummary, diagnosis: Diagnosis | None, name: str) -> str:
+    if diagnosis is None:
+        return ""
+    marks = []
+    shown = summary.power(cell.cell.c)
+    if diagnosis.c is not None and shown == summary.power(diagnosis.c):
+        marks.append(f"{name} now")
+    if diagnosis.c_star is not None and shown == summary.power(diagnosis.c_star.value):
+        marks.append(f"{name}*")
+    return ", ".join(marks)
+
+
+def _bar(cell: CellSummary, largest: float) -> str:
+    if cell.test_error is None:
+        return "no error known"
+    if not cell.cell.usable:
+        return "not usable"
+    share = cell.test_error.value / largest if largest > 0 else 0.0
+    eighths = max(1, round(8 * _BAR_WIDTH * share))
+    return "█" * (eighths // 8) + "▏▎▍▌▋▊▉"[eighths % 8 - 1 : eighths % 8]
+
+
+def _evidence(page: _Page, judgement: Judgement, axis: Axis) -> None:
+    page.heading("Evidence")
+    if not judgement.measurements:
+        page.line("Nothing was measured.")
+        return
+    room = 20 if page.width <= 100 else 40
+    page.table(
+        [
+            _Column("metric"),
+            _Column("measured on", max_width=room),
+            _Column("value", right=True, max_width=room + 2),
+            _Column("n", right=True),
+        ],
+        [
+            (
+                one.metric,
+                ", ".join(
+                    part for part in (summary.subject(one, axis), one.layer, one.split) if part
+                ),
+                summary.measured(one) + ("" if one.unit == "1" else f" {one.unit}"),
+                "-" if one.n is None else str(one.n),
+            )
+            for one in judgement.measurements
+        ],
+    )
+    for one in judgement.measurements:
+        if one.reason:
+            layer = f" ({one.layer})" if one.layer else ""
+            page.line(f"{one.metric}{layer}: {summary.hyphens(one.status)}: {one.reason}", "dim")
+
+
+def _findings(page: _Page, diagnosis: Diagnosis) -> None:
+    page.heading("Findings")
+    if not diagnosis.findings:
+        page.line("None beside the verdict.")
+    for one in diagnosis.findings:
+        page.line(
+            f"{one.status}: {one.text} ({summary.hyphens(one.code)})", _STATUS_COLOURS[one.status]
+        )
+        page.pairs(summary.flat(one.evidence), indent=2)
+
+
+def _rest(page: _Page, judgement: Judgement) -> None:
+    page.heading("What was skipped, and why")
+    for one in judgement.skipped:
+        page.line(f"{one.what}: {one.reason} ({summary.hyphens(one.code)})")
+    if not judgement.skipped:
+        page.line("Nothing.")
+    for title, value in (("The file", judgement.input), ("The setup", judgement.setup)):
+        if value:
+            page.heading(title)
+            page.pairs(summary.flat(value))
+    page.heading("Cost")
+    page.line(summary.cost_text(judgement.cost))

@@ -1,0 +1,293 @@
+"""What is judged: a model file or a setup, made ready to measure and to train again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fls_bench import models
+from fls_bench.bundle import Bundle
+from fls_bench.errors import InputError
+from fls_bench.metrics import NetState, Snapshot
+from fls_bench.scaling import scaled_rate
+from fls_bench.schema import ArchitectureSpec, Axis, LrRule, Recipe, Sgd, TaskSpec, Tier
+from fls_bench.tasks import Task, TaskSource, arrays_source, load_task, npz_source, task_source
+from fls_bench.training import TrainedRun, make_net
+from fls_bench.training_setup import TrainingSetup, import_object
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained net with its data, and, where a recipe is known, the setup that made it.
+
+    Attributes:
+        setup: None below T3.
+        task: None at T0.
+        snapshot: None where there are no data to run the net on.
+        tier: The evidence that there is.
+        why: Why there is no more.
+        facts: What was read, for the report's ``input``.
+    """
+
+    setup: TrainingSetup | None
+    task: Task | None
+    snapshot: Snapshot | None
+    tier: Tier
+    why: str
+    facts: Mapping[str, Any]
+
+
+def built_in_setup(
+    name: str,
+    arguments: Mapping[str, Any],
+    source: TaskSource,
+    recipe: Recipe,
+    *,
+    base_lr: float | None = None,
+    output_multiplier: float = 1.0,
+    init_scale: float = 1.0,
+    centered: bool = False,
+    axis: Axis | None = None,
+    label: str | None = None,
+) -> TrainingSetup:
+    """The setup of a built-in net on a task; sizes of input and output come from the task.
+
+    Args:
+        name: A key of ``models.ARCHITECTURES``.
+        arguments: The net's arguments; ``input_dim`` and ``n_outputs`` may be left out.
+        source: seed -> Task.
+        recipe: How it is trained.
+        base_lr: The rate at c = alpha = 1, from which the rate at this c follows by the rule; None
+            where ``recipe`` already has the rate at this c.
+        output_multiplier: c. Smaller c = larger FLS = toward over-aligned.
+        init_scale: alpha.
+        centered: Whether the net computes c·(f - f_0).
+        axis: What a sweep varies; None: the init scale where that is not 1, else the multiplier.
+        label: Name for people.
+
+    Returns:
+        The setup.
+
+    Raises:
+        InputError: The net can't be built, or does not fit the task.
+    """
+    task = source(recipe.data_seed)
+    n_outputs = 1 if recipe.loss == "logistic" else task.n_classes
+    sized = {"input_dim": task.input_dim, "n_outputs": n_outputs, **arguments}
+    checked = models.check_arguments(name, sized).model_dump()
+    setup = TrainingSetup(
+        make_model=_builder(name, checked),
+        task=source,
+        loss=recipe.loss,
+        optimizer=recipe.optimizer,
+        batch_size=recipe.batch_size,
+        stop=recipe.stop,
+        lr_rule=recipe.lr_rule,
+        output_multiplier=output_multiplier,
+        multiplier_route="wrapper",
+        centered=centered,
+        init_scale=init_scale,
+        axis=axis or ("init_scale" if init_scale != 1 else "output_multiplier"),
+        name=label or f"{name} on {task.name}",
+        architecture=ArchitectureSpec(name=name, arguments=checked),
+    )
+    if base_lr is None:
+        return setup
+    rule = recipe.lr_rule or LrRule(
+        name="homogeneous" if checked.get("activation", "relu") == "relu" else "calibrated",
+        depth=checked.get("depth", 2),
+    )
+    rate = scaled_rate(base_lr, rule, at=(1.0, 1.0), to=(output_multiplier, init_scale))
+    optimizer = Sgd.model_validate({**recipe.optimizer.model_dump(), "lr": rate})
+    return replace(setup, optimizer=optimizer, lr_rule=rule)
+
+
+def _builder(name: str, arguments: Mapping[str, Any]) -> Callable[..., nn.Module]:
+    def build(seed: int | None = None) -> nn.Module:
+        return models.build(name, arguments, seed=seed)
+
+    return build
+
+
+# --- from a file ----------------------------------------------------------------------------
+
+
+def from_bundle(
+    bundle: Bundle, tier: Tier, why: str, *, builder: str | None, data: Path | None
+) -> Subject:
+    """Rebuild what a model file describes, as far as it goes.
+
+    Args:
+        bundle: The file.
+        tier: The best tier that it affords.
+        why: Why not more.
+        builder: ``package.module:function`` that the user gave for a net that is not built in.
+        data: An .npz of the user's, in place of the file's own task.
+
+    Returns:
+        The subject.
+
+    Raises:
+        InputError: The data don't fit the net, or can't be had.
+    """
+    header = bundle.header
+    facts = {
+        "path": str(bundle.path),
+        "sha256": bundle.sha256,
+        "num_parameters": bundle.num_parameters,
+        "architecture": header.architecture.name or header.architecture.hint or "unknown",
+        "versions": dict(header.versions),
+    }
+    named = header.architecture.name
+    if named is None and builder is None:
+        return Subject(None, None, None, Tier.T0, why, facts)
+    make = (
+        _builder(named, header.architecture.arguments)
+        if named is not None
+        else import_object(str(builder), "--model")
+    )
+    recipe = header.recipe or Recipe()
+    source = _source(bundle, data)
+    if source is None:
+        return Subject(None, None, None, Tier.T0, why, facts)
+    task = _own_draw(header.task, source, recipe, data)
+    setup = TrainingSetup(
+        make_model=make,
+        task=source,
+        loss=recipe.loss,
+        optimizer=recipe.optimizer,
+        batch_size=recipe.batch_size,
+        stop=recipe.stop,
+        lr_rule=recipe.lr_rule,
+        output_multiplier=header.output_multiplier,
+        multiplier_route=header.multiplier_route,
+        centered=header.centered,
+        init_scale=header.init_scale,
+        axis="init_scale" if header.init_scale != 1 else "output_multiplier",
+        feature_layer=header.feature_layer,
+        name=bundle.path.stem,
+        architecture=header.architecture if named is not None else None,
+    )
+    snapshot = snapshot_of(setup, task, bundle.final, bundle.init)
+    return Subject(setup if tier is Tier.T3 else None, task, snapshot, tier, why, facts)
+
+
+def _source(bundle: Bundle, data: Path | None) -> TaskSource | None:
+    spec = bundle.header.task
+    if data is not None:
+        return npz_source(data)
+    if spec is None:
+        return None
+    if spec.embedded:
+        arrays = {key: value.numpy() for key, value in bundle.data.items()}
+        return arrays_source(spec.name, arrays, None, None)
+    return task_source(spec.name, spec.arguments)
+
+
+def _own_draw(spec: TaskSpec | None, source: TaskSource, recipe: Recipe, data: Path | None) -> Task:
+    """The very data that the file was trained on, checked by fingerprint where it is known."""
+    if spec is None or data is not None or spec.embedded:
+        return source(recipe.data_seed)
+    return load_task(spec)
+
+
+def snapshot_of(
+    setup: TrainingSetup,
+    task: Task,
+    final: Mapping[str, Tensor],
+    init: Mapping[str, Tensor] | None,
+    seed: int = 0,
+) -> Snapshot:
+    """Run a net on its data, at the end and at init, for the metrics.
+
+    Args:
+        setup: Builds the net.
+        task: The data.
+        final: Parameters and buffers by name.
+        init: The same at init, init scale applied; or None.
+        seed: Seed of the build; its weights are overwritten.
+
+    Returns:
+        The snapshot.
+
+    Raises:
+        InputError: Names or shapes don't fit the net, or the net can't take the data.
+    """
+    net = make_net(setup, seed, setup.output_multiplier, torch.float32).eval()
+
+    def state(values: Mapping[str, Tensor]) -> NetState:
+        try:
+            net.load_state_dict(dict(values))
+            train, val, test = (
+                models.named_features(net, torch.as_tensor(x))
+                for x in (task.x_train, task.x_val, task.x_test)
+            )
+        except (RuntimeError, ValueError, TypeError) as error:
+            detail = " ".join(str(error).split())[:300]
+            raise InputError(
+                f"The weights, the net and the data do not fit together: {detail}.",
+                "Give the builder and the data that the weights belong to.",
+            ) from None
+        return NetState(
+            weights=models.weight_matrices(net),
+            train_features=train[0],
+            val_features=val[0],
+            test_features=test[0],
+            train_outputs=train[1],
+            val_outputs=val[1],
+            test_outputs=test[1],
+        )
+
+    def clone(values: NetState) -> NetState:
+        """Weights are views of the net's parameters, which the next state overwrites."""
+        return replace(values, weights={k: v.clone() for k, v in values.weights.items()})
+
+    after = clone(state(final))
+    before = None if init is None else clone(state(init))
+    expected = 1 if setup.loss == "logistic" else task.n_classes
+    if after.test_outputs.ndim != 2 or after.test_outputs.shape[1] != expected:
+        raise InputError(
+            f"The net has {list(after.test_outputs.shape[1:])} outputs per point; task "
+            f"{task.name!r} with loss {setup.loss} needs [{expected}].",
+            "Give data with the net's number of classes.",
+        )
+    x_train, x_val, x_test = (
+        torch.as_tensor(x).flatten(1) for x in (task.x_train, task.x_val, task.x_test)
+    )
+    return Snapshot(
+        final=after,
+        init=before,
+        c=setup.output_multiplier if setup.route == "wrapper" else 1.0,
+        centered=setup.centered,
+        n_classes=task.n_classes,
+        x_train=x_train,
+        y_train=torch.as_tensor(task.y_train),
+        x_val=x_val,
+        y_val=torch.as_tensor(task.y_val),
+        x_test=x_test,
+        y_test=torch.as_tensor(task.y_test),
+    )
+
+
+def from_run(setup: TrainingSetup, run: TrainedRun) -> Subject:
+    """The subject of a setup that was trained once at its own c.
+
+    Args:
+        setup: The setup.
+        run: Its run.
+
+    Returns:
+        A subject at T3.
+    """
+    task = setup.task_for(run.config.seed)
+    snapshot = snapshot_of(setup, task, run.final, run.init, run.config.seed)
+    facts = {
+        "num_parameters": sum(value.numel() for value in run.final.values()),
+        "trained_here": f"seed {run.config.seed}, {run.outcome.value} after {run.epochs} epochs",
+    }
+    return Subject(setup, task, snapshot, Tier.T3, "", facts)
