@@ -100,6 +100,12 @@ def fail(problem: str, remedy: str, stream: TextIO | None = None) -> None:
     page.flush()
 
 
+def note(text: str, stdout: bool = False) -> None:
+    """Print one line, as it is: on standard error, or as a command's result."""
+    stream = sys.stdout if stdout else sys.stderr
+    print(_encodable(_literal(text), stream), file=stream, flush=True)
+
+
 class Progress:
     """Shows how far a sweep is: a bar on a terminal, a line now and then elsewhere.
 
@@ -151,7 +157,8 @@ class Progress:
         """So many more runs follow, for the reason in ``text``."""
         self._total += total_runs
         if self._bar is not None:
-            self._bar.update(self._task, total=self._total, shown=self._safe(text))
+            shown = self._safe(text)
+            self._bar.update(self._task, total=self._total, shown=shown, refresh=True)
         else:
             self._say(f"{text}: {total_runs} more runs")
 
@@ -192,6 +199,14 @@ def _literal(text: str) -> str:
         char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
         for char in text.replace("\t", "    ")
     )
+
+
+def _folded(name: str, width: int) -> str:
+    """A long dotted name on several lines, broken after a dot or an underscore."""
+    cut = max(name.rfind(".", 0, width), name.rfind("_", 0, width)) + 1
+    if len(name) <= width or cut <= 4:
+        return name
+    return f"{name[:cut]}\n{_folded(f'    {name[cut:]}', width)}"
 
 
 def _encodable(text: str, stream: TextIO) -> str:
@@ -267,7 +282,7 @@ class _Page:
         if not rows:
             return
         grid = Table.grid(padding=(0, 2))
-        grid.add_column(style="dim", overflow="fold", max_width=26)
+        grid.add_column(style="dim", overflow="fold", max_width=max(26, self.width // 2))
         grid.add_column(overflow="fold")
         for name, text in rows:
             grid.add_row(Text(_literal(name)), Text(_literal(text)))
@@ -402,14 +417,14 @@ def _remarks(page: _Page, cell: CellSummary, name: str) -> None:
     """What a cell's numbers leave out: why it can't be judged, how runs ended, what failed."""
     parts = []
     if not cell.cell.usable:
-        parts.append(f"can't be judged: {cell.cell.reason or 'no reason was given.'}")
-    elif cell.cell.reason:
-        parts.append(cell.cell.reason)
+        parts.append("can't be judged")
+    if cell.cell.reason:
+        parts.append(cell.cell.reason.removesuffix("."))
     if cell.ended_otherwise:
-        parts.append(f"Ended otherwise: {cell.ended_otherwise}.")
+        parts.append(f"ended otherwise: {cell.ended_otherwise}")
     parts.extend(cell.messages)
     if parts:
-        page.line(f"{name} = {summary.power(cell.cell.c)} {' '.join(parts)}")
+        page.line(f"{name} = {summary.power(cell.cell.c)}: {'; '.join(parts)}")
 
 
 def _marks(cell: CellSummary, diagnosis: Diagnosis | None, name: str) -> str:
@@ -439,25 +454,27 @@ def _evidence(page: _Page, judgement: Judgement, axis: Axis) -> None:
     if not judgement.measurements:
         page.line("Nothing was measured.")
         return
-    room = 20 if page.width <= 100 else 40
-    page.table(
-        [
-            _Column("metric"),
-            _Column("measured on", max_width=room),
-            _Column("value", right=True, max_width=room + 2),
-            _Column("n", right=True),
-        ],
-        [
+    rows: list[tuple[str | Text, ...]] = []
+    for subject in dict.fromkeys(one.subject for one in judgement.measurements):
+        group = [one for one in judgement.measurements if one.subject == subject]
+        rows.append((Text(summary.subject(group[0], axis), style="bold"), "", "", ""))
+        rows.extend(
             (
-                one.metric,
-                ", ".join(
-                    part for part in (summary.subject(one, axis), one.layer, one.split) if part
-                ),
+                _folded(f"  {one.metric}", page.width - 47),
+                ", ".join(part for part in (one.layer, one.split) if part) or "-",
                 summary.measured(one) + ("" if one.unit == "1" else f" {one.unit}"),
                 "-" if one.n is None else str(one.n),
             )
-            for one in judgement.measurements
+            for one in group
+        )
+    page.table(
+        [
+            _Column("metric"),
+            _Column("of"),
+            _Column("value", right=True, max_width=max(23, page.width // 3)),
+            _Column("n", right=True),
         ],
+        rows,
     )
     for one in judgement.measurements:
         if one.reason:

@@ -112,6 +112,8 @@ class Tier(StrEnum):
 # --- training recipes -----------------------------------------------------------------------
 
 PositiveFloat = Annotated[float, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+"""What torch takes as a seed."""
 
 
 class Sgd(Frozen):
@@ -163,8 +165,8 @@ class Recipe(Frozen):
     lr_rule: LrRule | None = None
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 25
     stop: Stop = TargetLoss()
-    seed: int = 0
-    data_seed: int = 0
+    seed: Seed = 0
+    data_seed: Seed = 0
 
 
 # --- model files ----------------------------------------------------------------------------
@@ -185,7 +187,7 @@ class TaskSpec(Frozen):
 
     name: str
     arguments: dict[str, Any] = {}
-    seed: int = 0
+    seed: Seed = 0
     fingerprint: str | None = None
     n_train: int | None = None
     embedded: bool = False

@@ -60,7 +60,8 @@ class SweepPlan:
         limit: Largest offset in either direction.
         first_seed: Seeds count up from here; chosen apart from the seeds that people train with.
         confirm: Number of fresh seeds on which gains are measured; they choose nothing.
-        rate_factors: Rates tried at c* and at c = 1, as multiples of the rule's.
+        rate_limit: Rates at c* and at c = 1 are tried in factors of 2 around the rule's, outward while
+            the best lies at an end, up to this factor either way.
         budget: Most replica-epochs to spend, or None.
     """
 
@@ -70,7 +71,7 @@ class SweepPlan:
     limit: float = 12.0
     first_seed: int = 1000
     confirm: int = 10
-    rate_factors: tuple[float, ...] = (0.25, 0.5, 2.0, 4.0)
+    rate_limit: float = 16.0
     budget: int | None = None
 
     def level(self, look: int) -> float:
@@ -248,12 +249,14 @@ class _Sweeper:
     def _calibrate(self, value: float, count: int, centered: bool, text: str) -> None:
         """Where the rule's rate fails, find one on training behaviour: the largest that works.
 
-        Diverged or stuck: smaller rates, largest first. Still improving when the epochs ran out:
-        larger rates, smallest first. Two seeds pilot each; the setup's own c keeps its own rate.
+        The rule fails where most runs missed the target. Diverged or stuck: smaller rates, largest
+        first. Still improving when the epochs ran out: larger rates, smallest first. Two seeds pilot
+        each; the setup's own c keeps its own rate.
         """
         runs = self.runs(value, centered)
-        if contrasts.usable([record.outcome for record in runs]) is None:
-            return
+        worked = sum(record.outcome is Outcome.REACHED_TARGET for record in runs)
+        if 2 * worked >= len(runs):
+            return  # the rule works; a straggler does not make it fail
         slow = sum(record.outcome is Outcome.OUT_OF_BUDGET for record in runs)
         factors = (2.0, 4.0) if 2 * slow >= len(runs) else (0.25, 0.0625)
         base = self.config(value, 0, centered).lr
@@ -355,7 +358,7 @@ def _search(sweeper: _Sweeper, offsets: Sequence[float] | None) -> SweepResult:
     grid = set(plan.coarse if offsets is None else {0.0, *offsets})
     decision: regime.Decision | None = None
     star: float | None = None
-    bound = False
+    bound, level = False, plan.level(0)
     try:
         focus = {sweeper.value(k) for k in grid}
         for look, count in enumerate(plan.seeds):
@@ -366,19 +369,21 @@ def _search(sweeper: _Sweeper, offsets: Sequence[float] | None) -> SweepResult:
             if c0 not in data.test:
                 break
             star = regime.best_multiplier(data, c0)
-            decision = regime.decide(data.test, c0, data.n_test, level=plan.level(look))
+            level = plan.level(look)
+            decision = regime.decide(data.test, c0, data.n_test, level=level)
             if decision.regime is not Regime.INCONCLUSIVE or not decision.open:
                 break
             focus = {c0, star, *decision.open}
     except BudgetExhausted:
         bound = True
     values = [sweeper.value(k) for k in grid if sweeper.runs(sweeper.value(k), own)]
-    result = SweepResult(sweeper.sweep(values, own), decision, star)
+    judged = sweeper.sweep(values, own).model_copy(update={"level": level})
+    result = SweepResult(judged, decision, star)
     if bound and decision is None:
         # The budget ended within the first look: judge what is there, at the whole level.
         data = contrasts.table(result.sweep)
         if c0 in data.test and len(values) > 1:
-            decision = regime.decide(data.test, c0, data.n_test, level=plan.level(0))
+            decision = regime.decide(data.test, c0, data.n_test, level=level)
             star = regime.best_multiplier(data, c0)
         result = replace(result, decision=decision, star=star)
     if decision is not None and star is not None and not bound:
@@ -482,28 +487,37 @@ def _fresh_gain(
     return regime.gain(rows[0], rows[1], sweeper.n_test)
 
 
-def _best_rate(sweeper: _Sweeper, value: float) -> float | None:
-    """The factor on the rule's rate with the lowest validation error, of those that always worked."""
+def _best_rate(sweeper: _Sweeper, value: float) -> tuple[float, tuple[float, ...]] | None:
+    """Factor on the rule's rate with the lowest validation error, and all factors tried.
+
+    Rates at which a run missed the target are out. Tried outward in factors of 2 while the best lies
+    at an end of those tried.
+    """
     own, seeds = sweeper.setup.centered, sweeper.seeds(sweeper.plan.seeds[0])
-    factors = (1.0, *sweeper.plan.rate_factors)
-    sweeper.train(
-        [sweeper.config(value, seed, own, factor) for factor in factors for seed in seeds],
-        "is it only the learning rate?",
-    )
-    worked = []
-    for factor in factors:
-        runs = [sweeper.used[sweeper.config(value, s, own, factor).digest] for s in seeds]
-        if all(run.outcome is Outcome.REACHED_TARGET for run in runs):
-            error = sum(run.val_error or 0.0 for run in runs)
-            worked.append((error, abs(math.log2(factor)), factor))
-    return min(worked)[2] if worked else None
+    errors: dict[float, float] = {}
+    new = {0.5, 1.0, 2.0}
+    while new:
+        sweeper.train(
+            [sweeper.config(value, seed, own, factor) for factor in sorted(new) for seed in seeds],
+            "is it only the learning rate?",
+        )
+        for factor in new:
+            runs = [sweeper.used[sweeper.config(value, s, own, factor).digest] for s in seeds]
+            worked = all(run.outcome is Outcome.REACHED_TARGET for run in runs)
+            errors[factor] = sum(run.val_error or 0.0 for run in runs) if worked else math.inf
+        best = min(errors, key=lambda k: (errors[k], abs(math.log2(k))))
+        new = {best / 2, best * 2} - set(errors)
+        limit = sweeper.plan.rate_limit
+        new = {k for k in new if 1 / limit <= k <= limit and math.isfinite(errors[best])}
+    return (best, tuple(sorted(errors))) if math.isfinite(errors[best]) else None
 
 
 def _compare_rates(sweeper: _Sweeper, star: float, other: float) -> RateComparison | None:
     """c* at its best rate against another c at its own best: rates by validation, fresh seeds."""
-    best, at_other = _best_rate(sweeper, star), _best_rate(sweeper, other)
-    if best is None or at_other is None:
+    found_star, found_other = _best_rate(sweeper, star), _best_rate(sweeper, other)
+    if found_star is None or found_other is None:
         return None
+    (best, tried), (at_other, tried_other) = found_star, found_other
     found = _fresh_gain(sweeper, (other, at_other), (star, best))
     if found is None:
         return None
@@ -520,7 +534,7 @@ def _compare_rates(sweeper: _Sweeper, star: float, other: float) -> RateComparis
         c_star=star,
         lr_at_c=sweeper.config(other, 0, own, at_other).lr,
         lr_at_c_star=sweeper.config(star, 0, own, best).lr,
-        rates_tried=tuple(sorted((1.0, *sweeper.plan.rate_factors))),
+        rates_tried=tuple(sorted({*tried, *tried_other})),
         gain=found,
         text=f"{format_multiplier(star)} at its best rate {clear} {format_multiplier(other)} at its "
         f"best rate ({found.value:+.2g} points [{found.low:+.2g}, {found.high:+.2g}], "

@@ -55,7 +55,11 @@ def check_complete(text: str, value: Judgement) -> None:
     for sweep in (value.sweep, value.centered_sweep):
         for cell in summary.summarize_sweep(sweep) if sweep else ():
             wanted += [summary.power(cell.cell.c), f"{cell.num_reached}/{cell.num_runs}"]
-            wanted += [cell.cell.reason or "", cell.ended_otherwise, *cell.messages]
+            wanted += [
+                (cell.cell.reason or "").removesuffix("."),
+                cell.ended_otherwise,
+                *cell.messages,
+            ]
     if value.diagnosis is not None:
         diagnosis = value.diagnosis
         wanted += [diagnosis.regime.label, diagnosis.regime.sentence, diagnosis.reason.text]
@@ -82,7 +86,7 @@ def test_everything_is_on_the_screen_within_its_width(name: str, width: int) -> 
 def test_a_value_and_its_number_of_samples_share_a_line() -> None:
     text = shown(fixtures.over_aligned(), 120)
     line = next(line for line in text.splitlines() if "alignment.nearest_class_mean" in line)
-    assert line.split() == "alignment.nearest_class_mean the model, test 0.76 share 1000".split()
+    assert " ".join(line.split()) == ("alignment.nearest_class_mean test 0.76 share 1000")
 
 
 def test_the_direction_is_said_on_both_sides_of_the_sweep() -> None:
@@ -90,8 +94,8 @@ def test_the_direction_is_said_on_both_sides_of_the_sweep() -> None:
     places = [
         text.index(part)
         for part in (
-            "larger FLS, toward over-aligned", "\n2^-13 ", "\n2^-9   c now", "\n2^-4   c*", "\n2^3 ",
-            "smaller FLS, toward over-fitted",
+            "larger FLS, toward over-aligned", "\n2^-13 ", "\n2^-9   c now", "\n2^-4   c*",
+            "\n2^3 ", "smaller FLS, toward over-fitted",
         )
     ]  # fmt: skip
     assert places == sorted(places)
@@ -176,7 +180,8 @@ def test_a_file_name_that_is_not_unicode_is_printed() -> None:
     name = os.fsdecode(b"caf\xe9.pt")
     value = fixtures.weights_alone().model_copy(update={"input": {"path": name}})
     raw = io.BytesIO()
-    console.show(value, io.TextIOWrapper(raw, encoding="utf-8"), 80)
+    stream = io.TextIOWrapper(raw, encoding="utf-8")
+    console.show(value, stream, 80)
     assert b"caf" in raw.getvalue()
 
 
@@ -203,10 +208,13 @@ def test_results_go_to_stdout_and_problems_to_stderr(capsys: pytest.CaptureFixtu
     console.show(fixtures.no_signal())
     console.table("Suites", ["name", "cost"], [["quick", "20 s"]])
     console.fail("There is no file x.pt.", "Check the path.")
+    console.note("[b]written[/b] \x1b[31m")
+    console.note("made x.pt", stdout=True)
     out, err = capsys.readouterr()
     assert "random-labels" in out
+    assert out.endswith("made x.pt\n")
     assert "quick  20 s" in out
-    assert err == "error: There is no file x.pt. Check the path.\n"
+    assert err == ("error: There is no file x.pt. Check the path.\n[b]written[/b] \\x1b[31m\n")
 
 
 def test_a_long_problem_is_one_line_for_a_program() -> None:
@@ -278,7 +286,12 @@ def test_a_terminal_gets_a_bar_that_vanishes() -> None:
 
 def test_an_error_inside_is_not_hidden_and_leaves_no_line() -> None:
     stream = io.StringIO()
-    with pytest.raises(KeyboardInterrupt), console.Progress(False, stream) as listen:
-        listen.plan(3, "grid")
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with console.Progress(False, stream) as listen:
+            listen.plan(3, "grid")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert stream.getvalue() == "grid: 3 more runs\n"

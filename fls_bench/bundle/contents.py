@@ -159,7 +159,9 @@ def _check_schema(label: str, value: object) -> None:
             "Upgrade with `pip install --upgrade fls-bench`.",
         )
     found = f"schema {str(schema)[:80]!r}" if schema is not None else "no key 'schema'"
-    raise InputError(f"The header of {label} has {found}, not {BUNDLE_SCHEMA!r}.", MAKE_ONE)
+    raise InputError(
+        f"The header of {label} has {found}, where {BUNDLE_SCHEMA!r} is needed.", MAKE_ONE
+    )
 
 
 def _header_error(label: str, error: ValidationError) -> InputError:
@@ -235,7 +237,7 @@ def check_contents(
                     f"{listed([name])}.",
                     MAKE_ONE,
                 )
-            _check_tensor(f"{label}: the tensor '{group}/{name}'", value)
+            _check_tensor(f"{label}: the tensor '{group}/{name}'", group, value)
     if not final:
         raise InputError(f"{label} holds no trained weights.", MAKE_ONE)
     expected = {name: tuple(value.shape) for name, value in final.items()}
@@ -256,7 +258,7 @@ def check_contents(
     _check_data(label, header.task, data)
 
 
-def _check_tensor(label: str, value: Tensor) -> None:
+def _check_tensor(label: str, group: str, value: Tensor) -> None:
     plain = (
         type(value) in (Tensor, nn.Parameter)
         and value.layout is torch.strided
@@ -281,8 +283,10 @@ def _check_tensor(label: str, value: Tensor) -> None:
         if bad:
             raise InputError(
                 f"{label} holds NaN or infinite values ({bad:,} of {value.numel():,}).",
-                "Training probably diverged: lower the learning rate, or save the weights from "
-                "before that.",
+                "Remove or fill them before saving."
+                if group == "data"
+                else "Training probably diverged: lower the learning rate, or save the weights "
+                "from before that.",
             )
 
 
@@ -300,7 +304,7 @@ def _check_names_and_shapes(
         dict.fromkeys(
             match
             for name in unexpected[:5]
-            for match in get_close_matches(name[:MAX_NAME_CHARACTERS], list(expected)[:1000], 1)
+            for match in get_close_matches(name[:MAX_NAME_CHARACTERS], list(expected)[:200], 1)
         )
     )
     parts = [

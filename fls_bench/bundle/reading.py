@@ -10,6 +10,7 @@ import os
 import stat
 import sys
 import zipfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -179,7 +180,7 @@ def _check_entries(label: str, archive: zipfile.ZipFile, file_bytes: int) -> str
     if len(entries) > MAX_ENTRIES:
         problem = f"has {len(entries):,} entries; the limit is {MAX_ENTRIES:,}"
     elif len(set(names)) != len(names):
-        twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+        twice = [name for name, count in Counter(names).items() if count > 1]
         problem = f"holds entries twice: {listed(twice)}"
     elif not stored:
         problem = "holds compressed or encrypted entries, which torch.save never writes"
@@ -205,7 +206,10 @@ def _bundle_parts(path: Path, value: Any) -> tuple[str, dict[str, StoredTensor]]
     """Header and tensor descriptions, or the reason why a torch file is no model file."""
     label = label_of(path)
     if not isinstance(value, dict) or "fls_bench" not in value:
-        raise _no_header(path, _description(value))
+        what = _description(value)
+        if what is None:
+            raise InputError(f"{label} is a torch file that holds no state dict.", MAKE_ONE)
+        raise _no_header(path, what)
     text, tensors = value["fls_bench"], value.get("tensors")
     if set(value) != {"fls_bench", "tensors"}:
         keys = listed(value)
@@ -229,14 +233,16 @@ def _counted(tensors: Mapping[str, object]) -> str:
     return f"{len(tensors)} tensor{'' if len(tensors) == 1 else 's'}"
 
 
-def _description(value: object) -> str:
+def _description(value: object) -> str | None:
+    """What a torch file with tensors by name is, or None for any other."""
     if isinstance(value, dict) and value:
         if _is_state(value):
             return f"a state dict of {_counted(value)} ({listed(value, 3)})"
         states = {key: item for key, item in value.items() if item and _is_state(item)}
         parts = [f"{_counted(item)} under {listed([key])}" for key, item in states.items()]
-        return f"a checkpoint with {', '.join(parts[:3]) or 'no state dict'} ({listed(value)})"
-    return "a torch file without a state dict"
+        if parts:
+            return f"a checkpoint with {', '.join(parts[:3])}"
+    return None
 
 
 def _no_header(

@@ -151,7 +151,8 @@ def refuse_archive(path: Path, archive: zipfile.ZipFile) -> None:
         )
     if "data.pkl" not in inner:
         raise InputError(
-            f"{label} is a zip archive that torch.save did not write: it holds {listed(names)}.",
+            f"{label} is a zip archive that torch.save did not write: it holds "
+            f"{listed(names) or 'nothing'}.",
             MAKE_ONE,
         )
 

@@ -124,7 +124,7 @@ def write_json(report: Report, path: str | os.PathLike[str], force: bool = False
     Raises:
         InputError: The file exists and ``force`` is false, or the place can't be written.
     """
-    _refuse_to_overwrite(Path(path), force)
+    check_target(Path(path), force)
     return _write(Path(path), to_json(report).encode())
 
 
@@ -144,12 +144,21 @@ def write_html(report: Report, path: str | os.PathLike[str], force: bool = False
     """
     from fls_bench.report import html
 
-    _refuse_to_overwrite(Path(path), force)
+    check_target(Path(path), force)
     # A file name on disk need not be valid Unicode and may end up in the page.
     return _write(Path(path), html.render(report).encode("utf-8", "xmlcharrefreplace"))
 
 
-def _refuse_to_overwrite(path: Path, force: bool) -> None:
+def check_target(path: Path, force: bool) -> None:
+    """Refuse a place that can't be written, before anything is computed for it.
+
+    Args:
+        path: Where a file is to be written.
+        force: Whether an existing file may be replaced.
+
+    Raises:
+        InputError: The path is a folder or exists already, or its folder is missing or read-only.
+    """
     # os.path answers "no" where pathlib raises, and the write itself then says what is wrong.
     if os.path.isdir(path):
         raise InputError(f"{path} is a folder.", "Name a file in it to write to.")
@@ -160,6 +169,11 @@ def _refuse_to_overwrite(path: Path, force: bool) -> None:
         raise InputError(
             f"{path} exists already.", "Choose another name, or pass --force to overwrite it."
         )
+    folder = os.path.dirname(os.path.realpath(path))
+    if not os.path.isdir(folder):
+        raise InputError(f"There is no folder {folder}.", "Make it, or choose another name.")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"The folder {folder} can't be written to.", "Choose another one.")
 
 
 def _write(path: Path, content: bytes) -> Path:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from fls_bench.report import charts, summary
@@ -38,17 +39,22 @@ def render(report: Report) -> str:
     Returns:
         A complete HTML document.
     """
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    source = resources.files(__package__).joinpath("page.html.j2").read_text("utf-8")
-    return environment.from_string(source).render(
+    return _template().render(
         report=report,
         whole=_view(report, "report", summary.title(report)),
         cases=[_view(case, f"case-{i}", case.id) for i, case in enumerate(report.cases, start=1)],
         words=summary,
         definition=DIRECTION,
     )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    source = resources.files(__package__).joinpath("page.html.j2").read_text("utf-8")
+    return environment.from_string(source)
 
 
 def _view(judgement: Judgement, anchor: str, name: str) -> _View:

@@ -214,7 +214,8 @@ def _edge(star: CStar, sweep: Sweep) -> list[Finding]:
 
 
 def _evidence_finding(code: str, named: Code, numbers: Mapping[str, float]) -> Finding:
-    return Finding(code=code, status="info", text=named.text, evidence=dict(numbers))
+    text = f"What the {code} ({named.code.replace('_', ' ')}) rests on, paired by seed."
+    return Finding(code=code, status="info", text=text, evidence=dict(numbers))
 
 
 def beats_alignment_nulls(measurements: Sequence[Measurement]) -> bool | None:

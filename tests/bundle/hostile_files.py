@@ -326,7 +326,7 @@ HOSTILE: dict[str, Hostile] = {
     "checkpoint": bad(
         torch_file({"epoch": 3, "model": state_dict()}), "checkpoint with 7 tensors under 'model'"
     ),
-    "one tensor": bad(torch_file(torch.ones(3)), "without a state dict"),
+    "one tensor": bad(torch_file(torch.ones(3)), "holds no state dict"),
     # tensors of other kinds
     "sparse": bad(bundle(tensors=changed("w", torch.eye(3).to_sparse())), "sparse"),
     "complex": bad(bundle(tensors=changed("w", torch.ones(2, dtype=torch.cfloat))), "complex"),
@@ -408,7 +408,7 @@ HOSTILE: dict[str, Hostile] = {
     "x without y": bad(data(x_train=torch.ones(3, 4)), "None"),
     "unknown array": bad(data(z_train=torch.ones(3)), "'z_train'"),
     "NaN in data": bad(
-        data(x_train=NAN, y_train=torch.ones(5)), "'data/x_train'", "NaN or infinite"
+        data(x_train=NAN, y_train=torch.ones(5)), "'data/x_train'", "NaN", "Remove or fill"
     ),
     # safetensors
     "safetensors, no header": bad(

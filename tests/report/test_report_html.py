@@ -1,4 +1,5 @@
 import re
+from functools import cache
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -57,7 +58,9 @@ def squeezed(text: str) -> str:
     return " ".join(text.split())
 
 
-PAGES = {name: html.render(build()) for name, build in fixtures.ALL.items()}
+@cache
+def page_of(name: str) -> str:
+    return html.render(fixtures.ALL[name]())
 
 
 @pytest.fixture(params=fixtures.ALL)
@@ -109,7 +112,7 @@ def test_no_text_adds_an_element(text: str) -> None:
 
 
 def test_the_page_needs_and_may_load_nothing_else(name: str) -> None:
-    source = PAGES[name]
+    source = page_of(name)
     page = check_nothing_foreign(source)
     policies = [m["content"] for m in page.all("meta") if "http-equiv" in m]
     assert len(policies) == 1
@@ -130,11 +133,11 @@ def test_a_file_name_that_is_not_unicode_does_not_break_the_page(tmp_path: Path)
 
 
 def test_equal_reports_give_equal_pages(name: str) -> None:
-    assert html.render(fixtures.ALL[name]()) == PAGES[name]
+    assert html.render(fixtures.ALL[name]()) == page_of(name)
 
 
 def test_the_page_is_sound_and_accessible(name: str) -> None:
-    page = Page(PAGES[name])
+    page = Page(page_of(name))
     assert page.all("html")[0]["lang"] == "en"
     assert any(m.get("name") == "viewport" for m in page.all("meta"))
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
@@ -157,7 +160,7 @@ def test_the_page_is_sound_and_accessible(name: str) -> None:
 
 
 def test_the_order_leads_from_the_verdict_to_its_grounds() -> None:
-    text = PAGES["over_aligned"]
+    text = page_of("over_aligned")
     parts = [
         "Feature learning is too strong", "What to do", "<pre", "Mechanism: rank collapse",
         "<svg", "Is it only the learning rate?", ">Evidence<", ">Findings<", ">The sweep<",
@@ -209,7 +212,7 @@ NATURAL = [name for name in fixtures.ALL if name != "hostile"]
 @pytest.mark.parametrize("kind", NATURAL)
 def test_the_page_holds_everything(kind: str) -> None:
     value: Report = fixtures.ALL[kind]()
-    page = Page(PAGES[kind])
+    page = Page(page_of(kind))
     shown = squeezed(page.text)
     for judgement in (value, *value.cases):
         check_complete(shown, judgement)
@@ -221,36 +224,36 @@ def test_the_page_holds_everything(kind: str) -> None:
 
 
 def test_the_snippet_can_be_copied() -> None:
-    page = Page(PAGES["over_aligned"])
+    page = Page(page_of("over_aligned"))
     diagnosis = fixtures.over_aligned().diagnosis
     assert diagnosis is not None
     assert page.inside["pre"] == [diagnosis.recommendation.snippet]
 
 
 def test_codes_have_hyphens_on_screen() -> None:
-    shown = Page(PAGES["over_aligned"]).text
+    shown = Page(page_of("over_aligned")).text
     for code in ("over_aligned", "reached_target", "rank_collapse", "arms_unusable", "not_asked"):
         assert code not in shown
     assert "arms-unusable" in shown
 
 
 def test_a_suite_starts_with_its_cases() -> None:
-    shown = squeezed(Page(PAGES["suite"]).text)
+    shown = squeezed(Page(page_of("suite")).text)
     assert "3 cases: 1 as expected, 1 not, 1 without an expectation." in shown
     assert "digits-mlp-small-c over-aligned over-aligned yes" in shown
     assert "mixture over-fitted near-optimal NO" in shown
     assert "no-signal - inconclusive -" in shown
-    page = Page(PAGES["suite"])
+    page = Page(page_of("suite"))
     assert len(page.all("svg")) == 2 * 3
 
 
 def test_an_optimum_at_the_end_of_the_range_is_said() -> None:
-    shown = squeezed(Page(PAGES["near_optimal"]).text)
+    shown = squeezed(Page(page_of("near_optimal")).text)
     assert "at the upper end of the range swept" in shown
 
 
 def test_a_judgement_without_a_sweep_has_no_curve_and_says_why() -> None:
-    page = Page(PAGES["weights_alone"])
+    page = Page(page_of("weights_alone"))
     assert page.all("svg") == []
     assert "The file holds no recipe." in page.text
 
