@@ -460,7 +460,7 @@ def _evidence(page: _Page, judgement: Judgement, axis: Axis) -> None:
         rows.append((Text(summary.subject(group[0], axis), style="bold"), "", "", ""))
         rows.extend(
             (
-                _folded(f"  {one.metric}", page.width - 47),
+                _folded(f"  {one.metric}", page.width - 50),
                 ", ".join(part for part in (one.layer, one.split) if part) or "-",
                 summary.measured(one) + ("" if one.unit == "1" else f" {one.unit}"),
                 "-" if one.n is None else str(one.n),
@@ -471,7 +471,7 @@ def _evidence(page: _Page, judgement: Judgement, axis: Axis) -> None:
         [
             _Column("metric"),
             _Column("of"),
-            _Column("value", right=True, max_width=max(23, page.width // 3)),
+            _Column("value", right=True, max_width=23 if page.width <= 100 else None),
             _Column("n", right=True),
         ],
         rows,

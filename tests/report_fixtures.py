@@ -141,7 +141,7 @@ def measurements() -> tuple[Measurement, ...]:
         Measurement(metric="alignment.nearest_class_mean", split="test", value=0.76, n=1000,
                     unit="share"),
         Measurement(metric="kernels.tangent_alignment", split="train", status="unavailable",
-                    reason="Needs per-sample gradients, which this net does not offer."),
+                    reason="No per-sample gradients were available."),
     )  # fmt: skip
 
 
@@ -492,7 +492,7 @@ def hostile(text: str = HOSTILE[0]) -> Report:
             version=word, torch=word, blas=word, device=word, started=word, seconds=1.0,
             extra={word: word},
         ),
-        **judged,
+        **(judged | {"sweep": None}),
     )  # fmt: skip
 
 

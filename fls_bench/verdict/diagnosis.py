@@ -407,7 +407,7 @@ def measured_at(sweep: Sweep, c: float, star: float | None) -> tuple[Measurement
                         split="test",
                         value=mean,
                         n=len(row),
-                        unit="ratio" if metric == "movement.relative" else "1",
+                        unit="1",
                         low=None if width is None else mean - width,
                         high=None if width is None else mean + width,
                     )

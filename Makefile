@@ -1,0 +1,42 @@
+# CI calls the same targets. VENV and PYTHON can be set: make test PYTHON=python3.12
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test calibration lint types bench error-rates schema clean
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("fls-bench needs Python >= 3.11") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/python examples/demo.py
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+# The matrix of known regimes, three seeds each (about ten minutes on 2 cores).
+calibration: $(VENV)/.installed
+	$(BIN)/python -m pytest -m calibration
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/speed.py
+
+# The table of docs/error-rates.md (about half an hour on one core).
+error-rates: $(VENV)/.installed
+	$(BIN)/python benchmarks/error_rates.py --runs 1000
+
+schema: $(VENV)/.installed
+	$(BIN)/python -m fls_bench.report > docs/report.schema.json
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
