@@ -18,10 +18,10 @@ from unittest.mock import patch
 import numpy as np
 from scipy.stats import binomtest
 
-from fls_bench import sweep as sweep_module
 from fls_bench.bench import Options
 from fls_bench.schema import LrRule, Outcome, Regime, RunConfig, RunRecord, Sgd, TargetLoss
-from fls_bench.sweep import SweepPlan, SweepResult, _search, _Sweeper
+from fls_bench.sweep import SweepPlan, SweepResult, sweeper
+from fls_bench.sweep.search import search
 from fls_bench.training_setup import TrainingSetup
 from fls_bench.verdict.diagnosis import Evidence, diagnose
 
@@ -67,7 +67,9 @@ class World:
         error = self.error(log2_c) + level
 
         def count(noise: float) -> float:
-            return float(np.clip(round(N_TEST * (error + self.noise(log2_c) * noise)) / N_TEST, 0, 1))
+            return float(
+                np.clip(round(N_TEST * (error + self.noise(log2_c) * noise)) / N_TEST, 0, 1)
+            )
 
         return RunRecord(
             config=config, outcome=Outcome.REACHED_TARGET, epochs=1, steps=1, train_loss=0.1,
@@ -76,9 +78,9 @@ class World:
         )  # fmt: skip
 
 
-def simulate(world: World, max_seeds: int, world_seed: int, log2_c: float = -4.0) -> tuple[
-    Regime, SweepResult
-]:
+def simulate(
+    world: World, max_seeds: int, world_seed: int, log2_c: float = -4.0
+) -> tuple[Regime, SweepResult]:
     """Diagnose one simulated setup.
 
     Args:
@@ -106,14 +108,12 @@ def simulate(world: World, max_seeds: int, world_seed: int, log2_c: float = -4.0
         output_multiplier=2.0**log2_c,
     )
     plan: SweepPlan = Options(listener=Silent(), max_seeds=max_seeds).plan()
-    sweeper = _Sweeper(
+    state = sweeper.Sweeper(
         setup, LrRule(name="homogeneous", depth=4), "simulated", N_TEST, plan, None, Silent(), 1
     )
-    with patch.object(sweep_module, "train_all", fake):
-        result = _search(sweeper, None)
-    evidence = Evidence(
-        result.sweep, 2.0**log2_c, result.gain, result.centered, (), result.cost
-    )
+    with patch.object(sweeper, "train_all", fake):
+        result = search(state, None)
+    evidence = Evidence(result.sweep, 2.0**log2_c, result.gain, result.centered, (), result.cost)
     return diagnose(evidence).regime, result
 
 

@@ -32,7 +32,7 @@ _PUBLIC = {
     "task_source": "tasks",
 }
 
-__all__ = [  # noqa: RUF022 (sorted as _PUBLIC is, so that both are checked by one look)
+__all__ = [
     "FlsBenchError",
     "InputError",
     "LrRule",

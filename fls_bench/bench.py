@@ -59,6 +59,7 @@ class Options:
         listener: Told what happens.
         seed: Chooses the seeds of the sweep.
         max_seeds: Most seeds per multiplier.
+        fixed_seeds: So many seeds everywhere and one look, as suites ask for; None: adaptive.
         budget_seconds: Wall-clock budget of the sweep, turned once into replica-epochs.
         max_epochs: In place of the setup's own limit, or None.
         jobs: Batches or processes at a time; None: one per core.
@@ -68,14 +69,13 @@ class Options:
     listener: Listener
     seed: int = 0
     max_seeds: int = 20
+    fixed_seeds: int | None = None
     budget_seconds: float = 600.0
     max_epochs: int | None = None
     jobs: int | None = None
-    store: Path | None | bool = None
+    store: Path | bool | None = None
     started: float = field(default_factory=time.perf_counter)
-    clock: datetime.datetime = field(
-        default_factory=lambda: datetime.datetime.now(datetime.timezone.utc)
-    )
+    clock: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
 
     @property
     def num_jobs(self) -> int:
@@ -88,7 +88,9 @@ class Options:
         """Looks at 6 seeds, half way, and at the most; seeds apart from those people train with."""
         first, most = min(MIN_LOOK, self.max_seeds), self.max_seeds
         looks = tuple(sorted({first, (first + most) // 2, most}))
-        return SweepPlan(seeds=looks, first_seed=1000 + 100 * self.seed)
+        if self.fixed_seeds is not None:
+            looks = (min(self.fixed_seeds, most),)
+        return SweepPlan(seeds=looks, first_seed=1000 + 1000 * self.seed)
 
 
 # --- commands -------------------------------------------------------------------------------
@@ -195,7 +197,7 @@ def run(suite: Suite, options: Options, setup: TrainingSetup | None = None) -> R
     Raises:
         InputError: A case can't be set up.
     """
-    options = replace(options, max_seeds=min(options.max_seeds, suite.seeds))
+    options = replace(options, fixed_seeds=suite.seeds)
     setups = [(case, setup or case_setup(suite, case)) for case in suite.cases]
     results = []
     for case, own in setups[: 1 if setup else None]:
@@ -276,7 +278,8 @@ def judge(
     """
     measurements: tuple[Measurement, ...] = ()
     skipped: list[Skipped] = []
-    facts, findings = dict(subject.facts), []
+    facts: dict[str, Any] = dict(subject.facts)
+    findings: list[Finding] = []
     if subject.snapshot is not None and subject.task is not None:
         measurements = measure(subject.snapshot)
         found, findings = _loss_facts(subject, claimed_loss)
@@ -299,6 +302,23 @@ def judge(
         stop = setup.stop.model_copy(update={"max_epochs": options.max_epochs})
         setup = replace(setup, stop=stop)
     result = _sweep(setup, options, grid)
+    if result.decision is None and result.cost.budget_bound:
+        why = (
+            f"The budget of {result.cost.budget_replica_epochs:,} replica-epochs does not pay for "
+            "three seeds of a sweep. Raise --budget."
+        )
+        return Judgement(
+            diagnosis=without_sweep(Tier.T2, why, bool(measurements)),
+            measurements=measurements,
+            sweep=result.sweep if result.sweep.cells else None,
+            skipped=(
+                *skipped,
+                Skipped(what="sweep over c", code="budget", reason=why),
+                *_unavailable(measurements),
+            ),
+            input=facts,
+            cost=result.cost,
+        )
     own = setup.init_scale if setup.axis == "init_scale" else setup.output_multiplier
     diagnosis = diagnose(
         Evidence(result.sweep, own, result.gain, result.centered, measurements, result.cost)

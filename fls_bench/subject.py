@@ -17,7 +17,7 @@ from fls_bench.metrics import NetState, Snapshot
 from fls_bench.scaling import scaled_rate
 from fls_bench.schema import ArchitectureSpec, Axis, LrRule, Recipe, Sgd, TaskSpec, Tier
 from fls_bench.tasks import Task, TaskSource, arrays_source, load_task, npz_source, task_source
-from fls_bench.training import TrainedRun, make_net
+from fls_bench.training.runs import TrainedRun, make_net
 from fls_bench.training_setup import TrainingSetup, import_object
 
 

@@ -37,6 +37,12 @@ from fls_bench.verdict.contrasts import (
 )
 
 
+def points(difference: float) -> str:
+    """A difference of error rates in points, for people."""
+    number = f"{100 * difference:.2g}"
+    return f"{number} point" if number == "1" else f"{number} points"
+
+
 @dataclass(frozen=True)
 class Decision:
     """What the test errors say at one look.
@@ -120,13 +126,13 @@ def decide(
             over,
             "better_multiplier_found",
             f"{len(better)} {'larger' if best > c else 'smaller'} c did better by more than "
-            f"{100 * delta:.2g} points of test error, beyond noise, and none on the other side.",
+            f"{points(delta)} of test error, beyond noise, and none on the other side.",
         )
     if not undecided:
         return result(
             Regime.NEAR_OPTIMAL,
             "no_better_multiplier",
-            f"No c in the range does better by more than {200 * delta:.2g} points of test error "
+            f"No c in the range does better by more than {points(2 * delta)} of test error "
             f"(twice the practical margin), each excluded at level {level:.2g}.",
         )
     needed = _seeds_needed([contrasts[k] for k in undecided], delta, level, family)
@@ -140,7 +146,7 @@ def decide(
         Regime.INCONCLUSIVE,
         "too_few_seeds",
         f"{num_seeds} seeds can't tell whether {len(undecided)} of {len(contrasts)} other c do "
-        f"better by more than the practical margin of {100 * delta:.2g} points. {hint}",
+        f"better by more than the practical margin of {points(delta)}. {hint}",
         needed,
     )
 

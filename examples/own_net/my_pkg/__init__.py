@@ -1,0 +1,1 @@
+"""A user's own package: fls-bench knows nothing about it."""

@@ -1,0 +1,6 @@
+"""The adaptive sweep over the output multiplier, paired by seed."""
+
+from fls_bench.sweep.plan import Listener, SweepPlan, SweepResult
+from fls_bench.sweep.search import replica_epochs_for, run_sweep
+
+__all__ = ["Listener", "SweepPlan", "SweepResult", "replica_epochs_for", "run_sweep"]

@@ -1,0 +1,136 @@
+"""After the decision: the gain on fresh seeds, the rate question, the centered sweep."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from fls_bench.scaling import format_multiplier
+from fls_bench.schema import Gain, Outcome, RateComparison, Regime
+from fls_bench.sweep.plan import SweepResult
+from fls_bench.sweep.sweeper import Sweeper
+from fls_bench.verdict import contrasts, regime
+
+
+def follow_up(
+    sweeper: Sweeper, result: SweepResult, decision: regime.Decision, star: float
+) -> SweepResult:
+    """Add to a decided sweep what its diagnosis needs.
+
+    Args:
+        sweeper: The sweep's state.
+        result: The sweep so far.
+        decision: The decision at its last look.
+        star: c*.
+
+    Returns:
+        The result with the gain, the centered sweep (where over-fitted) and the rate comparisons.
+
+    Raises:
+        BudgetExhaustedError: A part does not fit into the budget.
+    """
+    setup, c0, plan = sweeper.setup, sweeper.c0, sweeper.plan
+    data = contrasts.table(result.sweep)
+    if star != c0:
+        result = replace(result, gain=_fresh_gain(sweeper, (c0, 1.0), (star, 1.0)))
+    if not contrasts.beats_chance(data):
+        return result
+    if decision.regime is Regime.OVER_FITTED and not setup.centered:
+        usable = sorted(data.test)
+        sweeper.visit(usable, plan.seeds[0], True, "centered")
+        sweeper.visit(sorted({c0, star}), len(data.chance), True, "centered, more seeds")
+        result = replace(result, centered=sweeper.sweep(usable, True))
+    if decision.regime is Regime.INCONCLUSIVE:
+        return result
+    against = {1.0} if decision.regime is Regime.NEAR_OPTIMAL else {c0, 1.0}
+    comparisons = []
+    for other in sorted(against - {star}):
+        found = _compare_rates(sweeper, star, other)
+        if found is None:
+            what = f"learning rates at {format_multiplier(other)}"
+            sweeper.notes.append((what, "no_rate_worked", "No rate reached the target there."))
+        else:
+            comparisons.append(found)
+    return replace(result, rates=tuple(comparisons))
+
+
+def _fresh_gain(
+    sweeper: Sweeper, before: tuple[float, float], after: tuple[float, float]
+) -> Gain | None:
+    """Gain from one (c, rate factor) to another on seeds that chose neither."""
+    own, seeds = sweeper.setup.centered, sweeper.fresh_seeds
+    rows = []
+    for value, factor in (before, after):
+        sweeper.train(
+            [sweeper.config(value, seed, own, factor) for seed in seeds], "gain on fresh seeds"
+        )
+        runs = [sweeper.used[sweeper.config(value, s, own, factor).digest] for s in seeds]
+        if contrasts.usable([run.outcome for run in runs]) is not None:
+            return None
+        rows.append(
+            np.array(
+                [
+                    run.test_error if run.outcome is Outcome.REACHED_TARGET else math.nan
+                    for run in runs
+                ],
+                dtype=float,
+            )
+        )
+    return regime.gain(rows[0], rows[1], sweeper.n_test)
+
+
+def _best_rate(sweeper: Sweeper, value: float) -> tuple[float, tuple[float, ...]] | None:
+    """Factor on the rule's rate with the lowest validation error, and all factors tried.
+
+    Rates at which a run missed the target are out. Tried outward in factors of 2 while the best lies
+    at an end of those tried.
+    """
+    own, seeds = sweeper.setup.centered, sweeper.seeds(sweeper.plan.seeds[0])
+    errors: dict[float, float] = {}
+    new = {0.5, 1.0, 2.0}
+    while new:
+        sweeper.train(
+            [sweeper.config(value, seed, own, factor) for factor in sorted(new) for seed in seeds],
+            "is it only the learning rate?",
+        )
+        for factor in new:
+            runs = [sweeper.used[sweeper.config(value, s, own, factor).digest] for s in seeds]
+            worked = all(run.outcome is Outcome.REACHED_TARGET for run in runs)
+            errors[factor] = sum(run.val_error or 0.0 for run in runs) if worked else math.inf
+        best = min(errors, key=lambda k: (errors[k], abs(math.log2(k))))
+        new = {best / 2, best * 2} - set(errors)
+        limit = sweeper.plan.rate_limit
+        new = {k for k in new if 1 / limit <= k <= limit and math.isfinite(errors[best])}
+    return (best, tuple(sorted(errors))) if math.isfinite(errors[best]) else None
+
+
+def _compare_rates(sweeper: Sweeper, star: float, other: float) -> RateComparison | None:
+    """c* at its best rate against another c at its own best: rates by validation, fresh seeds."""
+    found_star, found_other = _best_rate(sweeper, star), _best_rate(sweeper, other)
+    if found_star is None or found_other is None:
+        return None
+    (best, tried), (at_other, tried_other) = found_star, found_other
+    found = _fresh_gain(sweeper, (other, at_other), (star, best))
+    if found is None:
+        return None
+    if found.low > 0:
+        clear, meaning = "beats", "the learning rate alone does not give this gain"
+    elif found.high < 0:
+        clear, meaning = "is worse than", "tuning the learning rate does more than the multiplier"
+    else:
+        clear = "is not told from"
+        meaning = "a difference, if there is one, may come from the learning rate"
+    own = sweeper.setup.centered
+    return RateComparison(
+        c=other,
+        c_star=star,
+        lr_at_c=sweeper.config(other, 0, own, at_other).lr,
+        lr_at_c_star=sweeper.config(star, 0, own, best).lr,
+        rates_tried=tuple(sorted({*tried, *tried_other})),
+        gain=found,
+        text=f"{format_multiplier(star)} at its best rate {clear} {format_multiplier(other)} at its "
+        f"best rate ({found.value:+.2g} points [{found.low:+.2g}, {found.high:+.2g}], "
+        f"{found.num_seeds} fresh seeds): {meaning}.",
+    )

@@ -1,0 +1,186 @@
+"""Which runs, in what order: an adaptive sweep over log2 c, paired by seed.
+
+A coarse grid around c0 first; extended where the best validation error lies at its end; refined
+around the best; more seeds where the verdict is open. Runs go to the store as they finish, so a sweep
+resumes where it was interrupted. What is chosen on the way (where to extend and refine, rates) is
+chosen on training behaviour or validation error; the verdict reads test errors.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from fls_bench.schema import Cost, LrRule, Regime, RunConfig, RunRecord
+from fls_bench.store import RunStore
+from fls_bench.sweep.follow_up import follow_up
+from fls_bench.sweep.plan import Listener, SweepPlan, SweepResult
+from fls_bench.sweep.sweeper import BudgetExhaustedError, Sweeper
+from fls_bench.training import (
+    REPLICAS_PER_BATCH,
+    check_setup,
+    is_batched,
+    resolve_lr_rule,
+    setup_digest,
+    train_all,
+)
+from fls_bench.training_setup import TrainingSetup
+from fls_bench.verdict import contrasts, regime
+
+
+def replica_epochs_for(setup: TrainingSetup, rule: LrRule, seconds: float, jobs: int) -> int:
+    """Turn a wall-clock budget into replica-epochs by a trial of a few epochs at c0.
+
+    Args:
+        setup: The setup.
+        rule: Its learning-rate rule.
+        seconds: Wall-clock budget, > 0.
+        jobs: Batches or processes at a time.
+
+    Returns:
+        Replica-epochs that fit, at the speed of the trial, >= 0.
+    """
+    count = REPLICAS_PER_BATCH * jobs if is_batched(setup) else 1
+    epochs = 3 if is_batched(setup) else 1
+    trial = replace(setup, stop=setup.stop.model_copy(update={"max_epochs": epochs}))
+    configs = [
+        RunConfig(
+            setup_digest="trial", c=setup.output_multiplier, init_scale=setup.init_scale,
+            lr=setup.optimizer.lr, seed=seed, centered=setup.centered, max_epochs=epochs,
+        )
+        for seed in range(count)
+    ]  # fmt: skip
+    records: list[RunRecord] = []
+    start = time.perf_counter()
+    train_all(trial, rule, configs, records.append, jobs=jobs)
+    elapsed = time.perf_counter() - start
+    per_second = sum(max(1, record.epochs) for record in records) / elapsed
+    if not is_batched(setup):
+        per_second *= jobs  # the trial was one process of that many
+    return int(per_second * seconds)
+
+
+def run_sweep(
+    setup: TrainingSetup,
+    *,
+    plan: SweepPlan,
+    store: Callable[[str], RunStore | None],
+    listener: Listener,
+    jobs: int,
+    offsets: Sequence[float] | None = None,
+) -> SweepResult:
+    """Sweep the output multiplier (or init scale) around the setup's own.
+
+    Args:
+        setup: The setup; its own c is the one that is judged.
+        plan: How far and how densely.
+        store: Setup digest -> store of its runs, or None.
+        listener: Told what happens.
+        jobs: Batches or processes at a time.
+        offsets: A fixed grid in octaves relative to c0, in place of the adaptive one.
+
+    Returns:
+        The sweep and what it says about the regime.
+
+    Raises:
+        InputError: The setup can't be trained.
+    """
+    task = check_setup(setup)
+    rule = resolve_lr_rule(setup, task)
+    digest = setup_digest(setup, rule)
+    kept = store(digest)
+    sweeper = Sweeper(
+        setup, rule, digest, len(task.y_test), plan, kept, listener, jobs,
+        known=dict(kept.load()) if kept is not None else {},
+    )  # fmt: skip
+    return search(sweeper, offsets)
+
+
+def search(sweeper: Sweeper, offsets: Sequence[float] | None) -> SweepResult:
+    """Looks with ever more seeds until the verdict is no longer open or the budget is spent."""
+    plan, c0, own = sweeper.plan, sweeper.c0, sweeper.setup.centered
+    grid = set(plan.coarse if offsets is None else {0.0, *offsets})
+    decision: regime.Decision | None = None
+    star: float | None = None
+    bound, level = False, plan.level(0)
+    try:
+        focus = {sweeper.value(k) for k in grid}
+        worst = len(focus) * plan.seeds[0] * sweeper.setup.stop.max_epochs
+        if plan.budget is not None and 2 * worst > plan.budget:
+            # Few seeds first: they show what a run really takes, which is mostly far less.
+            for few in (1, contrasts.MIN_SEEDS):
+                sweeper.visit(sorted(focus), few, own, "pilot")
+        for look, count in enumerate(plan.seeds):
+            sweeper.visit(sorted(focus), count, own, f"{count} seeds")
+            if offsets is None:
+                _extend(sweeper, grid, count)
+            data = contrasts.table(sweeper.sweep([sweeper.value(k) for k in grid], own))
+            if c0 not in data.test:
+                break
+            star = regime.best_multiplier(data, c0)
+            level = plan.level(look)
+            decision = regime.decide(data.test, c0, data.n_test, level=level)
+            if decision.regime is not Regime.INCONCLUSIVE or not decision.open:
+                break
+            focus = {c0, star, *decision.open}
+    except BudgetExhaustedError:
+        bound = True
+    values = [sweeper.value(k) for k in grid if sweeper.runs(sweeper.value(k), own)]
+    judged = sweeper.sweep(values, own).model_copy(update={"level": level})
+    if bound and decision is None:
+        data = contrasts.table(judged)
+        seeds = [len(sweeper.runs(value, own)) for value in values]
+        if c0 in data.test and sum(count >= contrasts.MIN_SEEDS for count in seeds) > 1:
+            decision = regime.decide(data.test, c0, data.n_test, level=level)
+            star = regime.best_multiplier(data, c0)
+    result = SweepResult(judged, decision, star)
+    if decision is not None and star is not None and not bound:
+        try:
+            result = follow_up(sweeper, result, decision, star)
+        except BudgetExhaustedError:
+            bound = True
+    return replace(result, cost=_cost(sweeper, bound), notes=tuple(sweeper.notes))
+
+
+def _cost(sweeper: Sweeper, bound: bool) -> Cost:
+    return Cost(
+        replica_epochs=sweeper.replica_epochs,
+        num_runs=len(sweeper.used),
+        budget_replica_epochs=sweeper.plan.budget,
+        budget_bound=bound,
+    )
+
+
+def _extend(sweeper: Sweeper, grid: set[float], count: int) -> None:
+    """Extend the grid while its best validation error lies at an end; then refine around the best."""
+    plan, c0, own = sweeper.plan, sweeper.c0, sweeper.setup.centered
+    while True:
+        data = contrasts.table(sweeper.sweep([sweeper.value(k) for k in grid], own))
+        if c0 not in data.test:
+            return
+        star = regime.best_multiplier(data, c0)
+        offset = round(math.log2(star / c0), 6)
+        usable = sorted(round(math.log2(c / c0), 6) for c in data.val)
+        new = set()
+        if offset == usable[0] and offset - plan.step not in grid:
+            new = {offset - plan.step}
+        elif offset == usable[-1] and offset + plan.step not in grid:
+            new = {offset + plan.step}
+        new = {k for k in new if abs(k) <= plan.limit} or {
+            k
+            for k in (offset - plan.step / 2, offset + plan.step / 2)
+            if abs(k) <= plan.limit and usable[0] < k < usable[-1]
+        }
+        new -= grid
+        if not new:
+            return
+        grid |= new
+        refined = any(usable[0] < k < usable[-1] for k in new)
+        sweeper.visit(
+            sorted(sweeper.value(k) for k in new), count, own,
+            f"{'refining' if refined else 'extending'}, {count} seeds",
+        )  # fmt: skip
+        if refined:
+            return

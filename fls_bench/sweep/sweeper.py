@@ -1,0 +1,190 @@
+"""The state of a sweep: its runs, cells and rates; trains what the store does not hold yet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from fls_bench.scaling import format_multiplier, scaled_rate
+from fls_bench.schema import Cell, LrRule, Outcome, RunConfig, RunRecord, SeedResult, Sweep
+from fls_bench.store import RunStore
+from fls_bench.sweep.plan import Listener, SweepPlan
+from fls_bench.training import train_all
+from fls_bench.training_setup import TrainingSetup
+from fls_bench.verdict import contrasts
+
+
+class BudgetExhaustedError(Exception):
+    """The next round of runs may not fit into the budget any more."""
+
+
+@dataclass
+class Sweeper:
+    """The state of one sweep: which runs exist, what they cost, which rates were calibrated."""
+
+    setup: TrainingSetup
+    rule: LrRule
+    digest: str
+    n_test: int
+    plan: SweepPlan
+    store: RunStore | None
+    listener: Listener
+    jobs: int
+    known: dict[str, RunRecord] = field(default_factory=dict)
+    used: dict[str, RunRecord] = field(default_factory=dict)
+    rates: dict[tuple[float, bool], float] = field(default_factory=dict)
+    notes: list[tuple[str, str, str]] = field(default_factory=list)
+
+    # --- runs ---
+
+    @property
+    def c0(self) -> float:
+        """The setup's own value on the axis."""
+        on_scale = self.setup.axis == "init_scale"
+        return self.setup.init_scale if on_scale else self.setup.output_multiplier
+
+    def value(self, offset: float) -> float:
+        """The value on the axis at an offset in octaves; exactly c0 at 0."""
+        return self.c0 * 2.0**offset
+
+    def config(self, value: float, seed: int, centered: bool, factor: float = 1.0) -> RunConfig:
+        """The run at a value on the axis, its rate by the rule or as calibrated."""
+        c, scale = self.setup.output_multiplier, self.setup.init_scale
+        own = (c, scale)
+        target = (c, value) if self.setup.axis == "init_scale" else (value, scale)
+        rate = self.rates.get((value, centered))
+        if rate is None:
+            rate = scaled_rate(self.setup.optimizer.lr, self.rule, at=own, to=target)
+        return RunConfig(
+            setup_digest=self.digest,
+            c=target[0],
+            init_scale=target[1],
+            lr=rate * factor,
+            seed=seed,
+            centered=centered,
+            max_epochs=self.setup.stop.max_epochs,
+        )
+
+    def seeds(self, count: int) -> list[int]:
+        """The first so many seeds."""
+        return [self.plan.first_seed + i for i in range(count)]
+
+    @property
+    def replica_epochs(self) -> int:
+        """Epochs of all runs that this sweep rests on, resumed ones included."""
+        return sum(record.epochs for record in self.used.values())
+
+    def expected_epochs(self, config: RunConfig) -> float:
+        """Epochs that a run may take: as its like did, else as its neighbours, else the most."""
+        like = [r for r in self.used.values() if r.config.centered == config.centered]
+        log = math.log2(config.c * config.init_scale)
+        near = [r for r in like if abs(math.log2(r.config.c * r.config.init_scale) - log) < 2.5]
+        return max((float(r.epochs) for r in near), default=float(config.max_epochs))
+
+    def train(self, configs: Sequence[RunConfig], text: str) -> None:
+        """Train what is not in the store yet; refuse what may not fit into the budget."""
+        wanted = [k for k in dict.fromkeys(configs) if k.digest not in self.used]
+        budget = self.plan.budget
+        if budget is not None and wanted:
+            expected = sum(self.expected_epochs(k) for k in wanted)
+            if self.replica_epochs + expected > budget:
+                raise BudgetExhaustedError
+        missing = []
+        for config in wanted:
+            record = self.known.get(config.digest)
+            if record is None:
+                missing.append(config)
+            else:
+                self.used[config.digest] = record
+        if not missing:
+            return
+        self.listener.plan(len(missing), text)
+
+        def keep(record: RunRecord) -> None:
+            if self.store is not None:
+                self.store.append([record])
+            self.used[record.config.digest] = self.known[record.config.digest] = record
+            self.listener.done(1, text)
+
+        train_all(self.setup, self.rule, missing, keep, jobs=self.jobs)
+
+    @property
+    def fresh_seeds(self) -> list[int]:
+        """Seeds that no choice has seen."""
+        return [self.plan.first_seed + 50 + i for i in range(self.plan.confirm)]
+
+    def runs(self, value: float, centered: bool, factor: float = 1.0) -> list[RunRecord]:
+        """Finished runs at a value on the axis, by seed."""
+        found = (
+            self.used.get(self.config(value, seed, centered, factor).digest)
+            for seed in self.seeds(self.plan.seeds[-1])
+        )
+        return [record for record in found if record is not None]
+
+    # --- cells ---
+
+    def cell(self, value: float, centered: bool) -> Cell:
+        """All runs at a value, and whether they can be judged."""
+        runs = self.runs(value, centered)
+        reason = contrasts.usable([record.outcome for record in runs])
+        return Cell(
+            c=value,
+            lr=self.config(value, 0, centered).lr,
+            lr_calibrated=(value, centered) in self.rates,
+            usable=reason is None,
+            reason=reason,
+            seeds=tuple(_seed_result(record) for record in runs),
+        )
+
+    def sweep(self, values: Sequence[float], centered: bool) -> Sweep:
+        """The sweep's value, cells in ascending order."""
+        return Sweep(
+            axis=self.setup.axis,
+            centered=centered,
+            lr_rule=self.rule,
+            n_test=self.n_test,
+            cells=tuple(self.cell(value, centered) for value in sorted(values)),
+        )
+
+    def visit(self, values: Sequence[float], count: int, centered: bool, text: str) -> None:
+        """Train the first ``count`` seeds at each value; calibrate the rate where the rule fails."""
+        self.train([self.config(v, s, centered) for v in values for s in self.seeds(count)], text)
+        for value in values:
+            if value != self.c0 and (value, centered) not in self.rates:
+                self._calibrate(value, count, centered, text)
+
+    def _calibrate(self, value: float, count: int, centered: bool, text: str) -> None:
+        """Where the rule's rate fails, find one on training behaviour: the largest that works.
+
+        The rule fails where most runs missed the target. Diverged or stuck: smaller rates, largest
+        first. Still improving when the epochs ran out: larger rates, smallest first. Two seeds pilot
+        each; the setup's own c keeps its own rate.
+        """
+        runs = self.runs(value, centered)
+        worked = sum(record.outcome is Outcome.REACHED_TARGET for record in runs)
+        if 2 * worked >= len(runs):
+            return  # the rule works; a straggler does not make it fail
+        slow = sum(record.outcome is Outcome.OUT_OF_BUDGET for record in runs)
+        factors = (2.0, 4.0) if 2 * slow >= len(runs) else (0.25, 0.0625)
+        base = self.config(value, 0, centered).lr
+        for factor in factors:
+            pilots = [self.config(value, s, centered, factor) for s in self.seeds(2)]
+            self.train(pilots, f"{text}: calibrating the rate at {format_multiplier(value)}")
+            outcomes = [self.used[k.digest].outcome for k in pilots]
+            if all(outcome is Outcome.REACHED_TARGET for outcome in outcomes):
+                self.rates[value, centered] = base * factor
+                self.train([self.config(value, s, centered) for s in self.seeds(count)], text)
+                return
+
+
+def _seed_result(record: RunRecord) -> SeedResult:
+    return SeedResult(
+        seed=record.config.seed,
+        **record.model_dump(
+            include={
+                "outcome", "epochs", "train_loss", "val_error", "val_loss", "test_error",
+                "test_loss", "test_ties", "chance_error", "measurements", "message",
+            }
+        ),
+    )  # fmt: skip
