@@ -54,7 +54,7 @@ def main() -> int:
             )
     whole = Report(
         kind="suite",
-        suite={"name": "demo", "version": 1, "digest": ""},
+        suite={"name": "demo", "version": 1},
         cases=tuple(cases),
         provenance=found.provenance,
     )

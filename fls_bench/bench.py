@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import datetime
 import math
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from fls_bench import __version__, tasks
 from fls_bench.bundle import evidence_tier, load_bundle, save_bundle
 from fls_bench.errors import InputError, RunFailedError
-from fls_bench.metrics import METRICS, Snapshot, measure
+from fls_bench.facts import environment, loss_facts, not_run, setup_facts, unavailable
+from fls_bench.metrics import measure
 from fls_bench.schema import (
     BundleOutcome,
     CaseResult,
@@ -26,7 +24,6 @@ from fls_bench.schema import (
     Outcome,
     Provenance,
     Recipe,
-    Regime,
     Report,
     RunConfig,
     Skipped,
@@ -42,8 +39,7 @@ from fls_bench.sweep import (
     replica_epochs_for,
     run_sweep,
 )
-from fls_bench.training import check_setup, resolve_lr_rule, setup_digest, train_one
-from fls_bench.training.runs import sample_losses
+from fls_bench.training import check_setup, resolve_lr_rule, train_one
 from fls_bench.training_setup import TrainingSetup
 from fls_bench.verdict.diagnosis import Evidence, diagnose, measured_at, without_sweep
 
@@ -282,7 +278,7 @@ def judge(
     findings: list[Finding] = []
     if subject.snapshot is not None and subject.task is not None:
         measurements = measure(subject.snapshot)
-        found, findings = _loss_facts(subject, claimed_loss)
+        found, findings = loss_facts(subject, claimed_loss)
         facts.update(found)
     else:
         skipped.append(Skipped(what="all metrics", code="no_data", reason=subject.why))
@@ -294,7 +290,7 @@ def judge(
         return Judgement(
             diagnosis=diagnosis.model_copy(update={"findings": tuple(findings)}),
             measurements=measurements,
-            skipped=(*skipped, *_unavailable(measurements)),
+            skipped=(*skipped, *unavailable(measurements)),
             input=facts,
         )
     setup = subject.setup
@@ -314,7 +310,7 @@ def judge(
             skipped=(
                 *skipped,
                 Skipped(what="sweep over c", code="budget", reason=why),
-                *_unavailable(measurements),
+                *unavailable(measurements),
             ),
             input=facts,
             cost=result.cost,
@@ -343,11 +339,11 @@ def judge(
         rate_comparisons=result.rates,
         skipped=(
             *skipped,
-            *_not_run(setup, result, diagnosis.regime),
+            *not_run(setup, result, diagnosis.regime),
             *(Skipped(what=w, code=c, reason=r) for w, c, r in result.notes),
-            *_unavailable(measurements),
+            *unavailable(measurements),
         ),
-        setup=_setup_facts(setup, subject, result),
+        setup=setup_facts(setup, subject, result),
         input=facts,
         cost=result.cost,
     )
@@ -428,120 +424,6 @@ def _train_subject(setup: TrainingSetup, options: Options) -> Subject:
     return from_run(setup, trained)
 
 
-# --- facts for the report -------------------------------------------------------------------
-
-
-def _loss_facts(subject: Subject, claimed: float | None) -> tuple[dict[str, Any], list[Finding]]:
-    """The training loss that we measure, and a warning where the file claims another."""
-    snapshot = subject.snapshot
-    assert snapshot is not None
-    if snapshot.centered and snapshot.init is None:
-        return {}, []
-    loss = _training_loss(snapshot)
-    facts: dict[str, Any] = {"train_loss": loss}
-    if claimed is None:
-        return facts, []
-    facts["claimed_train_loss"] = claimed
-    if abs(loss - claimed) <= 0.02 + 0.1 * claimed:
-        return facts, []
-    warning = Finding(
-        code="training_loss_differs",
-        status="problem",
-        text=f"The training loss is {loss:.4g} as measured here, but the file claims {claimed:.4g}. "
-        "Is this the right file, with the right data?",
-    )
-    return facts, [warning]
-
-
-def _training_loss(snapshot: Snapshot) -> float:
-    logits = snapshot.logits("train")
-    loss = "logistic" if logits.shape[1] == 1 else "cross_entropy"
-    return float(sample_losses(logits.double(), snapshot.y_train, loss).mean())
-
-
-def _unavailable(measurements: tuple[Measurement, ...]) -> tuple[Skipped, ...]:
-    return tuple(
-        Skipped(what=one.metric, code="unavailable", reason=one.reason or "")
-        for one in measurements
-        if one.status == "unavailable"
-    )
-
-
-def _not_run(setup: TrainingSetup, result: SweepResult, regime: Regime) -> list[Skipped]:
-    """Parts of a full diagnosis that did not run, each with its reason."""
-    skipped = []
-    if result.centered is None:
-        why = (
-            "The setup is centered already."
-            if setup.centered
-            else "It is run where the verdict is over-fitted."
-            if regime is not Regime.OVER_FITTED
-            else "The budget ended before."
-        )
-        skipped.append(Skipped(what="centered sweep", code="not_needed", reason=why))
-    if not result.rates:
-        why = (
-            "It is run where there is a verdict."
-            if regime is Regime.INCONCLUSIVE
-            else "The budget ended before."
-            if result.cost.budget_bound
-            else "c* is 1, so there is nothing to compare with."
-        )
-        skipped.append(
-            Skipped(what="learning rates at c* and at c = 1", code="not_run", reason=why)
-        )
-    return skipped
-
-
-def _setup_facts(setup: TrainingSetup, subject: Subject, result: SweepResult) -> dict[str, Any]:
-    task = subject.task
-    assert task is not None
-    return {
-        "name": setup.name,
-        "model": None if setup.architecture is None else setup.architecture.model_dump(
-            exclude_none=True
-        ),
-        "task": task.name,
-        "n_train": task.n_train,
-        "n_validation": len(task.y_val),
-        "n_test": len(task.y_test),
-        "n_classes": task.n_classes,
-        "loss": setup.loss,
-        "optimizer": setup.optimizer.model_dump(),
-        "batch_size": setup.batch_size,
-        "stop": setup.stop.model_dump(),
-        "lr_rule": result.sweep.lr_rule.model_dump(),
-        "output_multiplier": setup.output_multiplier,
-        "init_scale": setup.init_scale,
-        "centered": setup.centered,
-        "multiplier_route": setup.route,
-        "axis": setup.axis,
-    }  # fmt: skip
-
-
-def environment() -> dict[str, str]:
-    """Versions and machine facts, for ``fls-bench env`` and provenance."""
-    import joblib
-    import numpy
-    import scipy
-    import sklearn
-
-    config = torch.__config__.show()
-    blas = next((name for name in ("mkl", "openblas", "accelerate") if name in config.lower()), "")
-    return {
-        "fls-bench": __version__,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "numpy": numpy.__version__,
-        "scipy": scipy.__version__,
-        "scikit-learn": sklearn.__version__,
-        "blas": blas or "unknown",
-        "platform": platform.platform(),
-        "cpu cores": str(joblib.cpu_count()),
-        "metrics": str(len(METRICS)),
-    }
-
-
 def _report(
     options: Options,
     kind: Any,
@@ -571,16 +453,3 @@ def _report(
         ),
         **fields,
     )
-
-
-__all__ = [
-    "Options",
-    "case_setup",
-    "diagnose_file",
-    "diagnose_setup",
-    "environment",
-    "judge",
-    "run",
-    "setup_digest",
-    "train",
-]

@@ -378,9 +378,10 @@ def report(
 def env(json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """Show versions and machine facts."""
     with _one_handler():
-        from fls_bench import bench, console
+        from fls_bench import console
+        from fls_bench.facts import environment
 
-        facts = bench.environment()
+        facts = environment()
         if json:
             import json as json_module
 

@@ -46,7 +46,7 @@ class Sweeper:
 
     def value(self, offset: float) -> float:
         """The value on the axis at an offset in octaves; exactly c0 at 0."""
-        return self.c0 * 2.0**offset
+        return float(self.c0 * 2.0**offset)
 
     def config(self, value: float, seed: int, centered: bool, factor: float = 1.0) -> RunConfig:
         """The run at a value on the axis, its rate by the rule or as calibrated."""
@@ -80,7 +80,7 @@ class Sweeper:
         like = [r for r in self.used.values() if r.config.centered == config.centered]
         log = math.log2(config.c * config.init_scale)
         near = [r for r in like if abs(math.log2(r.config.c * r.config.init_scale) - log) < 2.5]
-        return max((float(r.epochs) for r in near), default=float(config.max_epochs))
+        return float(max((r.epochs for r in near), default=config.max_epochs))
 
     def train(self, configs: Sequence[RunConfig], text: str) -> None:
         """Train what is not in the store yet; refuse what may not fit into the budget."""

@@ -1,0 +1,122 @@
+"""Plain facts that go into a report beside the verdict: losses, what was left out, the machine."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from typing import Any
+
+import joblib
+import torch
+
+from fls_bench import __version__
+from fls_bench.metrics import Snapshot
+from fls_bench.schema import Finding, Measurement, Regime, Skipped
+from fls_bench.subject import Subject
+from fls_bench.sweep import SweepResult
+from fls_bench.training.runs import sample_losses
+from fls_bench.training_setup import TrainingSetup
+
+
+def loss_facts(subject: Subject, claimed: float | None) -> tuple[dict[str, Any], list[Finding]]:
+    """The training loss that we measure, and a warning where the file claims another."""
+    snapshot = subject.snapshot
+    assert snapshot is not None
+    if snapshot.centered and snapshot.init is None:
+        return {}, []
+    loss = _training_loss(snapshot)
+    facts: dict[str, Any] = {"train_loss": loss}
+    if claimed is None:
+        return facts, []
+    facts["claimed_train_loss"] = claimed
+    if abs(loss - claimed) <= 0.02 + 0.1 * claimed:
+        return facts, []
+    warning = Finding(
+        code="training_loss_differs",
+        status="problem",
+        text=f"The training loss is {loss:.4g} as measured here, but the file claims {claimed:.4g}. "
+        "Is this the right file, with the right data?",
+    )
+    return facts, [warning]
+
+
+def _training_loss(snapshot: Snapshot) -> float:
+    logits = snapshot.logits("train")
+    loss = "logistic" if logits.shape[1] == 1 else "cross_entropy"
+    return float(sample_losses(logits.double(), snapshot.y_train, loss).mean())
+
+
+def unavailable(measurements: tuple[Measurement, ...]) -> tuple[Skipped, ...]:
+    """Measurements that could not be taken, as entries of what was skipped."""
+    return tuple(
+        Skipped(what=one.metric, code="unavailable", reason=one.reason or "")
+        for one in measurements
+        if one.status == "unavailable"
+    )
+
+
+def not_run(setup: TrainingSetup, result: SweepResult, regime: Regime) -> list[Skipped]:
+    """Parts of a full diagnosis that did not run, each with its reason."""
+    skipped = []
+    if result.centered is None:
+        why = (
+            "The setup is centered already."
+            if setup.centered
+            else "It is run where the verdict is over-fitted."
+            if regime is not Regime.OVER_FITTED
+            else "The budget ended before."
+        )
+        skipped.append(Skipped(what="centered sweep", code="not_needed", reason=why))
+    if not result.rates:
+        why = (
+            "It is run where there is a verdict."
+            if regime is Regime.INCONCLUSIVE
+            else "The budget ended before."
+            if result.cost.budget_bound
+            else "c* is 1, so there is nothing to compare with."
+        )
+        skipped.append(
+            Skipped(what="learning rates at c* and at c = 1", code="not_run", reason=why)
+        )
+    return skipped
+
+
+def setup_facts(setup: TrainingSetup, subject: Subject, result: SweepResult) -> dict[str, Any]:
+    """What was judged, as plain values."""
+    task = subject.task
+    assert task is not None
+    return {
+        "name": setup.name,
+        "model": None if setup.architecture is None else setup.architecture.model_dump(
+            exclude_none=True
+        ),
+        "task": task.name,
+        "n_train": task.n_train,
+        "n_validation": len(task.y_val),
+        "n_test": len(task.y_test),
+        "n_classes": task.n_classes,
+        "loss": setup.loss,
+        "optimizer": setup.optimizer.model_dump(),
+        "batch_size": setup.batch_size,
+        "stop": setup.stop.model_dump(),
+        "lr_rule": result.sweep.lr_rule.model_dump(),
+        "output_multiplier": setup.output_multiplier,
+        "init_scale": setup.init_scale,
+        "centered": setup.centered,
+        "multiplier_route": setup.route,
+        "axis": setup.axis,
+    }  # fmt: skip
+
+
+def environment() -> dict[str, str]:
+    """Versions and machine facts, for ``fls-bench env`` and provenance."""
+    config = torch.__config__.show().lower()
+    packages = ("torch", "numpy", "scipy", "scikit-learn", "joblib", "pydantic")
+    return {
+        "fls-bench": __version__,
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in packages},
+        "blas": next((name for name in ("mkl", "openblas", "accelerate") if name in config), "?"),
+        "platform": platform.platform(),
+        "cpu cores": str(joblib.cpu_count()),
+    }
