@@ -13,11 +13,19 @@ from typing import Any
 from fls_bench import __version__, tasks
 from fls_bench.bundle import evidence_tier, load_bundle, save_bundle
 from fls_bench.errors import InputError, RunFailedError
-from fls_bench.facts import environment, loss_facts, not_run, setup_facts, unavailable
+from fls_bench.facts import (
+    data_findings,
+    environment,
+    loss_facts,
+    not_run,
+    setup_facts,
+    unavailable,
+)
 from fls_bench.metrics import measure
 from fls_bench.schema import (
     BundleOutcome,
     CaseResult,
+    Cost,
     Finding,
     Judgement,
     Measurement,
@@ -282,17 +290,20 @@ def judge(
         facts.update(found)
     else:
         skipped.append(Skipped(what="all metrics", code="no_data", reason=subject.why))
-    if subject.setup is None:
-        skipped.append(
-            Skipped(what="sweep over c", code=f"tier_{subject.tier}", reason=subject.why)
-        )
-        diagnosis = without_sweep(subject.tier, subject.why, bool(measurements))
+    skipped += unavailable(measurements)
+
+    def unswept(tier: Tier, code: str, why: str, cost: Cost) -> Judgement:
+        diagnosis = without_sweep(tier, why, bool(measurements))
         return Judgement(
             diagnosis=diagnosis.model_copy(update={"findings": tuple(findings)}),
             measurements=measurements,
-            skipped=(*skipped, *unavailable(measurements)),
+            skipped=(Skipped(what="sweep over c", code=code, reason=why), *skipped),
             input=facts,
+            cost=cost,
         )
+
+    if subject.setup is None or subject.task is None:
+        return unswept(subject.tier, f"tier_{subject.tier}", subject.why, Cost())
     setup = subject.setup
     if options.max_epochs is not None:
         stop = setup.stop.model_copy(update={"max_epochs": options.max_epochs})
@@ -303,33 +314,12 @@ def judge(
             f"The budget of {result.cost.budget_replica_epochs:,} replica-epochs does not pay for "
             "three seeds of a sweep. Raise --budget."
         )
-        return Judgement(
-            diagnosis=without_sweep(Tier.T2, why, bool(measurements)),
-            measurements=measurements,
-            sweep=result.sweep if result.sweep.cells else None,
-            skipped=(
-                *skipped,
-                Skipped(what="sweep over c", code="budget", reason=why),
-                *unavailable(measurements),
-            ),
-            input=facts,
-            cost=result.cost,
-        )
+        return unswept(Tier.T2, "budget", why, result.cost)
     own = setup.init_scale if setup.axis == "init_scale" else setup.output_multiplier
     diagnosis = diagnose(
         Evidence(result.sweep, own, result.gain, result.centered, measurements, result.cost)
     )
-    assert subject.task is not None
-    findings += [Finding(code="data", status="info", text=note) for note in subject.task.notes]
-    if len({setup.task_for(seed).fingerprint for seed in (1, 2)}) == 1:
-        findings.append(
-            Finding(
-                code="fixed_training_data",
-                status="info",
-                text="Every seed trains on the same points: seeds vary the initial weights and the "
-                "order only, so intervals do not cover the choice of training data.",
-            )
-        )
+    findings += data_findings(setup, subject.task)
     star = None if diagnosis.c_star is None else diagnosis.c_star.value
     return Judgement(
         diagnosis=diagnosis.model_copy(update={"findings": (*diagnosis.findings, *findings)}),
@@ -337,13 +327,8 @@ def judge(
         sweep=result.sweep,
         centered_sweep=result.centered,
         rate_comparisons=result.rates,
-        skipped=(
-            *skipped,
-            *not_run(setup, result, diagnosis.regime),
-            *(Skipped(what=w, code=c, reason=r) for w, c, r in result.notes),
-            *unavailable(measurements),
-        ),
-        setup=setup_facts(setup, subject, result),
+        skipped=(*not_run(setup, result, diagnosis.regime), *skipped),
+        setup=setup_facts(setup, subject.task, result),
         input=facts,
         cost=result.cost,
     )

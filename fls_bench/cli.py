@@ -1,7 +1,8 @@
 """The command line: parse, call one function, set the exit code.
 
 Exit codes: 0 done (an inconclusive verdict included), 1 a --fail-on condition was met, 2 usage or
-input, 3 a run failed or an internal error, 4 inconclusive with --strict, 130 interrupted.
+input, 3 a run failed or an internal error, 4 inconclusive with --strict, 130 interrupted, 141 the
+reader of a pipe went away before the work was done (as of any Unix program).
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="Is a training setup over-aligned, near-optimal or over-fitted? "
-    "(c is the output multiplier: smaller c = larger feature learning strength.)",
-    no_args_is_help=True,
+    "(c is the output multiplier: smaller c = larger feature learning strength, FLS.)",
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -38,33 +39,11 @@ suites_app = typer.Typer(help="The suites that come with fls-bench.", no_args_is
 app.add_typer(suites_app, name="suites")
 
 FAIL_ON = ("over-aligned", "over-fitted", "near-optimal", "inconclusive", "unexpected")
-
-
-@contextmanager
-def _one_handler() -> Iterator[None]:
-    """Every way to end: a paragraph on stderr and the right exit code, never a traceback."""
-    from fls_bench import console
-
-    try:
-        yield
-    except FlsBenchError as error:
-        console.fail(error.problem, error.remedy)
-        raise typer.Exit(error.exit_code) from None
-    except KeyboardInterrupt:
-        console.fail(
-            "Interrupted.", "Runs that had ended are kept: the same command resumes from there."
-        )
-        raise typer.Exit(130) from None
-    except (typer.Exit, BrokenPipeError):
-        raise
-    except Exception as error:
-        if os.environ.get("FLS_BENCH_DEBUG"):
-            traceback.print_exc()
-        console.fail(
-            f"Internal error: {type(error).__name__}: {error}.",
-            "Please report it; FLS_BENCH_DEBUG=1 in the environment shows where it happened.",
-        )
-        raise typer.Exit(3) from None
+EXIT_CODES = (
+    "Exit codes: 0 done, an inconclusive verdict included; 1 --fail-on; 2 usage or input; 3 a run "
+    "failed; 4 inconclusive, with --strict; 130 interrupted."
+)
+READER_GONE = 141
 
 
 # --- common options -------------------------------------------------------------------------
@@ -133,9 +112,11 @@ def _check_outputs(json: str | None, html: Path | None, force: bool) -> None:
     """Refuse what can't be written before anything is trained."""
     from fls_bench import report
 
-    for path in (None if json in (None, "-") else Path(str(json)), html):
-        if path is not None:
-            report.check_target(path, force)
+    targets = [Path(path) for path in (json, html) if path is not None and path != "-"]
+    for path in targets:
+        report.check_target(path, force)
+    if len(targets) == 2 and targets[0].resolve() == targets[1].resolve():
+        raise InputError("--json and --html name the same file.", "Give them different names.")
 
 
 def _conditions(fail_on: str | None) -> set[str]:
@@ -152,14 +133,18 @@ def _deliver(made: Report, json: str | None, html: Path | None, quiet: bool, for
     """Write what was asked for, then show the rest on the terminal."""
     from fls_bench import console, report
 
-    if json == "-":
-        sys.stdout.write(report.to_json(made))
-    elif json is not None:
+    if json is not None and json != "-":
         report.write_json(made, Path(json), force)
     if html is not None:
         report.write_html(made, html, force)
-    if json != "-" and not quiet:
-        console.show(made)
+    try:
+        if json == "-":
+            sys.stdout.write(report.to_json(made))
+            sys.stdout.flush()
+        elif not quiet:
+            console.show(made)
+    except BrokenPipeError:
+        _silence(sys.stdout)  # its reader has seen enough; the exit code still tells the verdict
     for path in (None if json in (None, "-") else json, html):
         if path is not None and not quiet:
             console.note(f"report written to {path}")
@@ -193,20 +178,27 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _main(
-    version: Annotated[
+    context: typer.Context,
+    _show_version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(2)
 
 
 @app.command()
 def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="Model file to write.")],
     task: Annotated[str, typer.Option(help="Task by name, or an .npz file.")] = "digits",
-    n_train: Annotated[int | None, typer.Option(help="Training points.")] = None,
+    n_train: Annotated[
+        int | None, typer.Option(help="Training points; default: the task's own.")
+    ] = None,
     model: Annotated[str, typer.Option(help="mlp or two_layer.")] = "mlp",
-    depth: Annotated[int, typer.Option(help="Weight layers, the read-out counted.")] = 4,
+    depth: Annotated[
+        int | None, typer.Option(help="Weight layers of an mlp, the read-out counted; default: 4.")
+    ] = None,
     width: Annotated[int, typer.Option(help="Units per hidden layer.")] = 128,
     output_multiplier: Annotated[
         str, typer.Option(help="c: 0.002, 2^-9 or 1/16; smaller c = larger FLS.")
@@ -217,36 +209,40 @@ def train(
     target_loss: Annotated[float, typer.Option(help="Stop at this training loss.")] = 0.1,
     max_epochs: Annotated[int, typer.Option(help="Most epochs.")] = 300,
     centered: Annotated[bool, typer.Option("--centered", help="Train c·(f - f_0).")] = False,
-    seed: SeedOption = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=10**6, help="Seed of weights, data and order.")
+    ] = 0,
     force: ForceOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Train a built-in net and write it as a model file that describes itself."""
-    with _one_handler():
-        from fls_bench import bench, console, report
-        from fls_bench.scaling import format_multiplier
+    """Train a built-in net and write a model file.
 
-        report.check_target(output, force)
-        setup = _train_setup(
-            task, n_train, model, {"depth": depth, "width": width}, output_multiplier, init_scale,
-            lr, batch_size, target_loss, max_epochs, centered, seed,
-        )  # fmt: skip
-        facts = bench.train(setup, output, seed=seed, force=force)
-        if not quiet:
-            c = format_multiplier(setup.output_multiplier)
-            console.note(
-                f"{output}: c = {c}, learning rate {facts['lr']:.4g}, "
-                f"{facts['num_parameters']:,} parameters, {facts['outcome'].replace('_', ' ')} after "
-                f"{facts['epochs']} epochs, training loss {facts['train_loss']:.4f}, "
-                f"test error {100 * facts['test_error']:.1f} %",
-                stdout=True,
-            )
+    The file describes itself: `fls-bench diagnose FILE` needs nothing else.
+    """
+    from fls_bench import bench, console, report
+    from fls_bench.scaling import format_multiplier
+
+    report.check_target(output, force)
+    setup = _train_setup(
+        task, n_train, model, depth, width, output_multiplier, init_scale,
+        lr, batch_size, target_loss, max_epochs, centered, seed,
+    )  # fmt: skip
+    facts = bench.train(setup, output, seed=seed, force=force)
+    if not quiet:
+        c = format_multiplier(setup.output_multiplier)
+        console.note(
+            f"{output}: c = {c}, learning rate {facts['lr']:.4g}, "
+            f"{facts['num_parameters']:,} parameters, {facts['outcome'].replace('_', ' ')} after "
+            f"{facts['epochs']} epochs, training loss {facts['train_loss']:.4f}, "
+            f"test error {100 * facts['test_error']:.1f} %",
+            stdout=True,
+        )
 
 
 def _train_setup(
-    task: str, n_train: int | None, model: str, sizes: dict[str, int], output_multiplier: str,
-    init_scale: str, lr: float, batch_size: int, target_loss: float, max_epochs: int,
-    centered: bool, seed: int,
+    task: str, n_train: int | None, model: str, depth: int | None, width: int,
+    output_multiplier: str, init_scale: str, lr: float, batch_size: int, target_loss: float,
+    max_epochs: int, centered: bool, seed: int,
 ) -> TrainingSetup:  # fmt: skip
     from pydantic import ValidationError
 
@@ -271,7 +267,7 @@ def _train_setup(
         ) from None
     return built_in_setup(
         model,
-        {"width": sizes["width"]} if model == "two_layer" else sizes,
+        {"width": width} | ({} if depth is None else {"depth": depth}),
         task_source(task, {} if n_train is None else {"n_train": n_train}),
         recipe,
         base_lr=lr,
@@ -281,7 +277,7 @@ def _train_setup(
     )
 
 
-@app.command()
+@app.command(epilog=EXIT_CODES)
 def diagnose(
     path: Annotated[Path | None, typer.Argument(help="Model file.", show_default=False)] = None,
     setup: SetupOption = None,
@@ -304,26 +300,33 @@ def diagnose(
     strict: StrictOption = False,
     fail_on: FailOnOption = None,
 ) -> None:
-    """Say whether a model file, or your own setup, is over-aligned, near-optimal or over-fitted."""
-    with _one_handler():
-        if (path is None) == (setup is None):
-            raise InputError("Nothing or too much to diagnose.", "Give a model file or --setup.")
-        conditions = _conditions(fail_on)
-        _check_outputs(json, html, force)
-        from fls_bench import bench, console
-        from fls_bench.training_setup import import_setup
+    """Diagnose a model file, or with --setup your own setup.
 
-        with console.Progress(quiet) as listen:
-            options = _options(listen, seed, max_seeds, budget, max_epochs, jobs, store, no_store)
-            if path is not None:
-                made = bench.diagnose_file(path, options, builder=model, data=data)
-            else:
-                made = bench.diagnose_setup(import_setup(str(setup)), options)
-        _deliver(made, json, html, quiet, force)
-        _end(made, strict, conditions)
+    Says whether it is over-aligned (c too small), near-optimal or over-fitted (c too large), and what
+    to change: smaller c = larger FLS = toward over-aligned.
+    """
+    if path is None and setup is None:
+        raise InputError("There is nothing to diagnose.", "Give a model file, or --setup.")
+    if setup is not None and (path or model or data):
+        raise InputError(
+            "--setup brings its own net and data.", "Leave out the model file, --model and --data."
+        )
+    conditions = _conditions(fail_on)
+    _check_outputs(json, html, force)
+    from fls_bench import bench, console
+    from fls_bench.training_setup import import_setup
+
+    with _stdout_kept(), console.Progress(quiet) as listen:
+        options = _options(listen, seed, max_seeds, budget, max_epochs, jobs, store, no_store)
+        if path is not None:
+            made = bench.diagnose_file(path, options, builder=model, data=data)
+        else:
+            made = bench.diagnose_setup(import_setup(str(setup)), options)
+    _deliver(made, json, html, quiet, force)
+    _end(made, strict, conditions)
 
 
-@app.command()
+@app.command(epilog=EXIT_CODES)
 def run(
     suite: Annotated[str, typer.Argument(help="A suite's name, or a .toml file.")],
     setup: SetupOption = None,
@@ -341,22 +344,25 @@ def run(
     strict: StrictOption = False,
     fail_on: FailOnOption = None,
 ) -> None:
-    """Run a suite; with --setup, on your own setup in place of the suite's tasks and models."""
-    with _one_handler():
-        conditions = _conditions(fail_on)
-        _check_outputs(json, html, force)
-        from fls_bench.suite import load_suite
+    """Run a suite of cases and judge each.
 
-        loaded = load_suite(suite)
-        from fls_bench import bench, console
-        from fls_bench.training_setup import import_setup
+    With --setup the suite runs on your own setup, in place of its tasks and models. Where c is shown:
+    smaller c = larger FLS = toward over-aligned.
+    """
+    conditions = _conditions(fail_on)
+    _check_outputs(json, html, force)
+    from fls_bench.suite import load_suite
 
-        with console.Progress(quiet) as listen:
-            options = _options(listen, seed, max_seeds, budget, max_epochs, jobs, store, no_store)
-            own = None if setup is None else import_setup(setup)
-            made = bench.run(loaded, options, own)
-        _deliver(made, json, html, quiet, force)
-        _end(made, strict, conditions)
+    loaded = load_suite(suite)
+    from fls_bench import bench, console
+    from fls_bench.training_setup import import_setup
+
+    with _stdout_kept(), console.Progress(quiet) as listen:
+        options = _options(listen, seed, max_seeds, budget, max_epochs, jobs, store, no_store)
+        own = None if setup is None else import_setup(setup)
+        made = bench.run(loaded, options, own)
+    _deliver(made, json, html, quiet, force)
+    _end(made, strict, conditions)
 
 
 @app.command()
@@ -366,28 +372,26 @@ def report(
     quiet: QuietOption = False,
     force: ForceOption = False,
 ) -> None:
-    """Show a stored report on the terminal, or as an HTML page; trains nothing."""
-    with _one_handler():
-        from fls_bench import report as reports
+    """Show a stored report, or make its HTML page."""
+    from fls_bench import report as reports
 
-        _check_outputs(None, html, force)
-        _deliver(reports.read(path), None, html, quiet, force)
+    _check_outputs(None, html, force)
+    _deliver(reports.read(path), None, html, quiet, force)
 
 
 @app.command()
 def env(json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """Show versions and machine facts."""
-    with _one_handler():
-        from fls_bench import console
-        from fls_bench.facts import environment
+    from fls_bench import console
+    from fls_bench.facts import environment
 
-        facts = environment()
-        if json:
-            import json as json_module
+    facts = environment()
+    if json:
+        import json as json_module
 
-            print(json_module.dumps(facts, indent=2))
-        else:
-            console.table("environment", ("what", "value"), [[k, v] for k, v in facts.items()])
+        print(json_module.dumps(facts, indent=2))
+    else:
+        console.table("environment", ("what", "value"), [[k, v] for k, v in facts.items()])
 
 
 @suites_app.callback(invoke_without_command=True)
@@ -399,51 +403,126 @@ def _suites(context: typer.Context) -> None:
 @suites_app.command("list")
 def suites_list() -> None:
     """List the suites that come with fls-bench."""
-    with _one_handler():
-        from fls_bench import console
-        from fls_bench.suite import list_suites
+    from fls_bench import console
+    from fls_bench.suite import list_suites
 
-        rows = [
-            [s.name, str(s.version), str(len(s.cases)), f"{s.cost.seconds:g} s", s.title or ""]
-            for s in list_suites()
-        ]
-        console.table("suites", ("name", "version", "cases", "cost on 2 cores", "title"), rows)
+    rows = [
+        [s.name, str(s.version), str(len(s.cases)), f"{s.cost.seconds:g} s", s.title or ""]
+        for s in list_suites()
+    ]
+    console.table("suites", ("name", "version", "cases", "cost on 2 cores", "title"), rows)
 
 
 @suites_app.command("show")
 def suites_show(name: Annotated[str, typer.Argument(help="A suite's name or file.")]) -> None:
     """Show the cases of a suite."""
-    with _one_handler():
-        from fls_bench import console
-        from fls_bench.suite import load_suite
+    from fls_bench import console
+    from fls_bench.suite import load_suite
 
-        suite = load_suite(name)
-        rows: list[list[Any]] = [
-            [
-                case.id,
-                " ".join([case.task.name, *(f"{k}={v}" for k, v in case.task.arguments.items())]),
-                " ".join([case.model.name, *(f"{k}={v}" for k, v in case.model.arguments.items())]),
-                "" if case.expect is None else case.expect.regime.label,
-            ]
-            for case in suite.cases
+    suite = load_suite(name)
+    rows: list[list[Any]] = [
+        [
+            case.id,
+            " ".join([case.task.name, *(f"{k}={v}" for k, v in case.task.arguments.items())]),
+            " ".join([case.model.name, *(f"{k}={v}" for k, v in case.model.arguments.items())]),
+            "" if case.expect is None else case.expect.regime.label,
         ]
-        title = f"{suite.name} {suite.version}, {suite.seeds} seeds, digest {suite.digest[:12]}"
-        console.table(title, ("case", "task", "model", "expected"), rows)
+        for case in suite.cases
+    ]
+    title = f"{suite.name} {suite.version}, {suite.seeds} seeds, digest {suite.digest[:12]}"
+    console.table(title, ("case", "task", "model", "expected"), rows)
 
 
 @suites_app.command("validate")
 def suites_validate(path: Annotated[str, typer.Argument(help="A suite's name or file.")]) -> None:
-    """Check a suite file, its tasks and its models, without training anything."""
-    with _one_handler():
-        from fls_bench import bench, console
-        from fls_bench.suite import load_suite
+    """Check a suite and its tasks and nets; trains nothing."""
+    from fls_bench import bench, console
+    from fls_bench.suite import load_suite
 
-        suite = load_suite(path)
-        for case in suite.cases:
-            bench.case_setup(suite, case)
-        console.note(f"{suite.name}: {len(suite.cases)} cases, digest {suite.digest}", stdout=True)
+    suite = load_suite(path)
+    for case in suite.cases:
+        bench.case_setup(suite, case)
+    console.note(f"{suite.name}: {len(suite.cases)} cases, digest {suite.digest}", stdout=True)
 
 
-def main() -> None:
-    """Entry point of the ``fls-bench`` command."""
-    app(prog_name="fls-bench")
+# --- the process ----------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the ``fls-bench`` command.
+
+    Args:
+        arguments: In place of those of the process.
+    """
+    sys.exit(_exit_code(sys.argv[1:] if arguments is None else arguments))
+
+
+def _exit_code(arguments: Sequence[str]) -> int:
+    """Run a command. However it ends: at most a paragraph on stderr, never a traceback."""
+    from fls_bench import console
+
+    try:
+        # Not typer's own main, which would answer errors in other words and a lost pipe with 1.
+        command = typer.main.get_command(app)
+        with command.make_context("fls-bench", list(arguments)) as context:
+            command.invoke(context)
+        sys.stdout.flush()
+    except typer.Exit as end:
+        return end.exit_code
+    except FlsBenchError as error:
+        console.fail(error.problem, error.remedy)
+        return error.exit_code
+    except KeyboardInterrupt:
+        console.fail(
+            "Interrupted.", "Runs that had ended are kept: the same command resumes from there."
+        )
+        return 130
+    except BrokenPipeError:
+        _silence(sys.stdout, sys.stderr)
+        return READER_GONE
+    except (Exception, SystemExit) as error:
+        usage = _usage_problem(error)
+        if usage is not None:
+            console.fail(*usage)
+            return 2
+        if os.environ.get("FLS_BENCH_DEBUG"):
+            traceback.print_exc()
+        problem = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
+        console.fail(
+            f"Internal error: {problem}.",
+            "Please report it; FLS_BENCH_DEBUG=1 in the environment shows where it happened.",
+        )
+        return 3
+    return 0
+
+
+def _usage_problem(error: BaseException) -> tuple[str, str] | None:
+    """What the parser says about a command line; its error classes have no public names."""
+    if not hasattr(error, "format_message"):
+        return None
+    context = getattr(error, "ctx", None)
+    command = "fls-bench" if context is None else context.command_path
+    problem = " ".join(str(error.format_message()).split()).rstrip(".")
+    return problem if problem.endswith("?") else f"{problem}.", f"See {command} --help."
+
+
+def _silence(*streams: TextIO) -> None:
+    """Nobody reads these any more: let what is still to come vanish."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+@contextmanager
+def _stdout_kept() -> Iterator[None]:
+    """What the user's code prints goes to stderr, in worker processes too: stdout is the report's."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)

@@ -262,7 +262,8 @@ class _Page:
 
     def write(self, text: Text) -> None:
         """A paragraph; wrapped on a terminal, left in one line for a pipe."""
-        self._console.print(text, soft_wrap=not self._console.is_terminal, overflow="fold")
+        wrap = self._console.is_terminal
+        self._console.print(text, soft_wrap=not wrap, overflow="fold" if wrap else "ignore")
 
     def line(self, text: str, style: str = "") -> None:
         """A paragraph wrapped to the width."""

@@ -14,6 +14,7 @@ from fls_bench.metrics import Snapshot
 from fls_bench.schema import Finding, Measurement, Regime, Skipped
 from fls_bench.subject import Subject
 from fls_bench.sweep import SweepResult
+from fls_bench.tasks import Task
 from fls_bench.training.runs import sample_losses
 from fls_bench.training_setup import TrainingSetup
 
@@ -57,7 +58,7 @@ def unavailable(measurements: tuple[Measurement, ...]) -> tuple[Skipped, ...]:
 
 def not_run(setup: TrainingSetup, result: SweepResult, regime: Regime) -> list[Skipped]:
     """Parts of a full diagnosis that did not run, each with its reason."""
-    skipped = []
+    skipped = [Skipped(what=what, code=code, reason=why) for what, code, why in result.notes]
     if result.centered is None:
         why = (
             "The setup is centered already."
@@ -81,10 +82,20 @@ def not_run(setup: TrainingSetup, result: SweepResult, regime: Regime) -> list[S
     return skipped
 
 
-def setup_facts(setup: TrainingSetup, subject: Subject, result: SweepResult) -> dict[str, Any]:
+def data_findings(setup: TrainingSetup, task: Task) -> list[Finding]:
+    """What a reader should know of the data: where parts came from, whether seeds redraw them."""
+    findings = [Finding(code="data", status="info", text=note) for note in task.notes]
+    if len({setup.task_for(seed).fingerprint for seed in (1, 2)}) == 1:
+        text = (
+            "Every seed trains on the same points: seeds vary the initial weights and the order "
+            "only, so intervals do not cover the choice of training data."
+        )
+        findings.append(Finding(code="fixed_training_data", status="info", text=text))
+    return findings
+
+
+def setup_facts(setup: TrainingSetup, task: Task, result: SweepResult) -> dict[str, Any]:
     """What was judged, as plain values."""
-    task = subject.task
-    assert task is not None
     return {
         "name": setup.name,
         "model": None if setup.architecture is None else setup.architecture.model_dump(

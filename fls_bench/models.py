@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, ValidationError
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from fls_bench.errors import InputError
 from fls_bench.schema import Frozen
@@ -57,8 +59,7 @@ class Mlp(nn.Module):
         super().__init__()
         self.activation: Activation = activation
         self.layers = nn.ModuleList(
-            nn.Linear(fan_in, fan_out, bias=bias)
-            for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True)
+            nn.Linear(fan_in, fan_out, bias=bias) for fan_in, fan_out in pairwise(sizes)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -150,7 +151,7 @@ def check_arguments(name: str, arguments: Mapping[str, Any]) -> MlpArguments | T
             f"Its arguments are {', '.join(row.arguments.model_fields)}.",
         ) from None
     sizes = row.sizes(checked)
-    total = sum(a * b for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+    total = sum(a * b for a, b in pairwise(sizes))
     if total > MAX_PARAMETERS:
         raise InputError(
             f"The net {name!r} would have {total:,} weights; the limit is {MAX_PARAMETERS:,}.",
@@ -230,7 +231,8 @@ def named_features(net: nn.Module, x: Tensor) -> tuple[dict[str, Tensor], Tensor
     """Run a net and keep its hidden features.
 
     A feature is what a weight layer hands to the next one: the input of each linear or
-    convolutional layer but the first, flattened, under the name of the layer before it.
+    convolutional layer but the first, flattened, under the name of the layer before it. Inputs that
+    are not one row per sample (a layer inside a module may act on something else) are left out.
 
     Args:
         net: Any module, left in the mode that it is in.
@@ -240,10 +242,12 @@ def named_features(net: nn.Module, x: Tensor) -> tuple[dict[str, Tensor], Tensor
         (layer name -> [n, width] in the order of execution, output [n, K]).
     """
     names = {module: name for name, module in net.named_modules()}
-    seen: list[tuple[str, Tensor]] = []
+    seen: list[tuple[str, Tensor | None]] = []
 
     def keep(module: nn.Module, args: tuple[Any, ...]) -> None:
-        seen.append((names[module], args[0].detach().flatten(1)))
+        value = args[0].detach() if args and isinstance(args[0], Tensor) else None
+        per_sample = value is not None and value.ndim > 1 and len(value) == len(x)
+        seen.append((names[module], value.flatten(1) if value is not None and per_sample else None))
 
     handles = [
         module.register_forward_pre_hook(keep)
@@ -256,7 +260,7 @@ def named_features(net: nn.Module, x: Tensor) -> tuple[dict[str, Tensor], Tensor
         for handle in handles:
             handle.remove()
     features = {
-        previous: value for (previous, _), (_, value) in zip(seen[:-1], seen[1:], strict=True)
+        previous: value for (previous, _), (_, value) in pairwise(seen) if value is not None
     }
     return features, output
 
@@ -275,51 +279,56 @@ def homogeneity_degree(net: nn.Module, x: Tensor) -> int | None:
     """Measure whether f(alpha·W) = alpha^L f(W) for some whole L, parameters slightly disturbed.
 
     The disturbance matters: biases that are zero at init would hide that a net with biases is not
-    homogeneous. Checked in float64 at two alphas.
+    homogeneous. Checked in float64 at two alphas, in training and in evaluation mode: a fresh
+    BatchNorm without scale and shift is the identity in the one and a normalisation in the other.
 
     Args:
-        net: Any module; its parameters are restored.
+        net: Any module; it is left as it is, and so is torch's global random state.
         x: A few inputs [n, ...].
 
     Returns:
         L, or None where the net is not homogeneous or has no parameters.
     """
-    parameters = [p for p in net.parameters() if p.is_floating_point()]
-    if not parameters:
-        return None
-    saved = [p.detach().clone() for p in parameters]
-    buffers = [b.detach().clone() for b in net.buffers()]
-    was_training, dtype = net.training, parameters[0].dtype
     generator = torch.Generator().manual_seed(0)
-    net.eval().double()
-    try:
-        disturbed = [
-            p
-            + 0.1
-            * (p.std() if p.numel() > 1 else p.abs()).nan_to_num().clamp_min(1e-2)
-            * torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p.device)
-            for p in (s.double() for s in saved)
-        ]
+    disturbed: dict[str, Tensor] = {}
+    for name, parameter in net.named_parameters():
+        p = parameter.double()
+        spread = (p.std() if p.numel() > 1 else p.abs()).nan_to_num().clamp_min(1e-2)
+        draw = torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p.device)
+        disturbed[name] = p + 0.1 * spread * draw
+    buffers = dict(net.named_buffers())
+    modes = {module: module.training for module in net.modules()}
 
-        def output(alpha: float) -> Tensor:
-            for parameter, value in zip(parameters, disturbed, strict=True):
-                parameter.copy_(alpha * value)
-            result: Tensor = net(x.double())
-            return result
+    def output(alpha: float) -> Tensor:
+        state = {name: alpha * value for name, value in disturbed.items()}
+        for name, value in buffers.items():
+            wanted = torch.float64 if value.is_floating_point() else value.dtype
+            state[name] = value.to(wanted, copy=True)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # the same dropout masks at every alpha
+            result: Tensor = functional_call(net, state, (x.double(),))
+        return result
 
+    def degree() -> int | None:
         reference, outputs = output(1.0), {alpha: output(alpha) for alpha in (1.25, 2.0)}
-        scale = reference.norm()
-        if not (scale > 0 and torch.isfinite(scale)):
+        size, doubled = float(reference.norm()), float(outputs[2.0].norm())
+        if not (0 < size < math.inf and 0 < doubled < math.inf):
             return None
-        degree = round(math.log2(float(outputs[2.0].norm() / scale) or 1e-300))
+        power = round(math.log2(doubled / size))
+        if not 1 <= power <= 1000:
+            return None
         exact = all(
-            float((value - alpha**degree * reference).norm()) <= 1e-9 * alpha**degree * float(scale)
+            float((value - alpha**power * reference).norm()) <= 1e-9 * alpha**power * size
             for alpha, value in outputs.items()
         )
-        return degree if exact and 1 <= degree <= 1000 else None
+        return power if exact else None
+
+    degrees = set()
+    try:
+        for training in (True, False):
+            net.train(training)
+            degrees.add(degree())
     finally:
-        net.to(dtype).train(was_training)
-        for parameter, value in zip(parameters, saved, strict=True):
-            parameter.data = value
-        for buffer, value in zip(net.buffers(), buffers, strict=True):
-            buffer.data = value.to(buffer.dtype)
+        for module, mode in modes.items():
+            module.training = mode
+    return degrees.pop() if len(degrees) == 1 else None

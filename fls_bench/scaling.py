@@ -17,7 +17,7 @@ from fls_bench.errors import InputError
 from fls_bench.schema import LrRule
 
 LAZY_RATE_FACTOR = 4.0
-"""Where the lazy branch of the rate takes over: 4·c^-2 was stable for c = 2^-9 .. 2^6 with lr 0.1."""
+"""Factor of the rate on the lazy side: 4·c^-2 was stable for c = 2^-9 .. 2^6 with lr 0.1."""
 
 
 def parse_multiplier(text: str | float) -> float:
@@ -38,17 +38,19 @@ def parse_multiplier(text: str | float) -> float:
     0.0625
     """
     remedy = "Give a positive number such as 0.002, 2^-9 or 1/16."
-    number = r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*"
-    match = re.fullmatch(rf"{number}(?:(\^|\*\*|/){number})?", str(text))
+    number = r"((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
+    match = re.fullmatch(
+        rf"\+?{number}(?:\s*(\^|\*\*|/)\s*([+-]?){number})?", str(text).strip(), re.ASCII
+    )
     if match is None:
         raise InputError(f"{str(text)[:60]!r} is not a multiplier.", remedy)
-    base, operator, other = match.groups()
+    base, operator, sign, other = match.groups()
     try:
         value = float(base)
         if operator == "/":
-            value /= float(other)
+            value /= float(sign + other)
         elif operator:
-            value = math.pow(value, float(other))
+            value = math.pow(value, float(sign + other))
     except (ValueError, OverflowError, ZeroDivisionError):
         value = math.nan
     if not (math.isfinite(value) and value > 0):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +16,7 @@ from fls_bench.bundle import Bundle
 from fls_bench.errors import InputError
 from fls_bench.metrics import NetState, Snapshot
 from fls_bench.scaling import scaled_rate
-from fls_bench.schema import ArchitectureSpec, Axis, LrRule, Recipe, Sgd, TaskSpec, Tier
+from fls_bench.schema import ArchitectureSpec, Axis, LrRule, Recipe, Sgd, Tier
 from fls_bench.tasks import Task, TaskSource, arrays_source, load_task, npz_source, task_source
 from fls_bench.training.runs import TrainedRun, make_net
 from fls_bench.training_setup import TrainingSetup, import_object
@@ -155,7 +156,7 @@ def from_bundle(
     source = _source(bundle, data)
     if source is None:
         return Subject(None, None, None, Tier.T0, why, facts)
-    task = _own_draw(header.task, source, recipe, data)
+    task = _own_draw(bundle, source, recipe, data)
     setup = TrainingSetup(
         make_model=make,
         task=source,
@@ -183,16 +184,28 @@ def _source(bundle: Bundle, data: Path | None) -> TaskSource | None:
         return npz_source(data)
     if spec is None:
         return None
+    if not spec.embedded:
+        return task_source(spec.name, spec.arguments)
+    arrays = {key: value.numpy() for key, value in bundle.data.items()}
+    if "x_val" not in arrays:
+        return arrays_source(spec.name, arrays, None, None)
+    # A sweep redraws the training points from all that are not for testing.
+    pooled = {
+        f"{kind}_train": np.concatenate([arrays[f"{kind}_train"], arrays[f"{kind}_val"]])
+        for kind in ("x", "y")
+    }
+    test: dict[str, Any] = {k: arrays[k] for k in ("x_test", "y_test") if k in arrays}
+    return arrays_source(spec.name, {**pooled, **test}, len(arrays["y_train"]), None)
+
+
+def _own_draw(bundle: Bundle, source: TaskSource, recipe: Recipe, data: Path | None) -> Task:
+    """The very data that the file was trained on, checked by fingerprint where they are named."""
+    spec = bundle.header.task
+    if spec is None or data is not None:
+        return source(recipe.data_seed)
     if spec.embedded:
         arrays = {key: value.numpy() for key, value in bundle.data.items()}
-        return arrays_source(spec.name, arrays, None, None)
-    return task_source(spec.name, spec.arguments)
-
-
-def _own_draw(spec: TaskSpec | None, source: TaskSource, recipe: Recipe, data: Path | None) -> Task:
-    """The very data that the file was trained on, checked by fingerprint where it is known."""
-    if spec is None or data is not None or spec.embedded:
-        return source(recipe.data_seed)
+        return arrays_source(spec.name, arrays, None, None)(recipe.data_seed)
     return load_task(spec)
 
 

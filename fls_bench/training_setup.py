@@ -143,7 +143,7 @@ def import_object(reference: str, option: str) -> Any:
         InputError: It can't be imported or found.
     """
     module_name, _, attribute = reference.partition(":")
-    if not module_name or not attribute:
+    if not all(part.isidentifier() for part in f"{module_name}.{attribute}".split(".")):
         raise InputError(
             f"{option} {reference!r} is not of the form package.module:name.",
             f"Give for example {option} my_pkg.my_setup:setup.",
@@ -151,22 +151,24 @@ def import_object(reference: str, option: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
+        own = error.name is not None and f"{module_name}.".startswith(f"{error.name}.")
         hint = "Install the package that holds it, or put its folder on PYTHONPATH."
-        if Path(*module_name.split(".")).with_suffix(".py").exists():
+        place = Path(*module_name.split("."))
+        if own and (place.with_suffix(".py").exists() or place.is_dir()):
             hint = "It lies in the current folder: repeat the command with PYTHONPATH=. in front."
-        raise InputError(f"{option}: no module named {error.name!r}.", hint) from None
+        raise InputError(f"{option}: there is no module named {error.name!r}.", hint) from None
     except FlsBenchError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(
-            f"{option}: importing {module_name!r} failed with {type(error).__name__}: {error}.",
+            f"{option}: importing {module_name!r} failed with {_in_one_line(error)}.",
             f"Run {Path(sys.executable).name} -c 'import {module_name}' to see where.",
         ) from error
     value: Any = module
     for part in attribute.split("."):
         if not hasattr(value, part):
             raise InputError(
-                f"{option}: module {module_name!r} has no {attribute!r}.", "Check the name."
+                f"{option}: the module {module_name!r} has no {attribute!r}.", "Check the name."
             )
         value = getattr(value, part)
     return value
@@ -186,10 +188,22 @@ def import_setup(reference: str) -> TrainingSetup:
     """
     value = import_object(reference, "--setup")
     if callable(value) and not isinstance(value, TrainingSetup):
-        value = value()
+        try:
+            value = value()
+        except FlsBenchError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise InputError(
+                f"--setup {reference!r}: calling it failed with {_in_one_line(error)}.",
+                "Name a fls_bench.TrainingSetup, or a function without arguments that returns one.",
+            ) from error
     if not isinstance(value, TrainingSetup):
         raise InputError(
-            f"--setup {reference!r} is a {type(value).__name__}, not a TrainingSetup.",
+            f"--setup {reference!r} gives a {type(value).__name__}, not a TrainingSetup.",
             "Name a fls_bench.TrainingSetup, or a function without arguments that returns one.",
         )
     return value
+
+
+def _in_one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300].rstrip(".: ")

@@ -12,8 +12,9 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
-from fls_bench.schema import Cost, LrRule, Regime, RunConfig, RunRecord
+from fls_bench.schema import Cost, LrRule, Regime, RunConfig, RunRecord, TargetLoss
 from fls_bench.store import RunStore
 from fls_bench.sweep.follow_up import follow_up
 from fls_bench.sweep.plan import Listener, SweepPlan, SweepResult
@@ -29,9 +30,18 @@ from fls_bench.training import (
 from fls_bench.training_setup import TrainingSetup
 from fls_bench.verdict import contrasts, regime
 
+MAX_TASKS_KEPT = 32
+"""Draws of the data that a sweep keeps in memory."""
+
+TRIAL_SECONDS = 2.0
+"""A first trial that takes longer than this is not followed by a second."""
+
 
 def replica_epochs_for(setup: TrainingSetup, rule: LrRule, seconds: float, jobs: int) -> int:
-    """Turn a wall-clock budget into replica-epochs by a trial of a few epochs at c0.
+    """Turn a wall-clock budget into replica-epochs by a short trial at the setup's own c.
+
+    Two trials that differ in the number of epochs alone, so that what a run costs once (data,
+    weights, evaluation) drops out; one trial where an epoch takes seconds.
 
     Args:
         setup: The setup.
@@ -40,26 +50,31 @@ def replica_epochs_for(setup: TrainingSetup, rule: LrRule, seconds: float, jobs:
         jobs: Batches or processes at a time.
 
     Returns:
-        Replica-epochs that fit, at the speed of the trial, >= 0.
+        Replica-epochs that fit, at the speed of the trial, >= 1.
     """
-    count = REPLICAS_PER_BATCH * jobs if is_batched(setup) else 1
-    epochs = 3 if is_batched(setup) else 1
-    trial = replace(setup, stop=setup.stop.model_copy(update={"max_epochs": epochs}))
-    configs = [
-        RunConfig(
-            setup_digest="trial", c=setup.output_multiplier, init_scale=setup.init_scale,
-            lr=setup.optimizer.lr, seed=seed, centered=setup.centered, max_epochs=epochs,
-        )
-        for seed in range(count)
-    ]  # fmt: skip
-    records: list[RunRecord] = []
-    start = time.perf_counter()
-    train_all(trial, rule, configs, records.append, jobs=jobs)
-    elapsed = time.perf_counter() - start
-    per_second = sum(max(1, record.epochs) for record in records) / elapsed
-    if not is_batched(setup):
-        per_second *= jobs  # the trial was one process of that many
-    return int(per_second * seconds)
+    batch = is_batched(setup)
+
+    def trial(epochs: int) -> tuple[int, float]:
+        """Replica-epochs done, and seconds taken, by one job."""
+        short = replace(setup, stop=TargetLoss(target_loss=1e-9, max_epochs=epochs))
+        configs = [
+            RunConfig(
+                setup_digest="trial", c=setup.output_multiplier, init_scale=setup.init_scale,
+                lr=setup.optimizer.lr, seed=seed, centered=setup.centered, max_epochs=epochs,
+            )
+            for seed in range(REPLICAS_PER_BATCH if batch else 1)
+        ]  # fmt: skip
+        records: list[RunRecord] = []
+        start = time.perf_counter()
+        train_all(short, rule, configs, records.append, jobs=1)
+        return sum(max(1, record.epochs) for record in records), time.perf_counter() - start
+
+    done, taken = trial(2)
+    if taken < TRIAL_SECONDS:
+        more, longer = trial(12)
+        if more > done and longer > taken:
+            done, taken = more - done, longer - taken
+    return max(1, int(seconds * jobs * done / taken))
 
 
 def run_sweep(
@@ -88,6 +103,8 @@ def run_sweep(
         InputError: The setup can't be trained.
     """
     task = check_setup(setup)
+    if is_batched(setup):  # elsewhere each process draws its own
+        setup = replace(setup, task=lru_cache(maxsize=MAX_TASKS_KEPT)(setup.task_for))
     rule = resolve_lr_rule(setup, task)
     digest = setup_digest(setup, rule)
     kept = store(digest)

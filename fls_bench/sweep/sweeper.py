@@ -14,6 +14,9 @@ from fls_bench.training import train_all
 from fls_bench.training_setup import TrainingSetup
 from fls_bench.verdict import contrasts
 
+FRESH_SEEDS_FROM = 500
+"""Beyond the most seeds that a sweep can have."""
+
 
 class BudgetExhaustedError(Exception):
     """The next round of runs may not fit into the budget any more."""
@@ -112,7 +115,7 @@ class Sweeper:
     @property
     def fresh_seeds(self) -> list[int]:
         """Seeds that no choice has seen."""
-        return [self.plan.first_seed + 50 + i for i in range(self.plan.confirm)]
+        return [self.plan.first_seed + FRESH_SEEDS_FROM + i for i in range(self.plan.confirm)]
 
     def runs(self, value: float, centered: bool, factor: float = 1.0) -> list[RunRecord]:
         """Finished runs at a value on the axis, by seed."""

@@ -7,13 +7,15 @@ Stop the first time the training loss (or accuracy) reaches its target; every ru
 from __future__ import annotations
 
 import hashlib
+import pickle
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import lru_cache
+from contextlib import closing, contextmanager
+from itertools import pairwise
 
 import torch
+from torch import Tensor
 
 from fls_bench import models
 from fls_bench.errors import FlsBenchError, InputError, RunFailedError
@@ -21,14 +23,15 @@ from fls_bench.scaling import scaled_weight_decay
 from fls_bench.schema import LrRule, Outcome, RunConfig, RunRecord, canonical_digest
 from fls_bench.tasks import Task
 from fls_bench.training.batched import train_batch
-from fls_bench.training.runs import TrainedRun, make_net, record
-from fls_bench.training.single import Interrupted, train_single
+from fls_bench.training.runs import TrainedRun, make_net, record, seeded
+from fls_bench.training.single import train_single
 from fls_bench.training_setup import TrainingSetup
 
 __all__ = [
     "TrainedRun",
     "check_setup",
     "is_batched",
+    "make_net",
     "resolve_lr_rule",
     "setup_digest",
     "train_all",
@@ -39,13 +42,17 @@ ENGINE_VERSION = 1
 """Part of every setup's digest: raised when the same configuration would give other numbers."""
 
 REPLICAS_PER_BATCH = 12
-"""Small enough that weights and activations stay in cache and that work spreads over cores."""
+"""At most; small enough that weights and activations stay in cache."""
+
+MIN_REPLICAS_PER_BATCH = 3
+"""Below this, what a step costs beside its products is no longer shared."""
 
 
 def is_batched(setup: TrainingSetup) -> bool:
-    """Whether the setup's replicas train as one batch: a built-in net and plain SGD."""
+    """Whether the setup's replicas train as one batch: a built-in net, wrapped, and plain SGD."""
+    built_in = setup.architecture is not None and setup.architecture.name is not None
     plain = setup.optimizer.momentum == 0 and setup.optimizer.weight_decay == 0
-    return setup.architecture is not None and setup.architecture.name is not None and plain
+    return built_in and plain and setup.route == "wrapper"
 
 
 def check_setup(setup: TrainingSetup, seed: int = 0) -> Task:
@@ -59,23 +66,36 @@ def check_setup(setup: TrainingSetup, seed: int = 0) -> Task:
         The task of that seed.
 
     Raises:
-        InputError: The net can't take the data, has no parameters, or its outputs have the wrong
-            shape or are not finite.
+        InputError: The data or the net can't be made, or the net can't take the data, has no
+            parameters, or its outputs have the wrong shape or are not finite.
     """
-    task = setup.task_for(seed)
-    net = make_net(setup, seed, setup.output_multiplier, torch.float32).eval()
+    with _user_code("The setup's task function failed", "Correct the function."):
+        task = setup.task_for(seed)
+    with _user_code("The model can't be built", "Correct make_model or its arguments."):
+        net = make_net(setup, seed, setup.output_multiplier, torch.float32).eval()
     if not any(True for _ in net.parameters()):
         raise InputError("The model has no parameters.", "Return a module that can be trained.")
-    try:
-        with torch.no_grad():
-            output = net(torch.as_tensor(task.x_train[:4]))
-    except Exception as error:
-        message = str(error).splitlines()[0][:200]
-        raise InputError(
-            f"The model can't take the data, inputs of shape {list(task.x_train.shape[1:])}: "
-            f"{message}.",
+    shape = list(task.x_train.shape[1:])
+    with (
+        _user_code(
+            f"The model can't take the data, inputs of shape {shape}",
             "Give data and a model of the same input dimension.",
-        ) from None
+        ),
+        seeded(seed),
+    ):
+        features, output = models.named_features(net, torch.as_tensor(task.x_train[:4]))
+    if not isinstance(output, torch.Tensor):
+        raise InputError(
+            f"The model returns a {type(output).__name__}, not a tensor of logits.",
+            "Return the logits alone from its forward.",
+        )
+    if setup.feature_layer is not None and setup.feature_layer not in features:
+        raise InputError(
+            f"The model has no features of a layer {setup.feature_layer!r}.",
+            f"Set feature_layer to one of {', '.join(features)}, or leave it out."
+            if features
+            else "Leave feature_layer out.",
+        )
     wanted = 1 if setup.loss == "logistic" else task.n_classes
     if setup.loss == "logistic" and task.n_classes != 2:
         raise InputError(
@@ -93,6 +113,18 @@ def check_setup(setup: TrainingSetup, seed: int = 0) -> Task:
             "The model's outputs at init are NaN or infinite.", "Check its initial weights."
         )
     return task
+
+
+@contextmanager
+def _user_code(problem: str, remedy: str) -> Iterator[None]:
+    """Turn any error of the user's own code into an ``InputError`` of one line."""
+    try:
+        yield
+    except FlsBenchError:
+        raise
+    except Exception as error:
+        detail = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise InputError(f"{problem}: {detail}", remedy) from error
 
 
 def resolve_lr_rule(setup: TrainingSetup, task: Task) -> LrRule:
@@ -113,8 +145,8 @@ def resolve_lr_rule(setup: TrainingSetup, task: Task) -> LrRule:
         return LrRule(name="homogeneous", depth=len(net.layers))
     try:
         degree = models.homogeneity_degree(net, torch.as_tensor(task.x_train[:8]))
-    except (RuntimeError, TypeError, ValueError):
-        degree = None  # e.g. a module that can't run in float64: no exact rule is claimed
+    except Exception:  # e.g. a module that can't run in float64: no exact rule is claimed
+        degree = None
     if degree is not None:
         return LrRule(name="homogeneous", depth=degree)
     return LrRule(name="calibrated", depth=max(1, len(models.weight_matrices(net))))
@@ -125,8 +157,8 @@ def setup_digest(setup: TrainingSetup, rule: LrRule, *, dtype: torch.dtype = tor
     """Identify a setup by what it does: the key under which its runs are stored.
 
     Code can't be hashed reliably, so this hashes behaviour: the initial parameters of one seed, the
-    outputs on a few inputs in training and in evaluation mode, the data, and the recipe. The
-    multiplier, the rate and centering belong to each run, not to the setup.
+    outputs on a few inputs in training and in evaluation mode (of a factory at two multipliers), the
+    data, and the recipe. The multiplier, the rate and centering belong to each run, not to the setup.
 
     Args:
         setup: The setup.
@@ -137,21 +169,20 @@ def setup_digest(setup: TrainingSetup, rule: LrRule, *, dtype: torch.dtype = tor
         SHA-256 in hex.
     """
     task = setup.task_for(0)
-    net = make_net(setup, 0, 1.0, dtype)
     behaviour = hashlib.sha256()
-    for key, value in net.state_dict().items():
-        behaviour.update(f"{key}{tuple(value.shape)}".encode())
-        behaviour.update(
-            value.contiguous().cpu().view(torch.uint8).numpy().tobytes()
-            if value.dim()
-            else str(value.item()).encode()
-        )
+
+    def observe(name: str, value: Tensor) -> None:
+        behaviour.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
+        behaviour.update(value.contiguous().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+
     x = torch.as_tensor(task.x_train[:8], dtype=dtype)
-    for training in (False, True):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            output = net.train(training)(x)
-        behaviour.update(output.contiguous().cpu().view(torch.uint8).numpy().tobytes())
+    for c in (1.0, 0.5) if setup.route == "factory" else (1.0,):
+        net = make_net(setup, 0, c, dtype)
+        for name, value in net.state_dict().items():
+            observe(name, value)
+        for training in (False, True):
+            with seeded(0):
+                observe("output", net.train(training)(x))
     decay = setup.optimizer.weight_decay
     return canonical_digest(
         {
@@ -174,11 +205,10 @@ def setup_digest(setup: TrainingSetup, rule: LrRule, *, dtype: torch.dtype = tor
 
 
 @contextmanager
-def _one_thread_per_job(jobs: int) -> Iterator[None]:
-    """Splitting a small product over threads is slower than one job per core."""
+def _one_thread() -> Iterator[None]:
+    """One thread per job: splitting a small product over threads is slower, and rounds otherwise."""
     before = torch.get_num_threads()
-    if jobs > 1:
-        torch.set_num_threads(1)
+    torch.set_num_threads(1)
     try:
         yield
     finally:
@@ -190,22 +220,17 @@ def _decay_at(setup: TrainingSetup, rule: LrRule, c: float) -> float:
 
 
 def _run_single(
-    setup: TrainingSetup, rule: LrRule, config: RunConfig, dtype: torch.dtype,
-    cancelled: threading.Event | None = None,
-) -> RunRecord:  # fmt: skip
+    setup: TrainingSetup, rule: LrRule, config: RunConfig, dtype: torch.dtype
+) -> RunRecord:
     """Train and measure one net; an error in the user's code becomes a failed run."""
     try:
-        return train_one(setup, rule, config, dtype=dtype, cancelled=cancelled)[1]
-    except (FlsBenchError, Interrupted):
+        with _one_thread():
+            return train_one(setup, rule, config, dtype=dtype)[1]
+    except FlsBenchError:
         raise
     except Exception as error:
-        text = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         return RunRecord(config=config, outcome=Outcome.FAILED, epochs=0, steps=0, message=text)
-
-
-def _worker(setup: TrainingSetup, rule: LrRule, config: RunConfig, dtype: torch.dtype) -> RunRecord:
-    torch.set_num_threads(1)
-    return _run_single(setup, rule, config, dtype)
 
 
 def train_one(
@@ -214,7 +239,6 @@ def train_one(
     config: RunConfig,
     *,
     dtype: torch.dtype = torch.float32,
-    cancelled: threading.Event | None = None,
 ) -> tuple[TrainedRun, RunRecord]:
     """Train one net by the plain loop and measure it.
 
@@ -223,16 +247,13 @@ def train_one(
         rule: Its learning-rate rule.
         config: The run.
         dtype: Floating type of the training.
-        cancelled: Checked every epoch.
 
     Returns:
         (the run with its weights, its record).
     """
     task = setup.task_for(config.seed)
-    run = train_single(
-        setup, task, config, weight_decay=_decay_at(setup, rule, config.c), dtype=dtype,
-        cancelled=cancelled,
-    )  # fmt: skip
+    decay = _decay_at(setup, rule, config.c)
+    run = train_single(setup, task, config, weight_decay=decay, dtype=dtype)
     net = make_net(setup, config.seed, config.c, dtype)
     return run, record(setup, task, run, net, dtype)
 
@@ -251,12 +272,13 @@ def train_all(
     Args:
         setup: The setup.
         rule: Its learning-rate rule.
-        configs: The runs, in any number; the order fixes how they are batched.
+        configs: The runs, in any number and order.
         on_record: Called once per run, from any thread but never from two at once.
         jobs: How many batches (or processes) at a time.
         dtype: Floating type of the training.
 
     Raises:
+        InputError: The setup can't be sent to other processes.
         RunFailedError: A worker process died.
     """
     if not configs:
@@ -279,8 +301,7 @@ def _train_batches(
 ) -> None:
     from joblib import Parallel, delayed
 
-    task_of = lru_cache(maxsize=None)(setup.task_for)
-    tasks = {config.seed: task_of(config.seed) for config in configs}
+    tasks = {seed: setup.task_for(seed) for seed in sorted({config.seed for config in configs})}
     lock, cancelled = threading.Lock(), threading.Event()
 
     def job(group: Sequence[RunConfig]) -> None:
@@ -289,22 +310,29 @@ def _train_batches(
         def finish(run: TrainedRun) -> None:
             finished = record(setup, tasks[run.config.seed], run, net, dtype)
             with lock:
-                on_record(finished)
+                if not cancelled.is_set():
+                    on_record(finished)
 
         train_batch(setup, tasks, group, finish, dtype=dtype, cancelled=cancelled)
 
     # Longest first: small c takes the most epochs. Ties keep equal c together, which end together.
     ordered = sorted(configs, key=lambda k: (k.max_epochs, k.c * k.init_scale, k.lr, k.seed))
-    groups = [
-        ordered[i : i + REPLICAS_PER_BATCH] for i in range(0, len(ordered), REPLICAS_PER_BATCH)
-    ]
-    with _one_thread_per_job(jobs):
+    groups = _groups(ordered, jobs)
+    with _one_thread():
         try:
             Parallel(n_jobs=jobs, backend="threading", batch_size=1)(
                 delayed(job)(group) for group in groups
             )
         finally:
             cancelled.set()
+
+
+def _groups(configs: Sequence[RunConfig], jobs: int) -> list[Sequence[RunConfig]]:
+    """Cut the runs into batches of about one size, as many for each job, in order."""
+    num = jobs * -(-len(configs) // (jobs * REPLICAS_PER_BATCH))
+    num = max(1, min(num, len(configs) // MIN_REPLICAS_PER_BATCH))
+    bounds = [round(i * len(configs) / num) for i in range(num + 1)]
+    return [configs[start:end] for start, end in pairwise(bounds)]
 
 
 def _train_in_processes(
@@ -316,19 +344,27 @@ def _train_in_processes(
     dtype: torch.dtype,
 ) -> None:
     from joblib import Parallel, delayed
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
+    from joblib.externals.loky.process_executor import BrokenProcessPool, TerminatedWorkerError
 
     results = Parallel(n_jobs=jobs, backend="loky", batch_size=1, return_as="generator_unordered")(
-        delayed(_worker)(setup, rule, config, dtype) for config in configs
+        delayed(_run_single)(setup, rule, config, dtype) for config in configs
     )
     try:
         with warnings.catch_warnings():
-            # A long pause between results makes loky warn that it restarts idle workers.
+            # A long pause between results makes loky warn that it restarts idle workers, and an
+            # interrupt makes joblib warn that it cancels the rest.
             warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
-            for result in results:
-                on_record(result)
+            warnings.filterwarnings("ignore", message=".*have been cancelled")
+            with closing(results):
+                for result in results:
+                    on_record(result)
     except TerminatedWorkerError as error:
         raise RunFailedError(
             "A training process died, most likely for lack of memory.",
             "Try fewer processes with --jobs 1, or a smaller model.",
+        ) from error
+    except (pickle.PicklingError, BrokenProcessPool) as error:
+        raise InputError(
+            f"The setup can't be sent to another process: {error}",
+            "Keep open files, locks and generators out of it, or train with --jobs 1.",
         ) from error

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -20,14 +21,13 @@ from fls_bench.scaling import bias_rate_factor
 from fls_bench.schema import Outcome, RunConfig
 from fls_bench.tasks import Task
 from fls_bench.training.runs import (
-    DIVERGENCE_FACTOR,
     TrainedRun,
     batch_order,
-    correctness,
+    divergence_bound,
     make_net,
     out_of_epochs,
-    reached,
-    sample_losses,
+    progress,
+    quarter_left,
 )
 from fls_bench.training_setup import TrainingSetup
 
@@ -36,43 +36,46 @@ from fls_bench.training_setup import TrainingSetup
 class _Stack:
     """State of the replicas that still train; every tensor's first axis is the replica."""
 
+    activation: str
     index: Tensor  # which config each replica is
     seed: Tensor  # which data set each replica has
-    weights: list[Tensor]  # per layer [R, in, out]
+    weights: list[Tensor]  # per layer [R, out, in]: narrow read-outs are faster so
     biases: list[Tensor]  # per layer [R, 1, out], or empty
     bias_rates: list[Tensor]  # per layer [R, 1, 1]
     c: Tensor  # [R, 1, 1]
     lr: Tensor  # [R, 1, 1]
+    max_epochs: Tensor  # [R]
+    quarter: Tensor  # epoch when a quarter of them is left [R]
     start: Tensor | None  # f_0 on the training part [R, n, K], zero where not centered
+    loss_before: Tensor  # training loss at init, then at that epoch [R]
     bound: Tensor  # training loss beyond which a run has diverged [R]
-    loss_before: Tensor  # training loss when three quarters of the epochs had passed [R]
 
     def keep(self, rows: Tensor) -> None:
         """Drop all replicas but these."""
-        for name in ("index", "seed", "c", "lr", "bound", "loss_before"):
-            setattr(self, name, getattr(self, name)[rows])
-        for name in ("weights", "biases", "bias_rates"):
-            setattr(self, name, [value[rows] for value in getattr(self, name)])
-        if self.start is not None:
-            self.start = self.start[rows]
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                setattr(self, field.name, value[rows])
+            elif isinstance(value, list):
+                setattr(self, field.name, [one[rows] for one in value])
 
 
-def _forward(stack: _Stack, x: Tensor, activation: str) -> list[Tensor]:
+def _forward(stack: _Stack, x: Tensor) -> list[Tensor]:
     """Inputs and hidden activations of every layer, then f(x), as [R, n, width] each."""
     values = [x]
     last = len(stack.weights) - 1
     for layer, weight in enumerate(stack.weights):
-        x = torch.baddbmm(stack.biases[layer], x, weight) if stack.biases else torch.bmm(x, weight)
+        into = weight.transpose(1, 2)
+        x = torch.baddbmm(stack.biases[layer], x, into) if stack.biases else torch.bmm(x, into)
         if layer < last:
-            x = x.relu_() if activation == "relu" else x.tanh_()
+            x = x.relu_() if stack.activation == "relu" else x.tanh_()
         values.append(x)
     return values
 
 
 def _step(
-    stack: _Stack, values: list[Tensor], targets: Tensor, start: Tensor | None,
-    loss: str, activation: str,
-) -> None:  # fmt: skip
+    stack: _Stack, values: list[Tensor], targets: Tensor, start: Tensor | None, loss: str
+) -> None:
     """One SGD step on the batch mean of the loss of c·(f - f_0), in place."""
     logits = values[-1]
     if start is not None:
@@ -83,13 +86,13 @@ def _step(
     for layer in range(len(stack.weights) - 1, -1, -1):
         below = None
         if layer > 0:
-            below = torch.bmm(delta, stack.weights[layer].transpose(1, 2))
+            below = torch.bmm(delta, stack.weights[layer])
             hidden = values[layer]
-            if activation == "relu":
+            if stack.activation == "relu":
                 below = torch.ops.aten.threshold_backward(below, hidden, 0)
             else:
                 below = torch.ops.aten.tanh_backward(below, hidden)
-        stack.weights[layer].baddbmm_(values[layer].transpose(1, 2), delta, alpha=-1)
+        stack.weights[layer].baddbmm_(delta.transpose(1, 2), values[layer], alpha=-1)
         if stack.biases:
             stack.biases[layer].sub_(delta.sum(1, keepdim=True).mul_(stack.bias_rates[layer]))
         if below is not None:
@@ -113,18 +116,19 @@ def _build_stack(
             rows = []
             for config in configs:
                 value = getattr(nets[config.seed].layers[layer], kind).detach()
-                value = value.t() if kind == "weight" else value.unsqueeze(0)
+                value = value if kind == "weight" else value.unsqueeze(0)
                 rows.append(value * config.init_scale)
-            layers.append(torch.stack(rows).contiguous())
+            layers.append(torch.stack(rows))
         return layers
 
     def column(values: Sequence[float]) -> Tensor:
         return torch.tensor(values, dtype=torch.float64).to(dtype).view(-1, 1, 1)
 
     has_bias = nets[seeds[0]].layers[0].bias is not None
-    count = len(configs)
+    num = len(configs)
     stack = _Stack(
-        index=torch.arange(count),
+        activation=nets[seeds[0]].activation,
+        index=torch.arange(num),
         seed=torch.tensor([seeds.index(config.seed) for config in configs]),
         weights=stacked("weight"),
         biases=stacked("bias") if has_bias else [],
@@ -134,24 +138,25 @@ def _build_stack(
         ],
         c=column([config.c for config in configs]),
         lr=column([config.lr for config in configs]),
+        max_epochs=torch.tensor([config.max_epochs for config in configs]),
+        quarter=torch.tensor([quarter_left(config.max_epochs) for config in configs]),
         start=None,
-        bound=torch.empty(count, dtype=dtype),
-        loss_before=torch.full((count,), torch.inf, dtype=dtype),
+        loss_before=torch.empty(num, dtype=dtype),
+        bound=torch.empty(num, dtype=dtype),
     )
     if any(config.centered for config in configs):
         centered = column([float(config.centered) for config in configs])
-        stack.start = _forward(stack, x[stack.seed], nets[seeds[0]].activation)[-1] * centered
+        stack.start = _forward(stack, x[stack.seed])[-1] * centered
     return stack
 
 
-def _state(
-    setup_net: Mlp, weights: Sequence[Tensor], biases: Sequence[Tensor]
-) -> dict[str, Tensor]:
-    """Stacked rows back into a state dict of the net."""
-    names = [name for name, _ in setup_net.layers.named_children()]
-    state = {f"layers.{n}.weight": w.t().contiguous() for n, w in zip(names, weights, strict=True)}
-    for name, bias in zip(names, biases, strict=False):
-        state[f"layers.{name}.bias"] = bias.squeeze(0).clone()
+def _state(stack: _Stack, row: int) -> dict[str, Tensor]:
+    """Stacked rows back into a state dict of the net, copied."""
+    state: dict[str, Tensor] = {}
+    for layer, weight in enumerate(stack.weights):
+        state[f"layers.{layer}.weight"] = weight[row].clone()
+        if stack.biases:
+            state[f"layers.{layer}.bias"] = stack.biases[layer][row].squeeze(0).clone()
     return state
 
 
@@ -170,7 +175,7 @@ def train_batch(
     Args:
         setup: A setup with ``architecture`` set, plain SGD.
         tasks: Data by seed; all of one training size.
-        configs: One per replica, all with the same ``max_epochs``.
+        configs: One per replica.
         finish: Called once per replica, in the order in which they end.
         dtype: Floating type of weights and data.
         cancelled: Checked every epoch; when set, the rest is dropped without ``finish``.
@@ -183,56 +188,45 @@ def train_batch(
     else:
         targets = torch.nn.functional.one_hot(y, tasks[seeds[0]].n_classes).to(dtype)
     stack = _build_stack(setup, configs, seeds, x, dtype)
-    template = make_net(setup, seeds[0], 1.0, dtype)
-    assert isinstance(template, Mlp)
-    activation, n = template.activation, x.shape[1]
-    max_epochs = configs[0].max_epochs
-    initial = [
-        _state(template, [w[r] for w in stack.weights], [b[r] for b in stack.biases])
-        for r in range(len(configs))
-    ]
-    orders = [batch_order(seed, n) for seed in seeds]
-    num_steps = -(-n // setup.batch_size)
+    initial = [_state(stack, row) for row in range(len(configs))]
+    orders = [batch_order(seed, x.shape[1]) for seed in seeds]
+    num_steps = -(-x.shape[1] // setup.batch_size)
 
-    def training_loss() -> tuple[Tensor, Tensor]:
-        output = _forward(stack, x[stack.seed], activation)[-1]
-        logits = stack.c * (output if stack.start is None else output - stack.start)
-        labels = y[stack.seed]
-        loss = sample_losses(logits, labels, setup.loss).mean(1)
-        return loss, correctness(logits, labels)[0].mean(1)
+    def measured(inputs: Tensor, labels: Tensor, start: Tensor | None) -> tuple[Tensor, Tensor]:
+        output = _forward(stack, inputs)[-1]
+        logits = stack.c * (output if start is None else output - start)
+        return progress(logits, labels, setup.loss, setup.stop)
 
-    stack.bound = DIVERGENCE_FACTOR * training_loss()[0].clamp_min(1)
-    for epoch in range(1, max_epochs + 1):
+    stack.loss_before, _ = measured(x[stack.seed], y[stack.seed], stack.start)
+    stack.bound = divergence_bound(stack.loss_before)
+    for epoch in count(1):
         if cancelled is not None and cancelled.is_set():
             return
-        order = torch.stack([next(o) for o in orders])
-        for picked in order.split(setup.batch_size, dim=1):
-            rows = picked.unsqueeze(-1)
-            x_batch = x.gather(1, rows.expand(-1, -1, x.shape[2]))[stack.seed]
-            t_batch = targets.gather(1, rows.expand(-1, -1, targets.shape[2]))[stack.seed]
-            start = None
-            if stack.start is not None:
-                per_replica = rows[stack.seed].expand(-1, -1, stack.start.shape[2])
-                start = stack.start.gather(1, per_replica)
-            _step(
-                stack, _forward(stack, x_batch, activation), t_batch, start, setup.loss, activation
-            )
-        loss, accuracy = training_loss()
-        if epoch == max(1, (3 * max_epochs) // 4):
-            stack.loss_before = loss
-        good = reached(setup.stop, loss, accuracy)
-        bad = ~(loss <= stack.bound)
-        over = good | bad | (epoch == max_epochs)
+        # One copy of the data per epoch, in the epoch's order: minibatches are then views of it.
+        seed = stack.seed.unsqueeze(1)
+        order = torch.stack([next(one) for one in orders])[stack.seed]
+        inputs, labels, wanted = x[seed, order], y[seed, order], targets[seed, order]
+        start = None
+        if stack.start is not None:
+            start = stack.start.gather(1, order.unsqueeze(-1).expand_as(stack.start))
+        for first in range(0, x.shape[1], setup.batch_size):
+            part = slice(first, first + setup.batch_size)
+            values = _forward(stack, inputs[:, part])
+            origin = None if start is None else start[:, part]
+            _step(stack, values, wanted[:, part], origin, setup.loss)
+        loss, target_met = measured(inputs, labels, start)
+        stack.loss_before = torch.where(stack.quarter == epoch, loss, stack.loss_before)
+        diverged = ~(loss <= stack.bound)
+        over = diverged | target_met | (epoch >= stack.max_epochs)
         if not over.any():
             continue
         for row in over.nonzero().flatten().tolist():
-            value = float(loss[row])
-            if bad[row]:
+            if diverged[row]:
                 outcome = Outcome.DIVERGED
-            elif good[row]:
+            elif target_met[row]:
                 outcome = Outcome.REACHED_TARGET
             else:
-                outcome = out_of_epochs(value, float(stack.loss_before[row]))
+                outcome = out_of_epochs(float(loss[row]), float(stack.loss_before[row]))
             which = int(stack.index[row])
             finish(
                 TrainedRun(
@@ -240,11 +234,9 @@ def train_batch(
                     outcome=outcome,
                     epochs=epoch,
                     steps=epoch * num_steps,
-                    train_loss=None if outcome is Outcome.DIVERGED else value,
+                    train_loss=None if outcome is Outcome.DIVERGED else float(loss[row]),
                     init=initial[which],
-                    final=_state(
-                        template, [w[row] for w in stack.weights], [b[row] for b in stack.biases]
-                    ),
+                    final=_state(stack, row),
                 )
             )
         stack.keep((~over).nonzero().flatten())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -20,11 +22,18 @@ from fls_bench.schema import Outcome, RunConfig, RunRecord, Stop, TargetLoss
 from fls_bench.tasks import Task
 from fls_bench.training_setup import TrainingSetup
 
+MEASURED_POINTS = 2000
+
 DIVERGENCE_FACTOR = 1e4
 """A run whose training loss exceeds this many times max(1, its loss at init) has diverged."""
 
 PLATEAU_IMPROVEMENT = 0.01
 """Out of epochs with less relative improvement than this over the last quarter: a plateau."""
+
+POINTS_AT_ONCE = 1024
+"""A convolutional net's activations on a whole data set need not fit into memory."""
+
+_RANDOM_STATE = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,14 @@ class TrainedRun:
     message: str | None = None
 
 
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's global random state and restore it afterwards; one thread at a time."""
+    with _RANDOM_STATE, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
 def make_net(setup: TrainingSetup, seed: int, c: float, dtype: torch.dtype) -> nn.Module:
     """Build the setup's net for one seed, with c passed on if the route is ``factory``.
 
@@ -57,16 +74,21 @@ def make_net(setup: TrainingSetup, seed: int, c: float, dtype: torch.dtype) -> n
         The net, in training mode, without init scale.
 
     Raises:
-        InputError: The builder returned something else than a module.
+        InputError: The builder returned something else than a module, or the route is ``factory``
+            and it does not take the multiplier.
     """
     parameters = inspect.signature(setup.make_model).parameters
     arguments: dict[str, float | int] = {}
     if setup.route == "factory":
+        if "output_multiplier" not in parameters:
+            raise InputError(
+                "The multiplier's route is factory, but make_model has no output_multiplier.",
+                "Give it that parameter, or choose the route wrapper.",
+            )
         arguments["output_multiplier"] = c
     if "seed" in parameters:
         arguments["seed"] = seed
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         net = setup.make_model(**arguments)
     if not isinstance(net, nn.Module):
         raise InputError(
@@ -96,7 +118,7 @@ def sample_losses(logits: Tensor, labels: Tensor, loss: str) -> Tensor:
     """
     if loss == "logistic":
         sign = 2 * labels.to(logits.dtype) - 1
-        return functional.softplus(-sign * logits.squeeze(-1))
+        return -functional.logsigmoid(sign * logits.squeeze(-1))
     picked = logits.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
     return logits.logsumexp(-1) - picked
 
@@ -119,11 +141,33 @@ def correctness(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return hit.to(logits.dtype) / num_top.clamp_min(1), num_top > 1
 
 
-def reached(stop: Stop, loss: Tensor, accuracy: Tensor) -> Tensor:
-    """Whether the stopping rule holds, elementwise."""
+def progress(logits: Tensor, labels: Tensor, loss: str, stop: Stop) -> tuple[Tensor, Tensor]:
+    """How far training has come.
+
+    Args:
+        logits: [..., n, K] on the whole training part.
+        labels: [..., n].
+        loss: As ``sample_losses``.
+        stop: The stopping rule.
+
+    Returns:
+        (mean loss [...], whether the stopping rule holds [...]).
+    """
+    value = sample_losses(logits, labels, loss).mean(-1)
     if isinstance(stop, TargetLoss):
-        return loss <= stop.target_loss
-    return accuracy >= stop.target_accuracy
+        return value, value <= stop.target_loss
+    return value, correctness(logits, labels)[0].mean(-1) >= stop.target_accuracy
+
+
+def divergence_bound(loss: Tensor) -> Tensor:
+    """Training loss beyond which a run has diverged, from its loss at init; always finite or NaN."""
+    bound = DIVERGENCE_FACTOR * loss.clamp_min(1)
+    return bound.clamp_max(torch.finfo(loss.dtype).max)
+
+
+def quarter_left(max_epochs: int) -> int:
+    """The epoch (0 = init) against which a run that is out of epochs is compared."""
+    return (3 * max_epochs) // 4
 
 
 def out_of_epochs(loss: float, loss_before: float) -> Outcome:
@@ -131,7 +175,7 @@ def out_of_epochs(loss: float, loss_before: float) -> Outcome:
 
     Args:
         loss: Training loss at the end.
-        loss_before: Training loss when three quarters of the epochs had passed.
+        loss_before: Training loss at ``quarter_left``.
 
     Returns:
         ``PLATEAU`` or ``OUT_OF_BUDGET``.
@@ -166,16 +210,17 @@ def record(
     x_val, x_test = (torch.as_tensor(x, dtype=dtype) for x in (task.x_val, task.x_test))
     y_val, y_test = (torch.as_tensor(y) for y in (task.y_val, task.y_test))
     c = run.config.c if setup.route == "wrapper" else 1.0
-    start_val = start_test = None
+    start_val = start_test = torch.zeros((), dtype=dtype)
     if run.config.centered:
         net.load_state_dict(dict(run.init))
-        start_val, start_test = net(x_val), net(x_test)
+        start_val, start_test = _outputs(net, x_val)[0], _outputs(net, x_test)[0]
     net.load_state_dict(dict(run.final))
-    val_logits = c * (net(x_val) if start_val is None else net(x_val) - start_val)
-    features, test_output = named_features(net, x_test)
-    test_logits = c * (test_output if start_test is None else test_output - start_test)
+    val_logits = c * (_outputs(net, x_val)[0] - start_val)
+    test_output, features = _outputs(net, x_test, setup.feature_layer)
+    test_logits = c * (test_output - start_test)
     if not (torch.isfinite(val_logits).all() and torch.isfinite(test_logits).all()):
         return base.model_copy(update={"outcome": Outcome.DIVERGED, "train_loss": None})
+    weights = [name for name, _ in net.named_parameters()]
     val_right, _ = correctness(val_logits, y_val)
     test_right, ties = correctness(test_logits, y_test)
     return base.model_copy(
@@ -185,31 +230,45 @@ def record(
             "test_ties": float(ties.double().mean()),
             "val_loss": float(sample_losses(val_logits, y_val, setup.loss).double().mean()),
             "test_loss": float(sample_losses(test_logits, y_test, setup.loss).double().mean()),
-            "measurements": _cheap_measurements(setup, task, run, features, test_logits),
+            "measurements": _cheap_measurements(task, run, weights, features, test_logits),
         }
     )
 
 
+def _outputs(net: nn.Module, x: Tensor, layer: str | None = None) -> tuple[Tensor, Tensor | None]:
+    """f(x) [n, K], and the features [n, width] of one layer (None: the last) where there are any."""
+    outputs, kept = [], []
+    for part in torch.split(x, POINTS_AT_ONCE):
+        features, output = named_features(net, part)
+        outputs.append(output)
+        name = layer or next(reversed(features), "")
+        kept += [features[name]] if name in features else []
+    return torch.cat(outputs), torch.cat(kept) if kept else None
+
+
 def _cheap_measurements(
-    setup: TrainingSetup,
     task: Task,
     run: TrainedRun,
-    features: Mapping[str, Tensor],
+    weights: Sequence[str],
+    features: Tensor | None,
     test_logits: Tensor,
 ) -> dict[str, float]:
-    """What tells the mechanisms apart, for every run of a sweep: movement, ranks, agreement."""
-    keys = [key for key, value in run.init.items() if value.is_floating_point()]
-    moved = sum(float((run.final[k] - run.init[k]).double().norm() ** 2) for k in keys)
-    size = sum(float(run.init[k].double().norm() ** 2) for k in keys)
+    """What tells the mechanisms apart, for every run of a sweep: movement, ranks, agreement.
+
+    On the first ``MEASURED_POINTS`` test points: a sweep measures hundreds of nets.
+    """
+    test_logits = test_logits[:MEASURED_POINTS]
+    moved = sum(float((run.final[k] - run.init[k]).double().norm() ** 2) for k in weights)
+    size = sum(float(run.init[k].double().norm() ** 2) for k in weights)
     values = {"movement.relative": (moved / size) ** 0.5 if size else math.nan}
     if test_logits.shape[-1] > 2:
         values["rank.effective:logits"] = float(effective_rank(class_centered(test_logits)))
-    last = setup.feature_layer or (list(features)[-1] if features else None)
-    if last is not None and last in features:
-        values["rank.effective:last"] = float(effective_rank(features[last].double()))
+    if features is not None:
+        values["rank.effective:last"] = float(effective_rank(features[:MEASURED_POINTS]))
     x_train = torch.as_tensor(task.x_train).flatten(1).double()
     means = class_means(x_train, torch.as_tensor(task.y_train), task.n_classes)
-    centroid = nearest_class_mean(torch.as_tensor(task.x_test).flatten(1).double(), means)
+    x_test = torch.as_tensor(task.x_test[:MEASURED_POINTS]).flatten(1).double()
+    centroid = nearest_class_mean(x_test, means)
     one_logit = test_logits.shape[-1] == 1
     answer = (test_logits[:, 0] > 0).long() if one_logit else test_logits.argmax(-1)
     values["agreement.nearest_class_mean"] = float((answer == centroid).double().mean())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import threading
+from itertools import count
 
 import torch
 from torch import Tensor, nn
@@ -13,20 +13,18 @@ from fls_bench.scaling import bias_rate_factor
 from fls_bench.schema import Outcome, RunConfig
 from fls_bench.tasks import Task
 from fls_bench.training.runs import (
-    DIVERGENCE_FACTOR,
+    POINTS_AT_ONCE,
     TrainedRun,
     batch_order,
-    correctness,
+    divergence_bound,
     make_net,
     out_of_epochs,
-    reached,
+    progress,
+    quarter_left,
     sample_losses,
+    seeded,
 )
 from fls_bench.training_setup import TrainingSetup
-
-
-class Interrupted(Exception):
-    """Training was cancelled from outside."""
 
 
 def _parameter_groups(net: nn.Module, config: RunConfig) -> list[dict[str, object]]:
@@ -50,9 +48,11 @@ def train_single(
     *,
     weight_decay: float = 0.0,
     dtype: torch.dtype = torch.float32,
-    cancelled: threading.Event | None = None,
 ) -> TrainedRun:
     """Train one net until the stopping rule holds.
+
+    Dropout and the like draw from torch's global random state: it is seeded with the run's seed and
+    restored afterwards.
 
     Args:
         setup: Any setup.
@@ -60,14 +60,17 @@ def train_single(
         config: The run.
         weight_decay: L2 penalty at this c.
         dtype: Floating type of weights and data.
-        cancelled: Checked every epoch.
 
     Returns:
         The run.
-
-    Raises:
-        Interrupted: ``cancelled`` was set.
     """
+    with seeded(config.seed):
+        return _train(setup, task, config, weight_decay, dtype)
+
+
+def _train(
+    setup: TrainingSetup, task: Task, config: RunConfig, weight_decay: float, dtype: torch.dtype
+) -> TrainedRun:
     net = make_net(setup, config.seed, config.c, dtype)
     with torch.no_grad():
         for parameter in net.parameters():
@@ -86,50 +89,43 @@ def train_single(
     )
 
     def logits(inputs: Tensor) -> Tensor:
-        output = net(inputs)
+        output: Tensor = net(inputs)
         return c * (output if origin is None else output - origin(inputs))
 
     @torch.no_grad()
-    def training_loss() -> tuple[Tensor, Tensor]:
+    def measured() -> tuple[Tensor, Tensor]:
         net.eval()
-        # In pieces: a convolutional net's activations on a whole training part need not fit.
-        output = torch.cat([logits(part) for part in x.split(1024)])
+        output = torch.cat([logits(part) for part in torch.split(x, POINTS_AT_ONCE)])
         net.train()
-        return sample_losses(output, y, setup.loss).mean(), correctness(output, y)[0].mean()
+        return progress(output, y, setup.loss, setup.stop)
 
     order = batch_order(config.seed, len(y))
-    num_steps = -(-len(y) // setup.batch_size)
-    bound = DIVERGENCE_FACTOR * max(1.0, float(training_loss()[0]))
-    outcome, loss_before, value, epoch = Outcome.FAILED, float("inf"), float("nan"), 0
-    # Dropout and the like draw from torch's global state: seeded per run, restored afterwards.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        for epoch in range(1, config.max_epochs + 1):
-            if cancelled is not None and cancelled.is_set():
-                raise Interrupted
-            for picked in next(order).split(setup.batch_size):
-                optimizer.zero_grad()
-                sample_losses(logits(x[picked]), y[picked], setup.loss).mean().backward()
-                optimizer.step()
-            loss, accuracy = training_loss()
-            value = float(loss)
-            if epoch == max(1, (3 * config.max_epochs) // 4):
-                loss_before = value
-            if not value <= bound:
-                outcome = Outcome.DIVERGED
-            elif bool(reached(setup.stop, loss, accuracy)):
-                outcome = Outcome.REACHED_TARGET
-            elif epoch == config.max_epochs:
-                outcome = out_of_epochs(value, loss_before)
-            else:
-                continue
-            break
+    loss, _ = measured()
+    loss_before, bound = float(loss), divergence_bound(loss)
+    for epoch in count(1):
+        for picked in torch.split(next(order), setup.batch_size):
+            optimizer.zero_grad()
+            batch_loss = sample_losses(logits(x[picked]), y[picked], setup.loss).mean()
+            torch.autograd.backward(batch_loss)
+            optimizer.step()
+        loss, target_met = measured()
+        if epoch == quarter_left(config.max_epochs):
+            loss_before = float(loss)
+        if not loss <= bound:
+            outcome = Outcome.DIVERGED
+        elif target_met:
+            outcome = Outcome.REACHED_TARGET
+        elif epoch >= config.max_epochs:
+            outcome = out_of_epochs(float(loss), loss_before)
+        else:
+            continue
+        break
     return TrainedRun(
         config=config,
         outcome=outcome,
         epochs=epoch,
-        steps=epoch * num_steps,
-        train_loss=None if outcome is Outcome.DIVERGED else value,
+        steps=epoch * -(-len(y) // setup.batch_size),
+        train_loss=None if outcome is Outcome.DIVERGED else float(loss),
         init=init,
-        final={key: tensor.detach().clone() for key, tensor in net.state_dict().items()},
+        final={key: value.detach().clone() for key, value in net.state_dict().items()},
     )

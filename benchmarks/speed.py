@@ -1,0 +1,117 @@
+"""Timings, compared in one run on one machine, as ratios where there is something to compare with.
+
+    python benchmarks/speed.py
+
+Prints one line per figure with the number of repetitions, the median and the range.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import joblib
+import torch
+from torch import nn
+
+from fls_bench import facts, models
+from fls_bench.schema import ArchitectureSpec, LrRule, RunConfig, Sgd, TargetLoss
+from fls_bench.tasks import task_source
+from fls_bench.training import setup_digest, train_all
+from fls_bench.training_setup import TrainingSetup
+
+REPEATS = 3
+NUM_NETS, EPOCHS = 48, 20
+SIZES = {"input_dim": 64, "n_outputs": 10, "depth": 4, "width": 128}
+
+
+def timed(action: Callable[[], object]) -> float:
+    """Seconds that one call takes."""
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def line(name: str, values: list[float], unit: str, target: str) -> None:
+    """Print median and range of one figure."""
+    median = statistics.median(values)
+    print(
+        f"{name:<58} {median:8.2f} {unit}  (min {min(values):.2f}, max {max(values):.2f}, "
+        f"n = {len(values)}; target {target})",
+        flush=True,
+    )
+
+
+def plain_loop() -> None:
+    """The nets of ``batched`` one after another: torch.nn, torch.optim.SGD, the same stop check."""
+    task = task_source("digits", {"n_train": 400})(0)
+    x, y = torch.as_tensor(task.x_train), torch.as_tensor(task.y_train)
+    for seed in range(NUM_NETS):
+        net = models.build("mlp", SIZES, seed=seed)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.001)
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(EPOCHS):
+            for picked in torch.randperm(len(y), generator=generator).split(25):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(net(x[picked]), y[picked]).backward()
+                optimizer.step()
+            with torch.no_grad():
+                if nn.functional.cross_entropy(net(x), y).item() <= 1e-9:
+                    break
+
+
+def batched() -> None:
+    """The same work by the engine, recording of errors and metrics included."""
+    setup = TrainingSetup(
+        make_model=lambda seed: models.build("mlp", SIZES, seed=seed),
+        task=task_source("digits", {"n_train": 400})(0),
+        optimizer=Sgd(lr=0.001),
+        stop=TargetLoss(target_loss=1e-9, max_epochs=EPOCHS),
+        architecture=ArchitectureSpec(name="mlp", arguments=SIZES),
+    )
+    rule = LrRule(name="homogeneous", depth=4)
+    digest = setup_digest(setup, rule)
+    configs = [
+        RunConfig(
+            setup_digest=digest, c=1.0, init_scale=1.0, lr=0.001, seed=seed, centered=False,
+            max_epochs=EPOCHS,
+        )
+        for seed in range(NUM_NETS)
+    ]  # fmt: skip
+    train_all(setup, rule, configs, lambda record: None, jobs=joblib.cpu_count())
+
+
+def command(*arguments: str) -> Callable[[], object]:
+    """A whole process of fls-bench, as a user starts it."""
+    words = [sys.executable, "-m", "fls_bench", *arguments]
+    return lambda: subprocess.run(words, check=True, capture_output=True)
+
+
+def main() -> None:
+    """Measure and print."""
+    print(", ".join(f"{key} {value}" for key, value in facts.environment().items()))
+    batched()  # warm up
+    pairs = [(timed(plain_loop), timed(batched)) for _ in range(REPEATS)]
+    line(f"plain loop, {NUM_NETS} MLPs x {EPOCHS} epochs", [p for p, _ in pairs], "s", "-")
+    line("batched engine, the same nets", [b for _, b in pairs], "s", "-")
+    line("plain loop / batched engine", [p / b for p, b in pairs], "x", "4 x")
+    line("fls-bench --help", [timed(command("--help")) for _ in range(REPEATS)], "s", "0.3 s")
+    with tempfile.TemporaryDirectory() as folder:
+        for multiplier in ("2^-9", "2^-4", "2^3"):
+            file = str(Path(folder) / "model.pt")
+            command(
+                "train", "--task", "digits", "--n-train", "150", "--depth", "4", "--width", "128",
+                "--output-multiplier", multiplier, "--force", "-o", file,
+            )()  # fmt: skip
+            run = command("diagnose", file, "--no-store", "--quiet")
+            seconds = [timed(run) for _ in range(3)]
+            line(f"fls-bench diagnose, digits at c = {multiplier}, to T3", seconds, "s", "12 s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""What the README promises exists: commands, options, names, and the relations between names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import fls_bench
+from fls_bench import scaling
+from fls_bench.cli import app
+from fls_bench.models import build
+from fls_bench.training.runs import sample_losses
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_options_and_commands_exist() -> None:
+    helps = {
+        name: CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"}).output
+        for name in ("train", "diagnose", "run", "report", "env", "suites")
+    }
+    used = set(re.findall(r"fls-bench (\w+)", README))
+    assert used <= set(helps) | {"is", "trains", "needs"}
+    for command, options in re.findall(r"^fls-bench (\w+)(.*)$", README, re.MULTILINE):
+        for option in re.findall(r"--[a-z-]+", options):
+            assert option in helps[command], (command, option)
+
+
+def test_public_names_exist() -> None:
+    for name in re.findall(r"fls_bench\.([A-Za-z_]+)\(", README):
+        assert callable(getattr(fls_bench, name))
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^make ([\w ]+?)(?:  |$)", README, re.MULTILINE):
+        for one in target.split():
+            assert re.search(rf"^{one}:", makefile, re.MULTILINE), one
+
+
+def test_linked_files_exist() -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def row(name: str) -> str:
+    (found,) = [line for line in README.splitlines() if line.startswith(f"| {name}")]
+    return found
+
+
+@pytest.mark.parametrize("c", [2.0**-9, 0.3, 4.0])
+def test_naming_bridge(c: float) -> None:
+    """Each relation of the README's table, checked on a net."""
+    net = build("mlp", {"input_dim": 5, "n_outputs": 3, "depth": 3, "width": 7}, seed=0)
+    net = net.double()
+    x, y = torch.randn(11, 5, dtype=torch.float64), torch.arange(11) % 3
+    logits = net(x).detach()
+
+    assert "T = 1/c" in row("temperature T")
+    temperature = 1 / c
+    softened = torch.nn.functional.cross_entropy(logits / temperature, y)
+    assert torch.allclose(sample_losses(c * logits, y, "cross_entropy").mean(), softened)
+
+    assert "c = alpha^L" in row("alpha")
+    alpha = c ** (1 / 3)
+    assert scaling.effective_multiplier(1.0, alpha, 3) == pytest.approx(c)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.mul_(alpha)
+    assert torch.allclose(net(x), c * logits)
+
+    assert "gamma = 1/c" in row("gamma")
+    assert "FLS = 1/c" in row("FLS")
+
+
+def test_direction_is_said() -> None:
+    assert "Smaller c = larger FLS = toward over-aligned" in README
