@@ -474,7 +474,7 @@ def _exit_code(arguments: Sequence[str]) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         console.fail(
-            "Interrupted.", "Runs that had ended are kept: the same command resumes from there."
+            "Interrupted.", "The same command goes on from the finished runs that it has stored."
         )
         return 130
     except BrokenPipeError:

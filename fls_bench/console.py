@@ -477,6 +477,8 @@ def _evidence(page: _Page, judgement: Judgement, axis: Axis) -> None:
         ],
         rows,
     )
+    for sentence in summary.directions(judgement):
+        page.line(sentence, "dim")
     for one in judgement.measurements:
         if one.reason:
             layer = f" ({one.layer})" if one.layer else ""

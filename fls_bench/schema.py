@@ -249,6 +249,8 @@ class Measurement(Frozen):
     split: Literal["train", "validation", "test"] | None = None
     value: float | None = None
     unit: str = "1"
+    direction: Regime | None = None
+    """The side that higher values go with; None where they go with neither or with both."""
     n: int | None = None
     """How many samples (or seeds) the value rests on."""
     low: float | None = None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -30,8 +29,11 @@ SPLIT_SEED = 20260200827
 
 MIN_PER_PART = 10
 
+MAX_NUMBERS = 200_000_000
+"""Most input values of generated data, all parts together (0.8 GB)."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Task:
     """Training, validation and test data of one draw.
 
@@ -95,8 +97,10 @@ def make_task(
     validation: tuple[Any, Any] | None = None,
     *,
     seed: int = 0,
+    n_classes: int | None = None,
     spec: TaskSpec | None = None,
     fixed_test: bool = True,
+    notes: tuple[str, ...] = (),
 ) -> Task:
     """Check arrays and make a task of them.
 
@@ -106,17 +110,18 @@ def make_task(
         test: Likewise.
         validation: Likewise; None takes a fifth of the training part, and the task's notes say so.
         seed: Seed of that fifth.
+        n_classes: K; None: the largest training label + 1. Give it where a draw may miss a class.
         spec: How to load the task again by name.
         fixed_test: Whether every seed has the same test part.
+        notes: What a reader of a report should know.
 
     Returns:
-        The task; labels are 0 .. K-1 with K counted over the training part.
+        The task; labels are 0 .. K-1.
 
     Raises:
-        InputError: Wrong shapes or types, NaN or infinity, labels that training never saw, one
-            class only, or too few points.
+        InputError: Wrong shapes or types, NaN or infinity, labels out of range, one class only in
+            the training part, or too few points.
     """
-    notes: tuple[str, ...] = ()
     x_train, y_train = _checked(name, "training", *train)
     x_test, y_test = _checked(name, "test", *test)
     if validation is None:
@@ -125,9 +130,7 @@ def make_task(
         val, rest = order[:num_val], order[num_val:]
         x_val, y_val = x_train[val], y_train[val]
         x_train, y_train = x_train[rest], y_train[rest]
-        notes = (
-            f"No validation part was given: {num_val} of the {len(order)} training points serve.",
-        )
+        notes = (*notes, _no_validation(num_val, len(order)))
     else:
         x_val, y_val = _checked(name, "validation", *validation)
     for part, y in (("training", y_train), ("validation", y_val), ("test", y_test)):
@@ -136,18 +139,22 @@ def make_task(
                 f"Task {name!r} has {len(y)} {part} points; at least {MIN_PER_PART} are needed.",
                 "Give more data, or a smaller n_train so that more is left for the other parts.",
             )
-    n_classes = int(y_train.max()) + 1
     if len(np.unique(y_train)) < 2:
         raise InputError(
             f"Task {name!r} has one class only among its training labels.",
             "A classification task needs at least two classes.",
         )
-    for part, x, y in (("validation", x_val, y_val), ("test", x_test, y_test)):
+    if n_classes is None:
+        n_classes = int(y_train.max()) + 1
+    parts = (
+        ("training", x_train, y_train), ("validation", x_val, y_val), ("test", x_test, y_test),
+    )  # fmt: skip
+    for part, x, y in parts:
         if y.max() >= n_classes:
             raise InputError(
-                f"Task {name!r}: the {part} label {int(y.max())} is out of range; training labels "
-                f"are 0 .. {n_classes - 1}.",
-                "Number the classes 0 .. K-1 and let every class occur in the training part.",
+                f"Task {name!r}: the {part} label {int(y.max())} is out of range; the classes are "
+                f"0 .. {n_classes - 1}.",
+                "Number the classes 0 .. K-1 and let the largest occur in the training part.",
             )
         if x.shape[1:] != x_train.shape[1:]:
             raise InputError(
@@ -160,9 +167,18 @@ def make_task(
     )
 
 
+def _no_validation(num_val: int, num: int) -> str:
+    return f"No validation part was given: {num_val} of the {num} training points serve."
+
+
 def _checked(name: str, part: str, x: Any, y: Any) -> tuple[Array, Labels]:
-    x, y = np.asarray(x), np.asarray(y)
     place = f"Task {name!r}, {part} part"
+    try:
+        x, y = np.asarray(x), np.asarray(y)
+    except ValueError:
+        raise InputError(
+            f"{place}: its rows have different lengths.", "Give arrays of one shape."
+        ) from None
     if not (np.issubdtype(x.dtype, np.number) or x.dtype == bool) or np.iscomplexobj(x):
         raise InputError(f"{place}: inputs have type {x.dtype}.", "Give real numbers.")
     if x.ndim < 2 or 0 in x.shape or y.ndim != 1 or len(x) != len(y):
@@ -170,14 +186,15 @@ def _checked(name: str, part: str, x: Any, y: Any) -> tuple[Array, Labels]:
             f"{place}: inputs have shape {x.shape} and labels {y.shape}.",
             "Give inputs [n, ...] and one label for each, [n], none of them empty.",
         )
-    x = x.astype(np.float32)
+    with np.errstate(over="ignore"):
+        x = x.astype(np.float32)
     if not np.isfinite(x).all():
         raise InputError(
             f"{place}: {int((~np.isfinite(x)).sum())} input values are NaN or infinite.",
             "Remove or fill them before you pass the data.",
         )
-    if np.issubdtype(y.dtype, np.floating) and np.array_equal(y, np.floor(y)):
-        y = y.astype(np.int64)
+    if np.issubdtype(y.dtype, np.floating) and np.isfinite(y).all() and (y == np.floor(y)).all():
+        y = y.clip(-1e6, 1e6).astype(np.int64)
     if not (np.issubdtype(y.dtype, np.integer) or y.dtype == bool):
         raise InputError(f"{place}: labels have type {y.dtype}.", "Give whole numbers 0 .. K-1.")
     y = y.astype(np.int64)
@@ -200,31 +217,58 @@ def _sklearn_arrays(name: str) -> tuple[Array, Labels]:
     return x.astype(np.float32), y.astype(np.int64)
 
 
-def _draw(
-    name: str, x: Array, y: Labels, n_train: int, seed: int, spec: TaskSpec, num_test: int
-) -> Task:
-    """Fixed test part, then n_train training points drawn by seed; the rest validates."""
+def _checked_seed(seed: int) -> int:
+    if not 0 <= seed < 2**32:
+        raise InputError(f"The data seed {seed} is out of range.", "Choose 0 .. 2^32 - 1.")
+    return seed
+
+
+def _part(
+    y: Labels, pool: npt.NDArray[np.intp], size: int, seed: int
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Draw ``size`` points of a pool, each class in its share where it can be; and the others."""
     from sklearn.model_selection import train_test_split
 
+    classes, counts = np.unique(y[pool], return_counts=True)
+    shared = counts.min() >= 2 and min(size, len(pool) - size) >= len(classes)
+    labels = y[pool] if shared else None
+    drawn, others = train_test_split(pool, train_size=size, random_state=seed, stratify=labels)
+    return drawn, others
+
+
+def _draw(
+    name: str,
+    x: Array,
+    y: Labels,
+    n_train: int,
+    seed: int,
+    spec: TaskSpec | None,
+    num_test: int,
+    notes: tuple[str, ...] = (),
+) -> Task:
+    """Fixed test part, then n_train training points drawn by seed; the rest validates."""
     room = len(y) - num_test - MIN_PER_PART
+    if min(room, num_test) < MIN_PER_PART:
+        raise InputError(
+            f"Task {name!r} has {len(y)} points: too few for three parts.",
+            f"Give more data; each part needs at least {MIN_PER_PART}.",
+        )
     if not MIN_PER_PART <= n_train <= room:
         raise InputError(
             f"Task {name!r} can't give {n_train} training points: of {len(y)} points {num_test} "
             "are for testing and the rest must also validate.",
             f"Choose n_train between {MIN_PER_PART} and {room}.",
         )
-    rarest = int(np.bincount(y)[np.unique(y)].min())
-    stratify = y if rarest >= 3 and n_train >= len(np.unique(y)) else None
-    pool, test = train_test_split(
-        np.arange(len(y)), test_size=num_test, random_state=SPLIT_SEED % 2**32, stratify=stratify
-    )
-    labels = y[pool] if stratify is not None else None
-    train, val = train_test_split(pool, train_size=n_train, random_state=seed, stratify=labels)
+    pool, test = _part(y, np.arange(len(y)), len(y) - num_test, SPLIT_SEED % 2**32)
+    train, val = _part(y, pool, n_train, _checked_seed(seed))
     # Standardised by training and validation points together: no test point is looked at, and all
     # seeds share one input space.
     mean, std = x[pool].mean(0), x[pool].std(0)
     z = ((x - mean) / np.where(std > 0, std, 1)).astype(np.float32)
-    return make_task(name, (z[train], y[train]), (z[test], y[test]), (z[val], y[val]), spec=spec)
+    return make_task(
+        name, (z[train], y[train]), (z[test], y[test]), (z[val], y[val]),
+        n_classes=int(y.max()) + 1, spec=spec, notes=notes,
+    )  # fmt: skip
 
 
 def _bundled(name: str, n_train: int, seed: int, num_test: int) -> Task:
@@ -291,7 +335,7 @@ def product_of_signs(
     n_test: int = 20_000,
     n_val: int = 5_000,
 ) -> Task:
-    """Label = sign of the product of the first ``order`` of ``input_dim`` Gaussian inputs (parity)."""
+    """Label = sign of the product of the first ``order`` of ``input_dim`` Gaussians (parity)."""
     arguments = {
         "n_train": n_train, "input_dim": input_dim, "order": order,
         "n_test": n_test, "n_val": n_val,
@@ -348,10 +392,19 @@ def _generated(
             raise InputError(
                 f"Task {name!r}: {key} = {value} is out of range.", f"Choose {low} .. {high}."
             )
-    rng = np.random.default_rng([SPLIT_SEED, seed])
-    train, validation, test = (draw(rng, int(arguments[k])) for k in ("n_train", "n_val", "n_test"))
-    spec = TaskSpec(name=name, arguments=dict(arguments), seed=seed)
-    return make_task(name, train, test, validation, spec=spec, fixed_test=False)
+    sizes = [int(arguments[key]) for key in ("n_train", "n_val", "n_test")]
+    if sum(sizes) * arguments["input_dim"] > MAX_NUMBERS:
+        raise InputError(
+            f"Task {name!r} would draw {sum(sizes) * arguments['input_dim']:,} numbers; the limit is "
+            f"{MAX_NUMBERS:,}.",
+            "Choose a smaller input_dim, n_train, n_val or n_test.",
+        )
+    rng = np.random.default_rng([SPLIT_SEED, _checked_seed(seed)])
+    train, validation, test = (draw(rng, size) for size in sizes)
+    return make_task(
+        name, train, test, validation, n_classes=arguments.get("n_classes", 2),
+        spec=TaskSpec(name=name, arguments=dict(arguments), seed=seed), fixed_test=False,
+    )  # fmt: skip
 
 
 TASKS: Mapping[str, Callable[..., Task]] = {
@@ -382,7 +435,12 @@ def task_source(name: str, arguments: Mapping[str, Any] | None = None) -> TaskSo
         n_train = arguments.pop("n_train", None)
         if arguments:
             raise InputError(
-                f"An .npz task takes n_train only, not {', '.join(arguments)}.", "Leave it out."
+                f"An .npz task takes n_train only, not {', '.join(arguments)[:80]}.",
+                "Leave it out.",
+            )
+        if not (n_train is None or type(n_train) is int):
+            raise InputError(
+                f"Task {name!r}: n_train = {n_train!r} is not an int.", "Correct its type."
             )
         return npz_source(Path(name), n_train)
     if name not in TASKS:
@@ -443,13 +501,16 @@ def _read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
     remedy = "Write it with numpy.savez(x_train=..., y_train=..., x_test=..., y_test=...)."
     if not path.exists():
         raise InputError(f"There is no file {str(path)!r}.", "Check the path.")
+    known = {f"{a}_{p}" for a in "xy" for p in _PARTS} | {"x", "y"}
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise InputError(f"{str(path)!r} is not an .npz archive.", remedy)
-            known = {f"{a}_{p}" for a in "xy" for p in _PARTS} | {"x", "y"}
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise InputError(f"{str(path)!r} is not an .npz archive.", remedy)
+        with archive:
             return {key: archive[key] for key in archive.files if key in known}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, AttributeError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # a damaged archive fails in zipfile, zlib or numpy, in many ways
         detail = "it holds Python objects" if "allow_pickle" in str(error) else str(error)[:200]
         raise InputError(f"{str(path)!r} can't be read as .npz: {detail}.", remedy) from None
 
@@ -494,39 +555,50 @@ def arrays_source(
     Raises:
         InputError: Missing arrays, or arrays that ``make_task`` refuses.
     """
-    if {"x", "y"} <= set(arrays):
+    given = set(arrays)
+    if {"x", "y"} <= given and not given & {"x_train", "y_train"}:
         x, y = _checked(name, "whole", arrays["x"], arrays["y"])
         num_test = min(1000, int(0.4 * len(y)))
-        wanted = n_train or (len(y) - num_test) // 2
-        base = spec or TaskSpec(name=name, embedded=True)
-        return lambda seed: _draw(name, x, y, wanted, seed, base, num_test)
-    missing = [k for k in ("x_train", "y_train", "x_test", "y_test") if k not in arrays]
+        wanted = (len(y) - num_test) // 2 if n_train is None else n_train
+        notes = (
+            f"Only x and y were given: {num_test} points are the test part for every seed, and "
+            "inputs are standardised by the other points.",
+        )
+        return lambda seed: _draw(name, x, y, wanted, seed, spec, num_test, notes)
+    needed = ["x_train", "y_train", "x_test", "y_test"]
+    if given & {"x_val", "y_val"}:
+        needed += ["x_val", "y_val"]
+    missing = [key for key in needed if key not in given]
     if missing:
         raise InputError(
             f"The data of {name!r} lack {', '.join(missing)}.",
             "Give x and y, or x_train, y_train, x_test, y_test (and x_val, y_val).",
         )
-    validation = (arrays["x_val"], arrays["y_val"]) if {"x_val", "y_val"} <= set(arrays) else None
     x, y = _checked(name, "training", arrays["x_train"], arrays["y_train"])
-    if n_train is not None and not MIN_PER_PART <= n_train <= len(y):
+    test = _checked(name, "test", arrays["x_test"], arrays["y_test"])
+    validation = _checked(name, "validation", arrays["x_val"], arrays["y_val"]) if (
+        "x_val" in given
+    ) else None  # fmt: skip
+    most = len(y) if validation is not None else len(y) - MIN_PER_PART
+    if n_train is None:
+        n_train = most if validation is not None else len(y) - max(len(y) // 5, MIN_PER_PART)
+    if not MIN_PER_PART <= n_train <= most:
         raise InputError(
-            f"n_train = {n_train}, but {name!r} has {len(y)} training points.",
-            f"Choose between {MIN_PER_PART} and {len(y)}.",
+            f"Task {name!r} can't give {n_train} training points: its training part has {len(y)}"
+            + (", and some of them must validate." if validation is None else "."),
+            f"Choose n_train between {MIN_PER_PART} and {most}."
+            if most >= MIN_PER_PART
+            else "Give more data.",
         )
 
     def source(seed: int) -> Task:
-        rng = np.random.default_rng(seed)
-        own = validation
-        chosen, rest = x, y
-        if validation is None:
-            order = rng.permutation(len(y))
-            num_val = len(y) - n_train if n_train else len(y) // 5
-            num_val = max(num_val, MIN_PER_PART)
-            val, keep = order[:num_val], order[num_val:]
-            own, chosen, rest = (x[val], y[val]), x[keep], y[keep]
-        elif n_train is not None:
-            keep = rng.permutation(len(y))[:n_train]
-            chosen, rest = x[keep], y[keep]
-        return make_task(name, (chosen, rest), (arrays["x_test"], arrays["y_test"]), own, spec=spec)
+        drawn, others = np.arange(len(y)), np.arange(0)
+        if n_train < len(y):
+            drawn, others = _part(y, drawn, n_train, _checked_seed(seed))
+        notes = () if validation is not None else (_no_validation(len(others), len(y)),)
+        return make_task(
+            name, (x[drawn], y[drawn]), test, validation or (x[others], y[others]),
+            n_classes=int(y.max()) + 1, spec=spec, notes=notes,
+        )  # fmt: skip
 
     return source

@@ -1,4 +1,4 @@
-"""What is judged: a way to make a net, data, and a recipe. Holds callables, so it is never stored."""
+"""What is judged: a way to make a net, data, and a recipe. It holds callables: never stored."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from fls_bench.errors import FlsBenchError, InputError
 from fls_bench.schema import (
@@ -32,7 +32,7 @@ class TrainingSetup:
     """A model and training setup whose output multiplier can be swept.
 
     c is relative to the net as its author built it: c = 1 is that net. ``optimizer.lr`` is the rate
-    that the setup trains with at its own ``output_multiplier``; other rates follow from ``lr_rule``.
+    at the setup's own ``output_multiplier``; the rates at others follow from ``lr_rule``.
     Smaller c = larger FLS = toward over-aligned.
 
     Attributes:
@@ -83,10 +83,26 @@ class TrainingSetup:
         ):
             if not (isinstance(value, (int, float)) and 0 < value < float("inf")):
                 raise InputError(f"{label} = {value!r} must be > 0.", "Give a positive number.")
-        if not (isinstance(self.batch_size, int) and self.batch_size >= 1):
+        if not (type(self.batch_size) is int and self.batch_size >= 1):
             raise InputError(
                 f"batch_size = {self.batch_size!r} must be a whole number >= 1.", "Correct it."
             )
+        for label, choice, choices in (
+            ("loss", self.loss, get_args(Loss)),
+            ("multiplier_route", self.multiplier_route, get_args(MultiplierRoute)),
+            ("axis", self.axis, get_args(Axis)),
+        ):
+            if choice not in choices:
+                raise InputError(
+                    f"{label} = {choice!r} is unknown.", f"Choose one of {', '.join(choices)}."
+                )
+        for label, right, wanted in (
+            ("optimizer", isinstance(self.optimizer, Sgd), "an Sgd"),
+            ("stop", isinstance(self.stop, Stop), "a TargetLoss or TargetAccuracy"),
+            ("lr_rule", isinstance(self.lr_rule, LrRule | None), "an LrRule or None"),
+        ):
+            if not right:
+                raise InputError(f"{label} is not {wanted}.", "Correct its type.")
         if not callable(self.make_model):
             raise InputError(
                 "make_model is not callable.", "Give a function that returns a torch module."
@@ -122,8 +138,15 @@ class TrainingSetup:
         """``wrapper`` or ``factory``: how the multiplier reaches the net."""
         if self.multiplier_route != "auto":
             return self.multiplier_route
-        has = "output_multiplier" in inspect.signature(self.make_model).parameters
-        return "factory" if has else "wrapper"
+        return "factory" if "output_multiplier" in self.builder_parameters else "wrapper"
+
+    @property
+    def builder_parameters(self) -> frozenset[str]:
+        """Names of the parameters of ``make_model``; empty where it doesn't tell them."""
+        try:
+            return frozenset(inspect.signature(self.make_model).parameters)
+        except (TypeError, ValueError):
+            return frozenset()
 
 
 def import_object(reference: str, option: str) -> Any:
@@ -143,7 +166,8 @@ def import_object(reference: str, option: str) -> Any:
         InputError: It can't be imported or found.
     """
     module_name, _, attribute = reference.partition(":")
-    if not all(part.isidentifier() for part in f"{module_name}.{attribute}".split(".")):
+    parts = f"{module_name}.{attribute}".split(".")
+    if not all(part.isidentifier() for part in parts) or module_name.endswith(".py"):
         raise InputError(
             f"{option} {reference!r} is not of the form package.module:name.",
             f"Give for example {option} my_pkg.my_setup:setup.",
@@ -161,7 +185,7 @@ def import_object(reference: str, option: str) -> Any:
         raise
     except (Exception, SystemExit) as error:
         raise InputError(
-            f"{option}: importing {module_name!r} failed with {_in_one_line(error)}.",
+            f"{option}: importing {module_name!r} failed with {in_one_line(error)}.",
             f"Run {Path(sys.executable).name} -c 'import {module_name}' to see where.",
         ) from error
     value: Any = module
@@ -194,7 +218,7 @@ def import_setup(reference: str) -> TrainingSetup:
             raise
         except (Exception, SystemExit) as error:
             raise InputError(
-                f"--setup {reference!r}: calling it failed with {_in_one_line(error)}.",
+                f"--setup {reference!r}: calling it failed with {in_one_line(error)}.",
                 "Name a fls_bench.TrainingSetup, or a function without arguments that returns one.",
             ) from error
     if not isinstance(value, TrainingSetup):
@@ -205,5 +229,6 @@ def import_setup(reference: str) -> TrainingSetup:
     return value
 
 
-def _in_one_line(error: BaseException) -> str:
+def in_one_line(error: BaseException) -> str:
+    """Kind and message of an error of the user's own code."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300].rstrip(".: ")

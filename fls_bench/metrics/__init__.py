@@ -92,6 +92,7 @@ def _measurements(
             split=row.split,
             value=value if reason is None else None,
             unit=row.unit,
+            direction=row.direction,
             n=reading.n,
             low=bounds[0] if reason is None else None,
             high=bounds[1] if reason is None else None,

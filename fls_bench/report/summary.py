@@ -411,6 +411,20 @@ def measured(measurement: Measurement) -> str:
     return text
 
 
+def directions(judgement: Judgement) -> tuple[str, ...]:
+    """Sentences that say which side higher values of which metrics go with."""
+    found: dict[str, dict[str, None]] = {"over_aligned": {}, "over_fitted": {}}
+    for one in judgement.measurements:
+        if one.direction is not None:
+            found[one.direction][one.metric] = None
+    return tuple(
+        f"Higher values go with {'larger' if side == 'over_aligned' else 'smaller'} FLS, toward "
+        f"{hyphens(side)}: {', '.join(names)}."
+        for side, names in found.items()
+        if names
+    )
+
+
 def flat(value: dict[str, Any], prefix: str = "") -> tuple[tuple[str, str], ...]:
     """Nested plain values as (dotted key, text)."""
     rows: list[tuple[str, str]] = []

@@ -25,7 +25,7 @@ from fls_bench.tasks import Task
 from fls_bench.training.batched import train_batch
 from fls_bench.training.runs import TrainedRun, make_net, record, seeded
 from fls_bench.training.single import train_single
-from fls_bench.training_setup import TrainingSetup
+from fls_bench.training_setup import TrainingSetup, in_one_line
 
 __all__ = [
     "TrainedRun",
@@ -38,7 +38,7 @@ __all__ = [
     "train_one",
 ]
 
-ENGINE_VERSION = 1
+ENGINE_VERSION = 2
 """Part of every setup's digest: raised when the same configuration would give other numbers."""
 
 REPLICAS_PER_BATCH = 12
@@ -71,14 +71,14 @@ def check_setup(setup: TrainingSetup, seed: int = 0) -> Task:
     """
     with _user_code("The setup's task function failed", "Correct the function."):
         task = setup.task_for(seed)
-    with _user_code("The model can't be built", "Correct make_model or its arguments."):
+    with _user_code("make_model failed", "Correct it, or its arguments."):
         net = make_net(setup, seed, setup.output_multiplier, torch.float32).eval()
     if not any(True for _ in net.parameters()):
         raise InputError("The model has no parameters.", "Return a module that can be trained.")
     shape = list(task.x_train.shape[1:])
     with (
         _user_code(
-            f"The model can't take the data, inputs of shape {shape}",
+            f"The model can't take the data: on inputs of shape {shape} it failed",
             "Give data and a model of the same input dimension.",
         ),
         seeded(seed),
@@ -123,8 +123,7 @@ def _user_code(problem: str, remedy: str) -> Iterator[None]:
     except FlsBenchError:
         raise
     except Exception as error:
-        detail = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise InputError(f"{problem}: {detail}", remedy) from error
+        raise InputError(f"{problem} with {in_one_line(error)}.", remedy) from error
 
 
 def resolve_lr_rule(setup: TrainingSetup, task: Task) -> LrRule:
@@ -181,7 +180,7 @@ def setup_digest(setup: TrainingSetup, rule: LrRule, *, dtype: torch.dtype = tor
         for name, value in net.state_dict().items():
             observe(name, value)
         for training in (False, True):
-            with seeded(0):
+            with seeded(0), _one_thread():
                 observe("output", net.train(training)(x))
     decay = setup.optimizer.weight_decay
     return canonical_digest(
@@ -229,8 +228,8 @@ def _run_single(
     except FlsBenchError:
         raise
     except Exception as error:
-        text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        return RunRecord(config=config, outcome=Outcome.FAILED, epochs=0, steps=0, message=text)
+        message = in_one_line(error)
+        return RunRecord(config=config, outcome=Outcome.FAILED, epochs=0, steps=0, message=message)
 
 
 def train_one(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -77,7 +76,7 @@ def make_net(setup: TrainingSetup, seed: int, c: float, dtype: torch.dtype) -> n
         InputError: The builder returned something else than a module, or the route is ``factory``
             and it does not take the multiplier.
     """
-    parameters = inspect.signature(setup.make_model).parameters
+    parameters = setup.builder_parameters
     arguments: dict[str, float | int] = {}
     if setup.route == "factory":
         if "output_multiplier" not in parameters:

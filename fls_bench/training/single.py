@@ -27,18 +27,24 @@ from fls_bench.training.runs import (
 from fls_bench.training_setup import TrainingSetup
 
 
-def _parameter_groups(net: nn.Module, config: RunConfig) -> list[dict[str, object]]:
-    """One group; for a built-in net with biases, one per layer's biases with its own rate."""
-    if not (isinstance(net, Mlp) and net.layers[0].bias is not None):
-        return [{"params": list(net.parameters()), "lr": config.lr}]
-    depth = len(net.layers)
-    groups: list[dict[str, object]] = [
-        {"params": [layer.weight for layer in net.layers], "lr": config.lr}
+def _parameter_groups(
+    net: nn.Module, config: RunConfig, weight_decay: float
+) -> list[dict[str, object]]:
+    """One group; for a built-in net with biases, each layer's biases have a rate of their own.
+
+    Rate times penalty is the same in all groups: a step shrinks biases as it shrinks weights.
+    """
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in net.named_parameters():
+        factor = 1.0
+        if isinstance(net, Mlp) and name.endswith(".bias"):
+            layer = 1 + int(name.split(".")[1])
+            factor = bias_rate_factor(layer, len(net.layers), config.c)
+        groups.setdefault(factor, []).append(parameter)
+    return [
+        {"params": params, "lr": config.lr * factor, "weight_decay": weight_decay / factor}
+        for factor, params in groups.items()
     ]
-    for number, layer in enumerate(net.layers, start=1):
-        rate = config.lr * bias_rate_factor(number, depth, config.c)
-        groups.append({"params": [layer.bias], "lr": rate})
-    return groups
 
 
 def train_single(
@@ -81,11 +87,9 @@ def _train(
     x = torch.as_tensor(task.x_train, dtype=dtype)
     y = torch.as_tensor(task.y_train)
     optimizer = torch.optim.SGD(
-        _parameter_groups(net, config),
-        lr=config.lr,
+        _parameter_groups(net, config, weight_decay),
         momentum=setup.optimizer.momentum,
         nesterov=setup.optimizer.nesterov,
-        weight_decay=weight_decay,
     )
 
     def logits(inputs: Tensor) -> Tensor:

@@ -375,6 +375,13 @@ def _next_step(reason: Code) -> str:
     }.get(reason.code, "See the reason above for what would decide.")
 
 
+DIRECTIONS: Mapping[str, Regime] = {
+    "movement.relative": Regime.OVER_ALIGNED,
+    "rank.effective": Regime.OVER_FITTED,
+}
+"""The side that higher values go with, for what every run measures; as in the table of metrics."""
+
+
 def measured_at(sweep: Sweep, c: float, star: float | None) -> tuple[Measurement, ...]:
     """Means over seeds of what every run measured, at c and at c*, with 95 % intervals.
 
@@ -407,7 +414,8 @@ def measured_at(sweep: Sweep, c: float, star: float | None) -> tuple[Measurement
                         split="test",
                         value=mean,
                         n=len(row),
-                        unit="1",
+                        unit="dimensions" if metric == "rank.effective" else "1",
+                        direction=DIRECTIONS.get(metric),
                         low=None if width is None else mean - width,
                         high=None if width is None else mean + width,
                     )
