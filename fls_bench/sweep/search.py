@@ -171,33 +171,32 @@ def _cost(sweeper: Sweeper, bound: bool) -> Cost:
 
 
 def _extend(sweeper: Sweeper, grid: set[float], count: int) -> None:
-    """Extend the grid while its best validation error lies at an end; then refine around the best."""
+    """Extend the grid while its best may lie at an end or beyond; then refine around the best."""
     plan, c0, own = sweeper.plan, sweeper.c0, sweeper.setup.centered
+
+    def octaves(value: float) -> float:
+        return round(math.log2(value / c0), 6)
+
+    def visit(new: set[float], text: str) -> None:
+        grid.update(new)
+        values = sorted(sweeper.value(k) for k in new)
+        sweeper.visit(values, count, own, f"{text}, {count} seeds")
+
     while True:
         data = contrasts.table(sweeper.sweep([sweeper.value(k) for k in grid], own))
-        if c0 not in data.test:
+        if c0 not in data.test or not contrasts.beats_chance(data):
             return
         star = regime.best_multiplier(data, c0)
-        offset = round(math.log2(star / c0), 6)
-        usable = sorted(round(math.log2(c / c0), 6) for c in data.val)
-        new = set()
-        if offset == usable[0] and offset - plan.step not in grid:
-            new = {offset - plan.step}
-        elif offset == usable[-1] and offset + plan.step not in grid:
-            new = {offset + plan.step}
-        new = {k for k in new if abs(k) <= plan.limit} or {
-            k
-            for k in (offset - plan.step / 2, offset + plan.step / 2)
-            if abs(k) <= plan.limit and usable[0] < k < usable[-1]
-        }
-        new -= grid
-        if not new:
-            return
-        grid |= new
-        refined = any(usable[0] < k < usable[-1] for k in new)
-        sweeper.visit(
-            sorted(sweeper.value(k) for k in new), count, own,
-            f"{'refining' if refined else 'extending'}, {count} seeds",
-        )  # fmt: skip
-        if refined:
-            return
+        beyond = set()
+        for end in regime.open_ends(data, star):
+            outward = plan.step if end == max(data.val) else -plan.step
+            beyond.add(octaves(end) + outward)
+        beyond = {k for k in beyond - grid if abs(k) <= plan.limit}
+        if not beyond:
+            break
+        visit(beyond, "extending")
+    low, high = octaves(min(data.val)), octaves(max(data.val))
+    half = {octaves(star) - plan.step / 2, octaves(star) + plan.step / 2}
+    between = {k for k in half - grid if low < k < high}
+    if between:
+        visit(between, "refining")

@@ -191,6 +191,27 @@ def best_multiplier(data: Table, c: float) -> float:
     )
 
 
+def open_ends(data: Table, star: float) -> tuple[float, ...]:
+    """Ends of the range where validation error is still within the practical margin of its best.
+
+    Beyond such an end some c may do as well as c* or better.
+
+    Args:
+        data: The table.
+        star: c*, one of its multipliers.
+
+    Returns:
+        The lowest and the highest usable c, as far as they are open.
+    """
+    margin = practical_margin(float(np.nanmean(data.val[star])), data.n_test)
+
+    def is_open(end: float) -> bool:
+        found = contrast(data.val[end], data.val[star], 1 / data.n_test)
+        return end == star or (found is not None and found.mean < margin)
+
+    return tuple(end for end in sorted({min(data.val), max(data.val)}) if is_open(end))
+
+
 def c_star(data: Table, c: float, level: float = LEVEL) -> CStar:
     """c* and the set of multipliers that may be the best one, from validation errors.
 
@@ -219,18 +240,11 @@ def c_star(data: Table, c: float, level: float = LEVEL) -> CStar:
         return any(k is not None and k.p_value < share for k in found)
 
     kept = [one for one in tried if one == value or not beaten(one)]
-    margin = practical_margin(float(np.nanmean(data.val[value])), data.n_test)
-
-    def open_end(end: float) -> bool:
-        """Whether the best c may lie at this end or beyond: not beaten, nor clearly behind."""
-        found = contrast(data.val[end], data.val[value], 1 / data.n_test)
-        return end == value or (end in kept and found is not None and found.mean < margin)
-
-    # The nearer end first: where the whole curve is flat, one of the two is named.
-    ends = sorted((tried[0], tried[-1]), key=lambda end: abs(math.log2(end / value)))
-    at = next((end for end in ends if open_end(end)), None)
+    ends = open_ends(data, value)
+    # Where the whole curve is flat both ends are open: the nearer one is named.
+    nearest = min(ends, key=lambda end: abs(math.log2(end / value)), default=None)
     edge: Literal["none", "low", "high"] = (
-        "none" if at is None else "low" if at == tried[0] else "high"
+        "none" if nearest is None else "low" if nearest == tried[0] else "high"
     )
     return CStar(value=value, low=kept[0], high=kept[-1], level=1 - level, at_edge=edge)
 
