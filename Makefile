@@ -31,9 +31,9 @@ types: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/speed.py
 
-# The table of docs/error-rates.md (about half an hour on one core).
+# The table of docs/error-rates.md (about twenty minutes on one core).
 error-rates: $(VENV)/.installed
-	$(BIN)/python benchmarks/error_rates.py --runs 1000
+	$(BIN)/python benchmarks/error_rates.py --runs 500
 
 schema: $(VENV)/.installed
 	$(BIN)/python -m fls_bench.report > docs/report.schema.json

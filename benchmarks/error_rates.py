@@ -3,7 +3,7 @@
 Only training is replaced: a simulated run's errors are R(c) plus noise, so extension, refinement,
 looks, fresh seeds and judgement are the code that users run. Prints the table of docs/error-rates.md.
 
-    python benchmarks/error_rates.py --runs 1000
+    python benchmarks/error_rates.py --runs 500
 """
 
 from __future__ import annotations

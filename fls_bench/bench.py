@@ -44,6 +44,7 @@ from fls_bench.sweep import (
     Listener,
     SweepPlan,
     SweepResult,
+    keeping_tasks,
     replica_epochs_for,
     run_sweep,
 )
@@ -336,6 +337,7 @@ def judge(
 
 def _sweep(setup: TrainingSetup, options: Options, grid: tuple[float, ...] | None) -> SweepResult:
     """Turn the budget into replica-epochs, say the cost, and sweep."""
+    setup = keeping_tasks(setup)
     rule = resolve_lr_rule(setup, check_setup(setup))
     jobs, plan = options.num_jobs, options.plan()
     budget = replica_epochs_for(setup, rule, options.budget_seconds, jobs)

@@ -12,7 +12,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -43,7 +43,7 @@ EXIT_CODES = (
     "Exit codes: 0 done, an inconclusive verdict included; 1 --fail-on; 2 usage or input; 3 a run "
     "failed; 4 inconclusive, with --strict; 130 interrupted."
 )
-READER_GONE = 141
+INTERRUPTED, READER_GONE = 130, 141
 
 
 # --- common options -------------------------------------------------------------------------
@@ -454,7 +454,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: In place of those of the process.
     """
-    sys.exit(_exit_code(sys.argv[1:] if arguments is None else arguments))
+    code = _exit_code(sys.argv[1:] if arguments is None else arguments)
+    if code == INTERRUPTED:
+        # Threads may still train, and torch aborts a process that winds up under them. What they
+        # would lose is unfinished; the store bears it.
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _exit_code(arguments: Sequence[str]) -> int:
@@ -476,7 +484,7 @@ def _exit_code(arguments: Sequence[str]) -> int:
         console.fail(
             "Interrupted.", "The same command goes on from the finished runs that it has stored."
         )
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         _silence(sys.stdout, sys.stderr)
         return READER_GONE

@@ -33,8 +33,15 @@ from fls_bench.verdict import contrasts, regime
 MAX_TASKS_KEPT = 32
 """Draws of the data that a sweep keeps in memory."""
 
-TRIAL_SECONDS = 2.0
-"""A first trial that takes longer than this is not followed by a second."""
+TRIAL_SECONDS = 1.0
+"""A first trial that takes longer than this is not followed by another."""
+
+
+def keeping_tasks(setup: TrainingSetup) -> TrainingSetup:
+    """The same setup; where its nets train in this process, a seed's data are drawn once."""
+    if not is_batched(setup):
+        return setup
+    return replace(setup, task=lru_cache(maxsize=MAX_TASKS_KEPT)(setup.task_for))
 
 
 def replica_epochs_for(setup: TrainingSetup, rule: LrRule, seconds: float, jobs: int) -> int:
@@ -53,6 +60,7 @@ def replica_epochs_for(setup: TrainingSetup, rule: LrRule, seconds: float, jobs:
         Replica-epochs that fit, at the speed of the trial, >= 1.
     """
     batch = is_batched(setup)
+    setup = keeping_tasks(setup)
 
     def trial(epochs: int) -> tuple[int, float]:
         """Replica-epochs done, and seconds taken, by one job."""
@@ -71,7 +79,8 @@ def replica_epochs_for(setup: TrainingSetup, rule: LrRule, seconds: float, jobs:
 
     done, taken = trial(2)
     if taken < TRIAL_SECONDS:
-        more, longer = trial(12)
+        done, taken = trial(2)  # the first one paid for what is made once
+        more, longer = trial(2 + min(100, max(4, int(TRIAL_SECONDS / taken))))
         if more > done and longer > taken:
             done, taken = more - done, longer - taken
     return max(1, int(seconds * jobs * done / taken))
@@ -103,8 +112,6 @@ def run_sweep(
         InputError: The setup can't be trained.
     """
     task = check_setup(setup)
-    if is_batched(setup):  # elsewhere each process draws its own
-        setup = replace(setup, task=lru_cache(maxsize=MAX_TASKS_KEPT)(setup.task_for))
     rule = resolve_lr_rule(setup, task)
     digest = setup_digest(setup, rule)
     kept = store(digest)
