@@ -10,9 +10,12 @@ from __future__ import annotations
 import os
 import re
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from multiprocessing.dummy import DummyProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -246,7 +249,6 @@ def _train_setup(
 ) -> TrainingSetup:  # fmt: skip
     from pydantic import ValidationError
 
-    from fls_bench.scaling import parse_multiplier
     from fls_bench.schema import Recipe, Sgd, TargetLoss
     from fls_bench.subject import built_in_setup
     from fls_bench.tasks import task_source
@@ -265,16 +267,34 @@ def _train_setup(
         raise InputError(
             f"--{str(first['loc'][-1]).replace('_', '-')}: {first['msg']}.", "Correct its value."
         ) from None
-    return built_in_setup(
-        model,
-        {"width": width} | ({} if depth is None else {"depth": depth}),
-        task_source(task, {} if n_train is None else {"n_train": n_train}),
-        recipe,
-        base_lr=lr,
-        output_multiplier=parse_multiplier(output_multiplier),
-        init_scale=parse_multiplier(init_scale),
-        centered=centered,
-    )
+    c = _multiplier("--output-multiplier", output_multiplier)
+    alpha = _multiplier("--init-scale", init_scale)
+    try:
+        return built_in_setup(
+            model,
+            {"width": width} | ({} if depth is None else {"depth": depth}),
+            task_source(task, {} if n_train is None else {"n_train": n_train}),
+            recipe,
+            base_lr=lr,
+            output_multiplier=c,
+            init_scale=alpha,
+            centered=centered,
+        )
+    except (ArithmeticError, ValidationError):
+        raise InputError(
+            f"At c = {output_multiplier} and alpha = {init_scale} the learning rate leaves the range "
+            "of floating point numbers.",
+            "Choose values nearer to 1.",
+        ) from None
+
+
+def _multiplier(option: str, text: str) -> float:
+    from fls_bench.scaling import parse_multiplier
+
+    try:
+        return parse_multiplier(text)
+    except InputError as error:
+        raise InputError(f"{option}: {error.problem}", error.remedy) from None
 
 
 @app.command(epilog=EXIT_CODES)
@@ -456,12 +476,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     code = _exit_code(sys.argv[1:] if arguments is None else arguments)
     if code == INTERRUPTED:
-        # Threads may still train, and torch aborts a process that winds up under them. What they
-        # would lose is unfinished; the store bears it.
-        with suppress(OSError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
+        # Threads that train see it after their epoch; torch aborts a process that ends under them.
+        deadline = time.monotonic() + 2
+        for thread in threading.enumerate():
+            if isinstance(thread, DummyProcess):
+                thread.join(timeout=max(0, deadline - time.monotonic()))
     sys.exit(code)
 
 

@@ -38,7 +38,7 @@ def parse_multiplier(text: str | float) -> float:
     0.0625
     """
     remedy = "Give a positive number such as 0.002, 2^-9 or 1/16."
-    number = r"((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
+    number = r"((?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)"
     match = re.fullmatch(
         rf"\+?{number}(?:\s*(\^|\*\*|/)\s*([+-]?){number})?", str(text).strip(), re.ASCII
     )

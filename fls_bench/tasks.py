@@ -273,7 +273,7 @@ def _draw(
 
 def _bundled(name: str, n_train: int, seed: int, num_test: int) -> Task:
     x, y = _sklearn_arrays(name)
-    spec = TaskSpec(name=name, arguments={"n_train": n_train}, seed=seed)
+    spec = TaskSpec(name=name, arguments={"n_train": n_train}, seed=_checked_seed(seed))
     return _draw(name, x, y, n_train, seed, spec, num_test)
 
 
@@ -503,11 +503,12 @@ def _read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
         raise InputError(f"There is no file {str(path)!r}.", "Check the path.")
     known = {f"{a}_{p}" for a in "xy" for p in _PARTS} | {"x", "y"}
     try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise InputError(f"{str(path)!r} is not an .npz archive.", remedy)
-        with archive:
-            return {key: archive[key] for key in archive.files if key in known}
+        with path.open("rb") as stream:  # numpy leaves a file open that it fails to read
+            archive = np.load(stream, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise InputError(f"{str(path)!r} is not an .npz archive.", remedy)
+            with archive:
+                return {key: archive[key] for key in archive.files if key in known}
     except InputError:
         raise
     except Exception as error:  # a damaged archive fails in zipfile, zlib or numpy, in many ways

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fls_bench import models
-from fls_bench.schema import ArchitectureSpec, LrRule, RunConfig, RunRecord, TargetLoss
+from fls_bench.schema import ArchitectureSpec, LrRule, RunConfig, RunRecord, Sgd, TargetLoss
 from fls_bench.tasks import Task, make_task
 from fls_bench.training import train_all
 from fls_bench.training.batched import train_batch
@@ -44,7 +44,7 @@ def built_in(
     task: Callable[[int], Task] | Task | None = None,
     stop: Any = None,
     batch_size: int = 5,
-    optimizer: Any = None,
+    optimizer: Sgd = Sgd(),  # noqa: B008 (frozen)
     **arguments: Any,
 ) -> TrainingSetup:
     n_outputs = 1 if loss == "logistic" else 3
@@ -54,17 +54,15 @@ def built_in(
     def build(seed: int | None = None) -> nn.Module:
         return models.build(name, checked, seed=seed)
 
-    setup = TrainingSetup(
+    return TrainingSetup(
         make_model=build,
         task=task or (two_blobs if loss == "logistic" else blobs),
         loss=loss,  # type: ignore[arg-type]
+        optimizer=optimizer,
         batch_size=batch_size,
         stop=stop or TargetLoss(target_loss=0.1, max_epochs=15),
         architecture=ArchitectureSpec(name=name, arguments=checked),
     )
-    if optimizer is not None:
-        object.__setattr__(setup, "optimizer", optimizer)
-    return setup
 
 
 def config(setup: TrainingSetup, **changes: Any) -> RunConfig:
@@ -136,14 +134,15 @@ class Normed(nn.Module):
 
 
 class Failing(Normed):
-    """Fails while it trains, on every seed that draws a positive first weight."""
+    """Fails in its third training step."""
+
+    steps = 0
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and self.first > 0:
+        self.steps += self.training
+        if self.steps == 3:
             raise ArithmeticError("no\nluck\ntoday")
         return super().forward(x)
-
-    first = 0.0
 
 
 class Multiplied(nn.Module):
@@ -170,13 +169,11 @@ def normed() -> nn.Module:
 
 
 def failing(seed: int) -> nn.Module:
-    net = Failing(0.0)
-    net.first = 1.0 if seed == 1 else 0.0
-    return net
+    return Failing(0.5) if seed == 1 else Normed(0.5)
 
 
 def dying(seed: int) -> nn.Module:
-    if seed == 1 and os.getpid() != int(os.environ["FLS_BENCH_TEST_PID"]):
+    if seed == 1:
         os._exit(1)
     return Normed(0.0)
 

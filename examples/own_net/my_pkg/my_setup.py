@@ -51,6 +51,7 @@ def draw_task(seed: int) -> fls_bench.Task:
         train=(images[train], y[train]),
         validation=(images[validation], y[validation]),
         test=(images[test], y[test]),
+        n_classes=10,
     )
 
 

@@ -1,0 +1,128 @@
+"""c, alpha and the rates: how numbers are read, written and converted."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fls_bench.errors import InputError
+from fls_bench.scaling import (
+    bias_rate_factor,
+    effective_multiplier,
+    format_multiplier,
+    parse_multiplier,
+    relative_rate,
+    scaled_rate,
+    scaled_weight_decay,
+)
+from fls_bench.schema import LrRule
+
+positive = st.floats(2.0**-12, 2.0**12)
+depths = st.integers(1, 8)
+
+
+def rule(depth: int) -> LrRule:
+    return LrRule(name="homogeneous", depth=depth)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0.002", 0.002),
+        ("2^-9", 2.0**-9),
+        ("2**-9", 2.0**-9),
+        ("2 ^ 3", 8.0),
+        (" 1/16 ", 0.0625),
+        ("1e-3", 0.001),
+        (".5", 0.5),
+        ("+4", 4.0),
+        ("2^0.5", math.sqrt(2)),
+        (3, 3.0),
+        (1e-5, 1e-5),
+    ],
+)
+def test_multipliers_are_read(text: str | float, value: float) -> None:
+    assert parse_multiplier(text) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "0", "-1", "-2^2", "-1/-2", "1/0", "0/1", "0^-1", "1e999", "2^99999", "nan", "inf",
+     "2^", "^2", "1/2/3", "two", "True", "2^3^4", "1 2", "٣", "0x10", "1_000", "__import__('os')"],
+)  # fmt: skip
+def test_what_is_no_positive_number_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match=r"such as 0.002, 2\^-9 or 1/16"):
+        parse_multiplier(text)
+
+
+def test_endless_input_is_refused_at_once_and_not_repeated_in_full() -> None:
+    with pytest.raises(InputError) as caught:
+        parse_multiplier("9" * 20_000 + "x")
+    assert len(str(caught.value)) < 200
+
+
+@given(st.integers(-40, 40))
+def test_powers_of_two_survive_being_written_and_read(exponent: int) -> None:
+    text = format_multiplier(2.0**exponent)
+    assert text == f"2^{exponent}"
+    assert parse_multiplier(text) == 2.0**exponent
+
+
+@given(positive)
+def test_any_multiplier_survives_to_four_digits(c: float) -> None:
+    assert parse_multiplier(format_multiplier(c)) == pytest.approx(c, rel=5.1e-4)
+
+
+@given(positive, st.floats(0.1, 10), depths)
+def test_the_multiplier_of_scaled_weights(c: float, alpha: float, depth: int) -> None:
+    assert effective_multiplier(c, alpha, depth) == pytest.approx(c * alpha**depth)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+@pytest.mark.parametrize("c", [2.0**-9, 2.0**-2, 1.0])
+def test_towards_over_aligned_the_rate_is_the_exact_one(c: float, depth: int) -> None:
+    assert relative_rate(rule(depth), c) == pytest.approx(c ** (-2 / depth))
+
+
+def test_the_rate_of_the_paper_is_that_of_two_layers() -> None:
+    assert relative_rate(rule(2), 1 / 16) == pytest.approx(16)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4])
+def test_towards_lazy_the_rate_falls_with_the_square(depth: int) -> None:
+    for c in (2.0**4, 2.0**6):
+        assert relative_rate(rule(depth), c) == pytest.approx(4 / c**2)
+
+
+@given(st.floats(0.05, 1.0), depths)
+def test_scaled_weights_at_multiplier_one_keep_their_rate(alpha: float, depth: int) -> None:
+    assert relative_rate(rule(depth), 1.0, alpha) == pytest.approx(1.0)
+
+
+@settings(deadline=None)
+@given(positive, positive, st.floats(0.1, 10), depths)
+def test_rates_carried_there_and_back_are_the_same(
+    c: float, other: float, alpha: float, depth: int
+) -> None:
+    here, there = (c, alpha), (other, 1.0)
+    carried = scaled_rate(0.1, rule(depth), at=here, to=there)
+    assert carried > 0
+    assert scaled_rate(carried, rule(depth), at=there, to=here) == pytest.approx(0.1)
+    assert scaled_rate(0.1, rule(depth), at=here, to=here) == 0.1
+
+
+def test_biases_of_layer_l_need_the_rate_eta_c_to_the_minus_2l_over_depth() -> None:
+    eta, depth, c = 0.1, 3, 2.0**-6
+    weights = eta * relative_rate(rule(depth), c)
+    for layer in (1, 2, 3):
+        rate = weights * bias_rate_factor(layer, depth, c)
+        assert rate == pytest.approx(eta * c ** (-2 * layer / depth))
+
+
+@given(positive, depths)
+def test_a_step_shrinks_the_weights_alike_at_every_multiplier(c: float, depth: int) -> None:
+    decay = scaled_weight_decay(0.01, rule(depth), c)
+    assert decay * c ** (-2 / depth) == pytest.approx(0.01)

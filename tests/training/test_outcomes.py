@@ -1,0 +1,289 @@
+"""How runs end, and what their records say."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import own_nets
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from own_nets import blobs, built_in, config, in_one_batch, own, records
+from torch.func import functional_call
+from torch.nn import functional
+
+from fls_bench.metrics.outputs import point_errors
+from fls_bench.schema import LrRule, Outcome, RunRecord, Sgd, TargetAccuracy, TargetLoss
+from fls_bench.tasks import Task, make_task
+from fls_bench.training import make_net, runs, train_one
+from fls_bench.training.runs import batch_order, correctness, sample_losses
+from fls_bench.training_setup import TrainingSetup
+
+RULE = LrRule(name="homogeneous", depth=4)
+ENGINES = pytest.mark.parametrize("engine", ["batched", "single"])
+
+
+def end(setup: TrainingSetup, engine: str, dtype: Any = torch.float64, **changes: Any) -> RunRecord:
+    one = config(setup, **changes)
+    if engine == "batched":
+        return records(setup, [one], dtype=dtype)[0]
+    return train_one(setup, RULE, one, dtype=dtype)[1]
+
+
+def curve(setup: TrainingSetup, epochs: int, lr: float, c: float) -> list[tuple[float, float]]:
+    """(training loss, accuracy) after each epoch, by a loop that shares nothing but the order."""
+    task, net = setup.task_for(0), make_net(setup, 0, 1.0, torch.float64)
+    x, y = torch.as_tensor(task.x_train).double(), torch.as_tensor(task.y_train)
+    order, found = batch_order(0, len(y)), []
+    for _ in range(epochs):
+        for picked in next(order).split(setup.batch_size):
+            loss = functional.cross_entropy(c * net(x[picked]), y[picked])
+            gradients = torch.autograd.grad(loss, list(net.parameters()))
+            with torch.no_grad():
+                for parameter, gradient in zip(net.parameters(), gradients, strict=True):
+                    parameter -= lr * gradient
+        with torch.no_grad():
+            logits = c * net(x)
+        accuracy = float((logits.argmax(1) == y).double().mean())
+        found.append((float(functional.cross_entropy(logits, y)), accuracy))
+    return found
+
+
+@ENGINES
+def test_training_stops_the_first_time_the_loss_is_at_the_target(engine: str) -> None:
+    losses = [loss for loss, _ in curve(built_in(), 12, 0.05, 0.7)]
+    assert losses == sorted(losses, reverse=True)
+    for wanted, target in ((4, losses[3] + 1e-9), (5, losses[3] - 1e-9), (9, losses[8] + 1e-9)):
+        setup = built_in(stop=TargetLoss(target_loss=target, max_epochs=12))
+        record = end(setup, engine, c=0.7, lr=0.05)
+        assert (record.outcome, record.epochs) == (Outcome.REACHED_TARGET, wanted)
+        assert record.steps == 5 * wanted
+        assert record.train_loss == pytest.approx(losses[wanted - 1], rel=1e-9)
+
+
+@ENGINES
+def test_training_stops_the_first_time_the_accuracy_is_at_the_target(engine: str) -> None:
+    accuracies = [accuracy for _, accuracy in curve(built_in(), 12, 0.05, 0.7)]
+    target = accuracies[5]
+    wanted = 1 + next(i for i, accuracy in enumerate(accuracies) if accuracy >= target)
+    assert 1 < wanted < 12
+    setup = built_in(stop=TargetAccuracy(target_accuracy=target, max_epochs=12))
+    record = end(setup, engine, c=0.7, lr=0.05)
+    assert (record.outcome, record.epochs) == (Outcome.REACHED_TARGET, wanted)
+
+
+@ENGINES
+@pytest.mark.parametrize("epochs", [1, 2, 3, 8])
+def test_a_run_that_still_improves_is_out_of_budget(engine: str, epochs: int) -> None:
+    setup = built_in(stop=TargetLoss(target_loss=1e-6, max_epochs=epochs))
+    record = end(setup, engine, lr=0.1)
+    assert (record.outcome, record.epochs) == (Outcome.OUT_OF_BUDGET, epochs)
+    assert own_nets.is_finite(record)
+
+
+def contradiction(seed: int) -> Task:
+    """Every point occurs once with each label: no net is better than log 3."""
+    x = np.tile(np.eye(5, dtype=np.float32), (6, 1))
+    y = np.repeat(np.arange(3), 10)
+    return make_task("contradiction", (x, y), (x, y), (x, y))
+
+
+@ENGINES
+@pytest.mark.parametrize("epochs", [1, 3, 60])
+def test_a_run_that_no_longer_improves_is_on_a_plateau(engine: str, epochs: int) -> None:
+    still = built_in(stop=TargetLoss(target_loss=1e-6, max_epochs=epochs))
+    assert end(still, engine, lr=1e-9).outcome is Outcome.PLATEAU
+    if epochs == 60:
+        stop = TargetLoss(target_loss=0.5, max_epochs=epochs)
+        record = end(built_in(task=contradiction, stop=stop, batch_size=30), engine, lr=0.2)
+        assert record.outcome is Outcome.PLATEAU
+        assert record.train_loss == pytest.approx(math.log(3), rel=0.05)
+
+
+@ENGINES
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lr": 1e30},
+        {"lr": 1e30, "centered": True},
+        {"c": 1e30},
+        {"init_scale": 1e12},
+    ],
+    ids=str,
+)
+def test_a_diverged_run_carries_no_numbers(
+    engine: str, dtype: torch.dtype, changes: dict[str, Any]
+) -> None:
+    record = end(built_in(), engine, dtype, **changes)
+    assert record == RunRecord(
+        config=record.config, outcome=Outcome.DIVERGED, epochs=record.epochs, steps=record.steps,
+        chance_error=record.chance_error,
+    )  # fmt: skip
+    assert record.epochs >= 1
+    json.loads(record.model_dump_json(), parse_constant=pytest.fail)
+
+
+@ENGINES
+def test_a_loss_that_is_infinite_from_the_start_has_diverged(engine: str) -> None:
+    setup = built_in(loss="logistic")
+    record = end(setup, engine, torch.float32, c=1e38, init_scale=10.0, lr=1e-40)
+    assert (record.outcome, record.train_loss) == (Outcome.DIVERGED, None)
+
+
+@ENGINES
+def test_a_diverged_run_with_an_accuracy_to_reach_has_diverged_too(engine: str) -> None:
+    setup = built_in(stop=TargetAccuracy(target_accuracy=0.3, max_epochs=5))
+    assert end(setup, engine, lr=1e30).outcome is Outcome.DIVERGED
+
+
+# --- centering ------------------------------------------------------------------------------
+
+
+@ENGINES
+@pytest.mark.parametrize("name", ["mlp", "two_layer"])
+def test_a_centered_net_is_exactly_zero_at_init(engine: str, name: str) -> None:
+    other = {"loss": "logistic"} if name == "two_layer" else {"activation": "tanh"}
+    setup = built_in(name, **other, stop=TargetLoss(target_loss=1e-6, max_epochs=2))
+    record = end(setup, engine, lr=1e-40, c=64.0, centered=True)
+    K = 2 if name == "two_layer" else 3
+    assert [record.train_loss, record.test_loss] == pytest.approx([math.log(K)] * 2, rel=1e-14)
+    assert record.test_ties == 1
+    assert record.test_error == pytest.approx(1 - 1 / K)
+    assert end(setup, engine, lr=1e-40, c=64.0).test_ties == 0
+
+
+@ENGINES
+@pytest.mark.parametrize("name", ["mlp", "two_layer"])
+def test_the_function_at_init_stays_frozen(engine: str, name: str) -> None:
+    loss = "logistic" if name == "two_layer" else "cross_entropy"
+    setup = built_in(name, loss=loss, stop=TargetLoss(target_loss=1e-6, max_epochs=5))
+    one = config(setup, c=2.0, lr=0.1, init_scale=1.5, centered=True)
+    (run,) = in_one_batch(setup, [one])
+    net, task = make_net(setup, 0, 1.0, torch.float64), setup.task_for(0)
+    start = {k: 1.5 * v for k, v in net.state_dict().items()}
+
+    def logits(x: Any) -> torch.Tensor:
+        x = torch.as_tensor(x).double()
+        return 2 * (functional_call(net, dict(run.final), x) - functional_call(net, start, x))
+
+    record = end(setup, engine, c=2.0, lr=0.1, init_scale=1.5, centered=True)
+    y_train, y_test = torch.as_tensor(task.y_train), torch.as_tensor(task.y_test)
+    for measured, x, y in (
+        (record.train_loss, task.x_train, y_train), (record.test_loss, task.x_test, y_test),
+    ):  # fmt: skip
+        assert measured == pytest.approx(float(sample_losses(logits(x), y, loss).mean()), rel=1e-9)
+    moved = sum(float((run.final[k] - start[k]).norm() ** 2) for k in start)
+    size = sum(float(start[k].norm() ** 2) for k in start)
+    relative = record.measurements["movement.relative"]
+    assert relative == pytest.approx((moved / size) ** 0.5, rel=1e-9)
+
+
+# --- records --------------------------------------------------------------------------------
+
+
+def test_a_record_is_what_the_net_says_on_validation_and_test_points(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    task = blobs(0, spread=2.0)
+    stop = TargetLoss(target_loss=1e-6, max_epochs=10)
+    setup = built_in(task=task, stop=stop, activation="tanh")
+    run, record = train_one(setup, RULE, config(setup, c=0.5, lr=0.3), dtype=torch.float64)
+    net = make_net(setup, 0, 1.0, torch.float64)
+    net.load_state_dict(dict(run.final))
+    for x, y, error, loss in (
+        (task.x_val, task.y_val, record.val_error, record.val_loss),
+        (task.x_test, task.y_test, record.test_error, record.test_loss),
+    ):
+        logits = 0.5 * net(torch.as_tensor(x).double()).detach().numpy()
+        assert 0 < error < 0.6
+        assert error == pytest.approx(np.mean(logits.argmax(1) != y), abs=1e-12)
+        odds = np.exp(logits)[np.arange(len(y)), y] / np.exp(logits).sum(1)
+        assert loss == pytest.approx(-np.log(odds).mean(), rel=1e-9)
+    assert record.chance_error == pytest.approx(np.mean(task.y_test != 0))
+    assert record.test_ties == 0
+    monkeypatch.setattr(runs, "POINTS_AT_ONCE", 7)
+    again = train_one(setup, RULE, record.config, dtype=torch.float64)[1]
+    assert again.measurements == pytest.approx(record.measurements, rel=1e-9)
+    assert again.test_loss == pytest.approx(record.test_loss, rel=1e-12)
+
+
+def test_movement_counts_parameters_and_no_running_statistics() -> None:
+    setup = own(own_nets.normed, stop=TargetLoss(target_loss=1e-6, max_epochs=3))
+    run, record = train_one(setup, RULE, config(setup, lr=1e-9))
+    assert any((run.final[key] != run.init[key]).any() for key in run.init if "running" in key)
+    assert record.measurements["movement.relative"] < 1e-6
+
+
+def test_the_features_are_those_of_the_layer_that_was_asked_for() -> None:
+    stop = TargetLoss(target_loss=1e-6, max_epochs=2)
+    ranks = []
+    for layer in (None, "layers.0", "layers.2"):
+        setup = built_in(depth=4, stop=stop)
+        object.__setattr__(setup, "feature_layer", layer)
+        ranks.append(end(setup, "batched").measurements["rank.effective:last"])
+    assert ranks[0] == ranks[2] != ranks[1]
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    arrays.arrays(shape=(6, 4), elements=st.sampled_from([-1.0, 0.0, 2.0]), dtype=np.float64),
+    arrays.arrays(shape=6, elements=st.integers(0, 3), dtype=np.int64),
+)
+def test_ties_are_broken_by_chance(logits: Any, labels: Any) -> None:
+    right, tied = correctness(torch.as_tensor(logits), torch.as_tensor(labels))
+    for row, label, chance, tie in zip(logits, labels, right, tied, strict=True):
+        best = np.flatnonzero(row == row.max())
+        assert float(chance) == pytest.approx((label in best) / len(best))
+        assert bool(tie) == (len(best) > 1)
+
+
+def test_one_logit_at_zero_is_half_right() -> None:
+    logits, labels = torch.tensor([[0.0], [0.0], [2.0], [-2.0]]), torch.tensor([0, 1, 0, 0])
+    right, tied = correctness(logits, labels)
+    assert right.tolist() == [0.5, 0.5, 0.0, 1.0]
+    assert tied.tolist() == [True, True, False, False]
+    assert torch.equal(1 - right.double(), point_errors(logits, labels))
+
+
+@pytest.mark.parametrize("size", [0.1, 5.0, 21.0, 600.0])
+def test_losses_are_exact_for_large_logits(size: float) -> None:
+    right = math.log1p(math.exp(-size))
+    expected = torch.tensor([right, size + right], dtype=torch.float64)
+    logit = torch.tensor([[size], [size]], dtype=torch.float64)
+    labels = torch.tensor([1, 0])
+    found = sample_losses(logit, labels, "logistic")
+    torch.testing.assert_close(found, expected, rtol=1e-14, atol=0)
+    both = torch.cat([torch.zeros_like(logit), logit], 1)
+    found = sample_losses(both, labels, "cross_entropy")
+    torch.testing.assert_close(found, expected, rtol=1e-14, atol=1e-13)
+
+
+def test_the_order_of_points_depends_on_the_seed_alone() -> None:
+    first, again, other = (batch_order(seed, 9) for seed in (3, 3, 4))
+    epochs = [next(first).tolist() for _ in range(3)]
+    assert epochs == [next(again).tolist() for _ in range(3)]
+    assert epochs != [next(other).tolist() for _ in range(3)]
+    assert all(sorted(order) == list(range(9)) for order in epochs)
+    assert epochs[0] != epochs[1]
+
+
+def test_momentum_is_that_of_torch() -> None:
+    """Heavy ball by hand, two steps on the whole training part."""
+    stop = TargetLoss(target_loss=1e-6, max_epochs=2)
+    setup = built_in(depth=1, batch_size=23, stop=stop, optimizer=Sgd(momentum=0.5))
+    run = train_one(setup, RULE, config(setup, lr=0.1), dtype=torch.float64)[0]
+    task = setup.task_for(0)
+    x, labels = task.x_train.astype(float), np.eye(3)[task.y_train]
+    weight, velocity = run.init["layers.0.weight"].numpy().copy(), 0.0
+    for _ in range(2):
+        odds = np.exp(x @ weight.T)
+        odds /= odds.sum(1, keepdims=True)
+        velocity = 0.5 * velocity + (odds - labels).T @ x / len(x)
+        weight -= 0.1 * velocity
+    np.testing.assert_allclose(run.final["layers.0.weight"].numpy(), weight, rtol=1e-12)

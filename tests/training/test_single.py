@@ -1,0 +1,281 @@
+"""A user's own nets: one by one, in this process or in others, errors and randomness contained."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import own_nets
+import pytest
+import torch
+from own_nets import blobs, built_in, config, distance, is_finite, own, records
+from torch import nn
+
+from fls_bench.errors import InputError, RunFailedError
+from fls_bench.schema import LrRule, Outcome, RunRecord, Sgd, TargetLoss
+from fls_bench.training import (
+    check_setup,
+    is_batched,
+    make_net,
+    resolve_lr_rule,
+    setup_digest,
+    train_all,
+    train_one,
+)
+from fls_bench.training.single import _parameter_groups
+from fls_bench.training_setup import TrainingSetup
+
+RULE = LrRule(name="calibrated", depth=2)
+
+
+# --- processes ------------------------------------------------------------------------------
+
+
+def test_processes_give_the_records_of_this_process_and_an_error_is_a_failed_run() -> None:
+    setup = own(own_nets.failing)
+    assert not is_batched(setup)
+    configs = [config(setup, seed=seed, c=c, lr=0.05) for seed in (0, 1, 2) for c in (0.5, 2.0)]
+    here, there = (records(setup, configs, jobs=jobs, dtype=torch.float32) for jobs in (1, 2))
+    assert here == there
+    fine = [record for record in here if record.config.seed != 1]
+    assert all(is_finite(record) for record in fine)
+    assert len({record.test_loss for record in fine}) == 4
+    assert here[2] == RunRecord(
+        config=configs[2], outcome=Outcome.FAILED, epochs=0, steps=0,
+        message="ArithmeticError: no luck today",
+    )  # fmt: skip
+
+
+def test_a_process_that_dies_is_said() -> None:
+    setup = own(own_nets.dying)
+    with pytest.raises(RunFailedError, match="process died"):
+        records(setup, [config(setup, seed=seed) for seed in (0, 1)], jobs=2)
+
+
+def test_a_setup_that_can_not_travel_is_the_users_to_correct() -> None:
+    lock = threading.Lock()
+
+    def build() -> nn.Module:
+        with lock:
+            return own_nets.normed()
+
+    setup = own(build)
+    with pytest.raises(InputError, match="--jobs 1"):
+        records(setup, [config(setup, seed=seed) for seed in (0, 1)], jobs=2)
+    assert all(map(is_finite, records(setup, [config(setup)], jobs=2)))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [built_in, pytest.param(lambda: own(own_nets.normed), marks=pytest.mark.slow)],
+    ids=["built in", "own"],
+)
+def test_an_error_while_saving_a_record_ends_training_and_no_record_follows(
+    make: Callable[[], TrainingSetup],
+) -> None:
+    setup, seen = make(), 0
+
+    def keep(record: RunRecord) -> None:
+        nonlocal seen
+        seen += 1
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        train_all(setup, RULE, [config(setup, seed=s) for s in range(12)], keep, jobs=2)
+    after = seen
+    time.sleep(0.2)
+    assert seen == after <= 2
+
+
+def test_no_runs_are_no_work() -> None:
+    train_all(own(own_nets.normed), RULE, [], pytest.fail, jobs=2)
+
+
+def test_the_number_of_threads_is_given_back() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for setup in (own(own_nets.failing), built_in()):
+            records(setup, [config(setup, seed=seed) for seed in (0, 1)])
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+# --- randomness -----------------------------------------------------------------------------
+
+
+def test_a_net_with_dropout_is_reproducible_per_seed() -> None:
+    setup = own(own_nets.normed)
+    first = train_one(setup, RULE, config(setup))[0]
+    torch.rand(7)  # the global random state is elsewhere by now
+    again, other = (train_one(setup, RULE, config(setup, seed=s))[0] for s in (0, 1))
+    assert distance(dict(first.final), dict(again.final)) == 0
+    assert distance(dict(first.final), dict(other.final)) > 0
+
+
+@pytest.mark.parametrize("make", [lambda: own(own_nets.normed), built_in], ids=["own", "built in"])
+def test_nothing_touches_the_global_random_state(make: Callable[[], TrainingSetup]) -> None:
+    setup = make()
+    state = torch.get_rng_state()
+    task = check_setup(setup)
+    rule = resolve_lr_rule(setup, task)
+    setup_digest(setup, rule)
+    make_net(setup, 3, 1.0, torch.float32)
+    train_one(setup, rule, config(setup, centered=True))
+    jobs = 2 if is_batched(setup) else 1  # threads share the state, processes do not
+    records(setup, [config(setup, seed=seed) for seed in range(8)], jobs=jobs)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_nets_built_in_threads_are_those_of_their_seeds() -> None:
+    def slow() -> nn.Module:
+        first = nn.Linear(5, 4)
+        time.sleep(0.005)
+        return nn.Sequential(first, nn.ReLU(), nn.Linear(4, 3))
+
+    setup, state = own(slow), torch.get_rng_state()
+
+    def build(seed: int) -> dict[str, torch.Tensor]:
+        return dict(make_net(setup, seed, 1.0, torch.float32).state_dict())
+
+    wanted = [build(seed) for seed in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        built = list(pool.map(build, range(8)))
+    assert all(distance(a, b) == 0 for a, b in zip(built, wanted, strict=True))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+# --- the multiplier's two routes ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("centered", [False, True], ids=["plain", "centered"])
+@pytest.mark.parametrize("c", [0.125, 3.0])
+def test_factory_and_wrapper_train_alike(c: float, centered: bool) -> None:
+    ended = []
+    for builder, route in ((own_nets.wrapped, "wrapper"), (own_nets.factory, "factory")):
+        setup = own(builder)
+        assert setup.route == route
+        one = config(setup, c=c, lr=0.1, centered=centered)
+        run, record = train_one(setup, RULE, one, dtype=torch.float64)
+        body = {key.removeprefix("body."): value for key, value in run.final.items()}
+        ended.append((body, record))
+    (left, record), (right, other) = ended
+    assert distance(left, right) < 1e-12
+    assert (record.outcome, record.epochs) == (other.outcome, other.epochs)
+    for name in ("train_loss", "val_error", "val_loss", "test_error", "test_loss"):
+        assert getattr(record, name) == pytest.approx(getattr(other, name), rel=1e-12)
+    assert record.measurements == pytest.approx(other.measurements, rel=1e-9)
+
+
+def test_a_factory_needs_its_parameter() -> None:
+    setup = own(own_nets.wrapped, multiplier_route="factory")
+    with pytest.raises(InputError, match="has no output_multiplier"):
+        check_setup(setup)
+
+
+def test_a_factory_of_built_in_nets_is_not_batched() -> None:
+    plain = built_in()
+    assert is_batched(plain)
+    assert not is_batched(replace(plain, multiplier_route="factory"))
+    assert not is_batched(replace(plain, optimizer=Sgd(momentum=0.5)))
+    assert not is_batched(replace(plain, optimizer=Sgd(weight_decay=0.5)))
+
+
+# --- a setup that can't work ----------------------------------------------------------------
+
+
+def returns(value: Any) -> Callable[..., Any]:
+    return lambda: value
+
+
+def raises(*_: Any) -> Any:
+    raise AssertionError
+
+
+class Pair(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.inner(x), x
+
+
+class Exploding(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) / 0.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"make_model": lambda width: None}, "make_model failed with TypeError"),
+        ({"make_model": raises}, "make_model failed with AssertionError"),
+        ({"make_model": returns(3)}, "returned a int"),
+        ({"make_model": nn.ReLU}, "no parameters"),
+        ({"make_model": lambda: nn.Linear(7, 3)}, "inputs of shape"),
+        ({"make_model": lambda: nn.Linear(5, 4)}, "needs \\[4, 3\\]"),
+        ({"make_model": Pair}, "returns a tuple"),
+        ({"make_model": lambda: Exploding(5, 3)}, "NaN or infinite"),
+        ({"make_model": lambda: nn.Linear(5, 1), "loss": "logistic"}, "has 3 classes"),
+        ({"task": raises}, "task function failed"),
+        ({"task": returns(3)}, "task function failed"),
+        ({"feature_layer": "body.9"}, "no features of a layer 'body.9'"),
+    ],
+)
+def test_a_mistake_shows_before_training(changes: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InputError, match=problem) as caught:
+        check_setup(own(own_nets.normed, **changes))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_right_setup_gives_its_task() -> None:
+    setup = own(own_nets.normed, feature_layer="body.0")
+    assert check_setup(setup, 5).fingerprint == blobs(5).fingerprint
+
+
+# --- the rule -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("setup", "rule"),
+    [
+        (built_in(depth=3), LrRule(name="homogeneous", depth=3)),
+        (built_in(depth=3, bias=True), LrRule(name="homogeneous", depth=3)),
+        (built_in(depth=3, activation="tanh"), LrRule(name="calibrated", depth=3)),
+        (own(own_nets.wrapped), LrRule(name="homogeneous", depth=2)),
+        (own(own_nets.factory), LrRule(name="homogeneous", depth=2)),
+        (own(own_nets.normed), LrRule(name="calibrated", depth=2)),
+        (
+            own(own_nets.normed, lr_rule=LrRule(name="homogeneous", depth=7)),
+            LrRule(name="homogeneous", depth=7),
+        ),
+    ],
+)
+def test_the_rule_follows_the_net(setup: TrainingSetup, rule: LrRule) -> None:
+    assert resolve_lr_rule(setup, setup.task_for(0)) == rule
+
+
+def test_a_net_that_can_not_run_in_double_precision_gets_no_exact_rule() -> None:
+    class Single(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            assert x.dtype == torch.float32
+            return super().forward(x)
+
+    setup = own(lambda: Single(5, 3, bias=False))
+    assert resolve_lr_rule(setup, setup.task_for(0)) == LrRule(name="calibrated", depth=1)
+
+
+def test_a_step_shrinks_biases_as_it_shrinks_weights() -> None:
+    """One small step of a net without gradient: only the penalty acts, at every c alike."""
+    setup = built_in(bias=True, batch_size=23, stop=TargetLoss(max_epochs=1))
+    setup = replace(setup, optimizer=Sgd(lr=0.5, weight_decay=0.1))
+    for c in (0.25, 1.0, 8.0):
+        one = config(setup, c=c, lr=0.5 * c**-0.5)
+        groups = _parameter_groups(make_net(setup, 0, c, torch.float64), one, 0.1 * c**0.5)
+        assert {round(group["lr"] * group["weight_decay"], 12) for group in groups} == {0.05}
