@@ -23,7 +23,8 @@ from fls_bench.schema import LrRule, Outcome, Regime, RunConfig, RunRecord, Sgd,
 from fls_bench.sweep import SweepPlan, SweepResult, sweeper
 from fls_bench.sweep.search import search
 from fls_bench.training_setup import TrainingSetup
-from fls_bench.verdict.diagnosis import Evidence, diagnose
+from fls_bench.verdict.diagnosis import diagnose
+from fls_bench.verdict.evidence import Evidence
 
 N_TEST = 1000
 

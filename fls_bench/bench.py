@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fls_bench import __version__, tasks
 from fls_bench.bundle import evidence_tier, load_bundle, save_bundle
-from fls_bench.errors import InputError, RunFailedError
+from fls_bench.errors import FlsBenchError, InputError, RunFailedError
 from fls_bench.facts import (
+    advised,
     data_findings,
     environment,
     loss_facts,
@@ -26,8 +27,10 @@ from fls_bench.schema import (
     BundleOutcome,
     CaseResult,
     Cost,
+    Diagnosis,
     Finding,
     Judgement,
+    LrRule,
     Measurement,
     Outcome,
     Provenance,
@@ -43,14 +46,16 @@ from fls_bench.suite import Case, Suite
 from fls_bench.sweep import (
     Listener,
     SweepPlan,
-    SweepResult,
     keeping_tasks,
     replica_epochs_for,
     run_sweep,
 )
 from fls_bench.training import check_setup, resolve_lr_rule, train_one
 from fls_bench.training_setup import TrainingSetup
-from fls_bench.verdict.diagnosis import Evidence, diagnose, measured_at, without_sweep
+from fls_bench.verdict.diagnosis import diagnose, measured_at, without_budget, without_sweep
+from fls_bench.verdict.evidence import Evidence
+
+J = TypeVar("J", bound=Judgement)
 
 MIN_LOOK = 6
 """Seeds of a sweep's first look."""
@@ -166,10 +171,19 @@ def diagnose_file(
         InputError: The file, builder or data can't be used.
     """
     bundle = load_bundle(path)
-    tier, why = evidence_tier(bundle, builder_given=builder is not None)
+    tier, why = evidence_tier(
+        bundle, builder_given=builder is not None, data_given=data is not None
+    )
+    if builder is not None and bundle.header.architecture.name is not None:
+        raise InputError(
+            f"{path} names the built-in net {bundle.header.architecture.name!r}; --model would not "
+            "be used.",
+            "Leave --model out.",
+        )
     subject = from_bundle(bundle, tier, why, builder=builder, data=data)
+    prepared = None if subject.setup is None else _prepare(subject.setup, options)
     claimed = None if bundle.header.outcome is None else bundle.header.outcome.train_loss
-    return _report(options, "diagnose", judge(subject, options, claimed_loss=claimed))
+    return _report(options, "diagnose", judge(subject, prepared, options, claimed_loss=claimed))
 
 
 def diagnose_setup(setup: TrainingSetup, options: Options) -> Report:
@@ -185,7 +199,8 @@ def diagnose_setup(setup: TrainingSetup, options: Options) -> Report:
     Raises:
         InputError: The setup can't be trained.
     """
-    return _report(options, "diagnose", judge(_train_subject(setup, options), options))
+    prepared = _prepare(setup, options)
+    return _report(options, "diagnose", judge(_train_subject(prepared), prepared, options))
 
 
 def run(suite: Suite, options: Options, setup: TrainingSetup | None = None) -> Report:
@@ -208,7 +223,14 @@ def run(suite: Suite, options: Options, setup: TrainingSetup | None = None) -> R
     for case, own in setups[: 1 if setup else None]:
         options.listener.note(f"case {case.id if setup is None else own.name}")
         grid = None if case.log2_c is None or setup is not None else case.log2_c.values
-        judged = judge(_train_subject(own, options), options, grid=grid)
+        prepared = _prepare(own, options, grid)
+        judged = judge(_train_subject(prepared), prepared, options)
+        if setup is not None and len(suite.cases) > 1:
+            why = "--setup replaces every case's task and model, so one sweep stands for them all."
+            left = Skipped(
+                what=f"the {len(suite.cases)} cases of the suite", code="setup", reason=why
+            )
+            judged = judged.model_copy(update={"skipped": (left, *judged.skipped)})
         expect = {} if setup is not None or case.expect is None else case.expect.model_dump(
             mode="json", exclude_none=True
         )  # fmt: skip
@@ -263,20 +285,60 @@ def case_setup(suite: Suite, case: Case) -> TrainingSetup:
 # --- one judgement --------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A setup that is ready to be swept: its limits applied, its rule known, its budget counted."""
+
+    setup: TrainingSetup
+    rule: LrRule
+    plan: SweepPlan
+    offsets: tuple[float, ...] | None
+
+
+def _prepare(
+    setup: TrainingSetup, options: Options, grid: tuple[float, ...] | None = None
+) -> Prepared:
+    """Check the setup, turn the budget into replica-epochs, and say what a sweep costs at most.
+
+    Args:
+        setup: The setup.
+        options: Budget, epochs, seeds.
+        grid: A fixed grid of values on the sweep's axis, in place of the adaptive one.
+    """
+    if options.max_epochs is not None:
+        stop = setup.stop.model_copy(update={"max_epochs": options.max_epochs})
+        setup = replace(setup, stop=stop)
+    setup = keeping_tasks(setup)
+    rule = resolve_lr_rule(setup, check_setup(setup))
+    jobs, plan = options.num_jobs, options.plan()
+    budget = replica_epochs_for(setup, rule, options.budget_seconds, jobs)
+    first = len(plan.coarse if grid is None else grid) * plan.seeds[0]
+    at_most = first * setup.stop.max_epochs
+    speed = budget / options.budget_seconds
+    options.listener.note(
+        f"sweep of {setup.name}: first {first} runs of at most {setup.stop.max_epochs} epochs "
+        f"({at_most:,} replica-epochs, at most {_duration(at_most / speed)} at {speed:,.0f} a "
+        f"second); budget {_duration(options.budget_seconds)} = {budget:,} replica-epochs"
+    )
+    own = setup.init_scale if setup.axis == "init_scale" else setup.output_multiplier
+    offsets = None if grid is None else tuple(math.log2(value / own) for value in grid)
+    return Prepared(setup, rule, replace(plan, budget=budget), offsets)
+
+
 def judge(
     subject: Subject,
+    prepared: Prepared | None,
     options: Options,
     *,
     claimed_loss: float | None = None,
-    grid: tuple[float, ...] | None = None,
 ) -> Judgement:
     """Measure, sweep where the evidence allows, and judge.
 
     Args:
         subject: What is judged.
-        options: Seeds, budget, store.
+        prepared: Its setup, made ready; None below T3.
+        options: Store and jobs.
         claimed_loss: The training loss that the file's author recorded.
-        grid: A fixed grid of values on the sweep's axis, in place of the adaptive one.
 
     Returns:
         The judgement.
@@ -290,11 +352,10 @@ def judge(
         found, findings = loss_facts(subject, claimed_loss)
         facts.update(found)
     else:
-        skipped.append(Skipped(what="all metrics", code="no_data", reason=subject.why))
+        skipped.append(Skipped(what="all metrics", code="no_model_run", reason=subject.why))
     skipped += unavailable(measurements)
 
-    def unswept(tier: Tier, code: str, why: str, cost: Cost) -> Judgement:
-        diagnosis = without_sweep(tier, why, bool(measurements))
+    def unswept(diagnosis: Diagnosis, code: str, why: str, cost: Cost) -> Judgement:
         return Judgement(
             diagnosis=diagnosis.model_copy(update={"findings": tuple(findings)}),
             measurements=measurements,
@@ -303,23 +364,32 @@ def judge(
             cost=cost,
         )
 
-    if subject.setup is None or subject.task is None:
-        return unswept(subject.tier, f"tier_{subject.tier}", subject.why, Cost())
-    setup = subject.setup
-    if options.max_epochs is not None:
-        stop = setup.stop.model_copy(update={"max_epochs": options.max_epochs})
-        setup = replace(setup, stop=stop)
-    result = _sweep(setup, options, grid)
+    if prepared is None or subject.task is None:
+        diagnosis = without_sweep(subject.tier, subject.why, bool(measurements))
+        return unswept(diagnosis, f"tier_{subject.tier}", subject.why, Cost())
+    setup = prepared.setup
+    result = run_sweep(
+        setup,
+        plan=prepared.plan,
+        store=_store_of(options),
+        listener=options.listener,
+        jobs=options.num_jobs,
+        offsets=prepared.offsets,
+    )
     if result.decision is None and result.cost.budget_bound:
+        needed = 15 * setup.stop.max_epochs * options.budget_seconds / (prepared.plan.budget or 1)
         why = (
-            f"The budget of {result.cost.budget_replica_epochs:,} replica-epochs does not pay for "
-            "three seeds of a sweep. Raise --budget."
+            f"The budget of {prepared.plan.budget:,} replica-epochs does not pay for three seeds of "
+            f"a sweep; --budget {math.ceil(needed)}s would at most be needed."
         )
-        return unswept(Tier.T2, "budget", why, result.cost)
+        return unswept(without_budget(why), "budget", why, result.cost)
     own = setup.init_scale if setup.axis == "init_scale" else setup.output_multiplier
     diagnosis = diagnose(
-        Evidence(result.sweep, own, result.gain, result.centered, measurements, result.cost)
-    )
+        Evidence(
+            result.sweep, own, result.gain, result.centered, measurements, result.cost,
+            result.complete, advised(setup),
+        )
+    )  # fmt: skip
     findings += data_findings(setup, subject.task)
     star = None if diagnosis.c_star is None else diagnosis.c_star.value
     return Judgement(
@@ -332,32 +402,6 @@ def judge(
         setup=setup_facts(setup, subject.task, result),
         input=facts,
         cost=result.cost,
-    )
-
-
-def _sweep(setup: TrainingSetup, options: Options, grid: tuple[float, ...] | None) -> SweepResult:
-    """Turn the budget into replica-epochs, say the cost, and sweep."""
-    setup = keeping_tasks(setup)
-    rule = resolve_lr_rule(setup, check_setup(setup))
-    jobs, plan = options.num_jobs, options.plan()
-    budget = replica_epochs_for(setup, rule, options.budget_seconds, jobs)
-    plan = replace(plan, budget=budget)
-    first = len(plan.coarse if grid is None else grid) * plan.seeds[0]
-    at_most = first * setup.stop.max_epochs
-    speed = max(1.0, budget / options.budget_seconds)
-    options.listener.note(
-        f"sweep of {setup.name}: first {first} runs of at most {setup.stop.max_epochs} epochs "
-        f"({at_most:,} replica-epochs, at most {_duration(at_most / speed)} at {speed:,.0f} a "
-        f"second); budget {_duration(options.budget_seconds)} = {budget:,} replica-epochs"
-    )
-    own = setup.init_scale if setup.axis == "init_scale" else setup.output_multiplier
-    return run_sweep(
-        setup,
-        plan=plan,
-        store=_store_of(options),
-        listener=options.listener,
-        jobs=jobs,
-        offsets=None if grid is None else [math.log2(value / own) for value in grid],
     )
 
 
@@ -399,13 +443,24 @@ def _own_run(setup: TrainingSetup, seed: int) -> RunConfig:
     )  # fmt: skip
 
 
-def _train_subject(setup: TrainingSetup, options: Options) -> Subject:
+def _train_subject(prepared: Prepared) -> Subject:
     """Train the setup once, for the metrics that need a whole net."""
-    rule = resolve_lr_rule(setup, check_setup(setup))
-    seed = options.plan().first_seed
-    trained, _ = train_one(setup, rule, _own_run(setup, seed))
+    setup, seed = prepared.setup, prepared.plan.first_seed
+    task = setup.task_for(seed)
+    if prepared.plan.budget is not None and setup.stop.max_epochs > prepared.plan.budget:
+        why = "The budget does not pay for one more net to measure."
+        return Subject(setup, task, None, Tier.T3, why, {})
+    try:
+        trained, _ = train_one(setup, prepared.rule, _own_run(setup, seed))
+    except FlsBenchError:
+        raise
+    except Exception as error:
+        message = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"Training the model failed with {type(error).__name__}: {message}.",
+            "Correct the model, or what it is trained on.",
+        ) from error
     if trained.outcome in (Outcome.DIVERGED, Outcome.FAILED):
-        task = setup.task_for(seed)
         facts = {"trained_here": f"seed {seed}, {trained.outcome.value}"}
         return Subject(setup, task, None, Tier.T3, trained.outcome.sentence, facts)
     return from_run(setup, trained)
@@ -419,6 +474,10 @@ def _report(
     cases: tuple[CaseResult, ...] = (),
 ) -> Report:
     facts = environment()
+    # A budget is a measured number: where it did not bind, it is no part of the result.
+    budgets = [one.cost.budget_replica_epochs for one in (judgement, *cases) if one is not None]
+    judgement = None if judgement is None else _unmeasured(judgement)
+    cases = tuple(_unmeasured(case) for case in cases)
     fields = {} if judgement is None else {
         name: getattr(judgement, name) for name in Judgement.model_fields
     }  # fmt: skip
@@ -436,7 +495,18 @@ def _report(
             device="cpu",
             started=options.clock.isoformat(timespec="seconds"),
             seconds=round(time.perf_counter() - options.started, 2),
-            extra={key: facts[key] for key in ("python", "numpy", "scikit-learn", "platform")},
+            extra={
+                **{key: facts[key] for key in ("python", "numpy", "scikit-learn", "platform")},
+                "budget in replica-epochs": ", ".join(str(k) for k in budgets if k is not None),
+            },
         ),
         **fields,
     )
+
+
+def _unmeasured(judgement: J) -> J:
+    """The judgement without a budget that did not bind."""
+    if judgement.cost.budget_bound:
+        return judgement
+    cost = judgement.cost.model_copy(update={"budget_replica_epochs": None})
+    return judgement.model_copy(update={"cost": cost})

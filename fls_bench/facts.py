@@ -8,15 +8,25 @@ from typing import Any
 
 import joblib
 import torch
+from torch import nn
 
 from fls_bench import __version__
-from fls_bench.metrics import Snapshot
+from fls_bench.metrics.outputs import point_losses
+from fls_bench.models import Mlp
 from fls_bench.schema import Finding, Measurement, Regime, Skipped
 from fls_bench.subject import Subject
 from fls_bench.sweep import SweepResult
 from fls_bench.tasks import Task
-from fls_bench.training.runs import sample_losses
+from fls_bench.training.runs import make_net
 from fls_bench.training_setup import TrainingSetup
+from fls_bench.verdict.evidence import Advised
+
+NORMALISATIONS = (
+    nn.modules.batchnorm._NormBase,  # every batch and instance normalisation
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+)
 
 
 def loss_facts(subject: Subject, claimed: float | None) -> tuple[dict[str, Any], list[Finding]]:
@@ -25,7 +35,7 @@ def loss_facts(subject: Subject, claimed: float | None) -> tuple[dict[str, Any],
     assert snapshot is not None
     if snapshot.centered and snapshot.init is None:
         return {}, []
-    loss = _training_loss(snapshot)
+    loss = float(point_losses(snapshot.logits("train"), snapshot.y_train).mean())
     facts: dict[str, Any] = {"train_loss": loss}
     if claimed is None:
         return facts, []
@@ -39,12 +49,6 @@ def loss_facts(subject: Subject, claimed: float | None) -> tuple[dict[str, Any],
         "Is this the right file, with the right data?",
     )
     return facts, [warning]
-
-
-def _training_loss(snapshot: Snapshot) -> float:
-    logits = snapshot.logits("train")
-    loss = "logistic" if logits.shape[1] == 1 else "cross_entropy"
-    return float(sample_losses(logits.double(), snapshot.y_train, loss).mean())
 
 
 def unavailable(measurements: tuple[Measurement, ...]) -> tuple[Skipped, ...]:
@@ -68,18 +72,29 @@ def not_run(setup: TrainingSetup, result: SweepResult, regime: Regime) -> list[S
             else "The budget ended before."
         )
         skipped.append(Skipped(what="centered sweep", code="not_needed", reason=why))
-    if not result.rates:
-        why = (
-            "It is run where there is a verdict."
-            if regime is Regime.INCONCLUSIVE
-            else "The budget ended before."
-            if result.cost.budget_bound
-            else "c* is 1, so there is nothing to compare with."
-        )
-        skipped.append(
-            Skipped(what="learning rates at c* and at c = 1", code="not_run", reason=why)
-        )
+    what = "learning rates at c* and at c = 1"
+    if result.rates:
+        return skipped
+    if regime is Regime.INCONCLUSIVE:
+        why = "It is run where there is a verdict."
+        skipped.append(Skipped(what=what, code="not_needed", reason=why))
+    elif result.cost.budget_bound:
+        skipped.append(Skipped(what=what, code="budget", reason="The budget ended before."))
+    elif not result.notes:
+        why = "c* is 1, so there is nothing to compare with."
+        skipped.append(Skipped(what=what, code="not_needed", reason=why))
     return skipped
+
+
+def advised(setup: TrainingSetup) -> Advised:
+    """What a recommendation has to know of the setup."""
+    net = make_net(setup, 0, setup.output_multiplier, torch.float32)
+    return Advised(
+        optimizer=setup.optimizer,
+        route=setup.route,
+        has_biases=isinstance(net, Mlp) and net.layers[0].bias is not None,
+        normalised=any(isinstance(module, NORMALISATIONS) for module in net.modules()),
+    )
 
 
 def data_findings(setup: TrainingSetup, task: Task) -> list[Finding]:

@@ -11,7 +11,7 @@ import json
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 REPORT_SCHEMA = "fls-bench/report/1"
 BUNDLE_SCHEMA = "fls-bench/bundle/1"
@@ -125,6 +125,12 @@ class Sgd(Frozen):
     nesterov: bool = False
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
 
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Sgd:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs momentum > 0")
+        return self
+
 
 class TargetLoss(Frozen):
     """Stop the first time the loss on the whole training set, after an epoch, is <= the target."""
@@ -132,12 +138,18 @@ class TargetLoss(Frozen):
     target_loss: PositiveFloat = 0.1
     max_epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 300
 
+    def __init__(self, target_loss: float = 0.1, **others: Any) -> None:
+        super().__init__(**{"target_loss": target_loss, **others})
+
 
 class TargetAccuracy(Frozen):
     """Stop the first time the training accuracy, after an epoch, is >= the target."""
 
     target_accuracy: Annotated[float, Field(gt=0, le=1)] = 0.99
     max_epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 300
+
+    def __init__(self, target_accuracy: float = 0.99, **others: Any) -> None:
+        super().__init__(**{"target_accuracy": target_accuracy, **others})
 
 
 Stop = TargetLoss | TargetAccuracy
@@ -190,6 +202,8 @@ class TaskSpec(Frozen):
     seed: Seed = 0
     fingerprint: str | None = None
     n_train: int | None = None
+    n_classes: int | None = None
+    """K; None: one more than the largest training label."""
     embedded: bool = False
 
 
@@ -331,8 +345,10 @@ class Recommendation(Frozen):
     """What to change, in numbers and in words; ``snippet`` is code to paste."""
 
     multiply_output_by: float | None = None
+    multiply_init_by: float | None = None
+    """Where the init scale was swept: the factor on the initial weights, in place of the output."""
     learning_rate: tuple[float, float] | None = None
-    """(rate now, rate at the recommended multiplier)."""
+    """(rate now, rate after the recommended change)."""
     expected_gain: Gain | None = None
     text: str
     snippet: str | None = None
@@ -350,7 +366,7 @@ class Diagnosis(Frozen):
     reason: Code
     probabilities: dict[str, float] | None = None
     log2_c_ratio: Interval | None = None
-    """log2(c / c*): negative = toward over-aligned."""
+    """log2(c / c*): negative = toward over-aligned. For an init scale, c = alpha^L."""
     c: float | None = None
     c_star: CStar | None = None
     recommendation: Recommendation

@@ -188,14 +188,15 @@ def _source(bundle: Bundle, data: Path | None) -> TaskSource | None:
         return task_source(spec.name, spec.arguments)
     arrays = {key: value.numpy() for key, value in bundle.data.items()}
     if "x_val" not in arrays:
-        return arrays_source(spec.name, arrays, None, None)
+        return arrays_source(spec.name, arrays, None, None, spec.n_classes)
     # A sweep redraws the training points from all that are not for testing.
     pooled = {
         f"{kind}_train": np.concatenate([arrays[f"{kind}_train"], arrays[f"{kind}_val"]])
         for kind in ("x", "y")
     }
     test: dict[str, Any] = {k: arrays[k] for k in ("x_test", "y_test") if k in arrays}
-    return arrays_source(spec.name, {**pooled, **test}, len(arrays["y_train"]), None)
+    n_train = len(arrays["y_train"])
+    return arrays_source(spec.name, {**pooled, **test}, n_train, None, spec.n_classes)
 
 
 def _own_draw(bundle: Bundle, source: TaskSource, recipe: Recipe, data: Path | None) -> Task:
@@ -205,7 +206,7 @@ def _own_draw(bundle: Bundle, source: TaskSource, recipe: Recipe, data: Path | N
         return source(recipe.data_seed)
     if spec.embedded:
         arrays = {key: value.numpy() for key, value in bundle.data.items()}
-        return arrays_source(spec.name, arrays, None, None)(recipe.data_seed)
+        return arrays_source(spec.name, arrays, None, None, spec.n_classes)(recipe.data_seed)
     return load_task(spec)
 
 

@@ -188,7 +188,7 @@ class Suite(Frozen):
     title: str | None = None
     cost: SuiteCost
     sources: tuple[str, ...]
-    seeds: Annotated[int, Field(ge=1, le=1000)]
+    seeds: Annotated[int, Field(ge=3, le=1000)]
     defaults: Defaults = Defaults()
     cases: Annotated[tuple[Case, ...], Field(alias="case", min_length=1)]
     scale: dict[Literal["small", "full"], dict[str, Any]] = Field(default_factory=dict)

@@ -289,7 +289,7 @@ def breast_cancer(seed: int, *, n_train: int = 100) -> Task:
 
 def wine(seed: int, *, n_train: int = 50) -> Task:
     """Wine of scikit-learn: 178 x 13, 3 classes, standardised."""
-    return _bundled("wine", n_train, seed, num_test=80)
+    return _bundled("wine", n_train, seed, num_test=100)
 
 
 # --- generated data -------------------------------------------------------------------------
@@ -540,7 +540,11 @@ def npz_source(path: Path, n_train: int | None = None) -> TaskSource:
 
 
 def arrays_source(
-    name: str, arrays: Mapping[str, Any], n_train: int | None, spec: TaskSpec | None
+    name: str,
+    arrays: Mapping[str, Any],
+    n_train: int | None,
+    spec: TaskSpec | None,
+    n_classes: int | None = None,
 ) -> TaskSource:
     """Turn arrays by name (see ``npz_source``) into a task source.
 
@@ -549,6 +553,7 @@ def arrays_source(
         arrays: ``x``, ``y`` or ``x_train`` .. ``y_test``.
         n_train: Training points per draw, or None.
         spec: Recorded with the task; None for arrays that have no name to load them by.
+        n_classes: K where it is known; None: one more than the largest label.
 
     Returns:
         seed -> Task.
@@ -599,7 +604,7 @@ def arrays_source(
         notes = () if validation is not None else (_no_validation(len(others), len(y)),)
         return make_task(
             name, (x[drawn], y[drawn]), test, validation or (x[others], y[others]),
-            n_classes=int(y.max()) + 1, spec=spec, notes=notes,
+            n_classes=n_classes or int(y.max()) + 1, spec=spec, notes=notes,
         )  # fmt: skip
 
     return source

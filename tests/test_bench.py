@@ -127,6 +127,7 @@ class TestTiers:
             Tier.T2,
             Regime.INCONCLUSIVE,
         )
+        assert found.diagnosis.reason.code == "budget"
         assert "--budget" in found.diagnosis.reason.text
         assert found.cost.budget_bound
         assert found.measurements
@@ -154,12 +155,10 @@ def plain(found: fls_bench.Report) -> dict[str, object]:
 
 
 def test_same_command_same_report(model: Path) -> None:
-    one, two = (bench.diagnose_file(model, options()) for _ in range(2))
     # Unless the budget bound, its measured number of epochs is no part of the result.
-    first, second = plain(one), plain(two)
-    for value in (first, second):
-        del value["cost"]["budget_replica_epochs"]  # type: ignore[attr-defined]
-    assert first == second
+    one, two = (bench.diagnose_file(model, options(budget_seconds=s)) for s in (600.0, 3000.0))
+    assert plain(one) == plain(two)
+    assert one.cost.budget_replica_epochs is None
 
 
 def test_resumes_from_the_store(model: Path, tmp_path: Path) -> None:
@@ -199,6 +198,61 @@ def test_target_that_is_never_reached_is_inconclusive() -> None:
     assert all(
         run.outcome is not Outcome.REACHED_TARGET for c in found.sweep.cells for run in c.seeds
     )
+
+
+class Normed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(30, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2, bias=False)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self.net(x)
+        return output
+
+
+def test_nets_with_normalisation_are_not_judged() -> None:
+    setup = TrainingSetup(
+        make_model=Normed,
+        task=task_source("breast_cancer", {"n_train": 100}),
+        stop=TargetLoss(0.3, max_epochs=40),
+        optimizer=Sgd(lr=0.1),
+    )
+    found = bench.diagnose_setup(setup, options(jobs=1)).diagnosis
+    assert found is not None
+    assert (found.regime, found.reason.code) == (Regime.INCONCLUSIVE, "normalised_net")
+    assert "rule_not_exact" in [finding.code for finding in found.findings]
+
+
+def test_max_epochs_holds_for_the_net_that_is_measured_too() -> None:
+    found = bench.diagnose_setup(small_setup(), options(max_epochs=1))
+    assert "after 1 epochs" in found.input["trained_here"]
+
+
+def test_data_given_raise_the_tier(model: Path, tmp_path: Path) -> None:
+    path = without(model, tmp_path / "nodata.pt", task=None)
+    task = task_source("breast_cancer")(3)
+    parts = ("x_train", "y_train", "x_val", "y_val", "x_test", "y_test")
+    np.savez(tmp_path / "mine.npz", **{name: getattr(task, name) for name in parts})
+    found = bench.diagnose_file(path, options(), data=tmp_path / "mine.npz")
+    assert found.diagnosis is not None
+    assert found.diagnosis.evidence_tier is Tier.T3
+
+
+def test_class_that_training_never_saw(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((300, 4)), np.arange(300) % 3
+    task = fls_bench.make_task("mine", (x, y), (x, y), (x, y), n_classes=4)
+    path = tmp_path / "four.pt"
+    fls_bench.save_bundle(path, nn.Linear(4, 4), task=task, builder_hint="test_bench:build_four")
+    found = bench.diagnose_file(path, options(), builder="test_bench:build_four")
+    assert found.diagnosis is not None
+    assert found.diagnosis.evidence_tier is Tier.T1
+
+
+def build_four() -> nn.Module:
+    return nn.Linear(4, 4)
 
 
 class Doubler(nn.Module):

@@ -11,7 +11,8 @@ from fls_bench.schema import Recipe, TargetLoss
 from fls_bench.subject import built_in_setup
 from fls_bench.sweep import SweepPlan, run_sweep
 from fls_bench.tasks import task_source
-from fls_bench.verdict.diagnosis import Evidence, diagnose
+from fls_bench.verdict.diagnosis import diagnose
+from fls_bench.verdict.evidence import Evidence
 
 
 class Silent:

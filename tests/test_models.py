@@ -189,18 +189,19 @@ class Gated(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.gate, self.last = nn.Linear(6, 5), nn.Linear(5, 5), nn.Linear(5, 3)
+        self.first, self.last = nn.Linear(6, 5), nn.Linear(5, 3)
+        self.gate, self.scale = nn.Linear(5, 5), nn.Linear(5, 5)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = torch.relu(self.first(input=x))
-        hidden = hidden * self.gate(torch.ones(5)) * self.gate(torch.ones(2, 5))[0]
+        hidden = hidden * self.gate(torch.ones(5)) * self.scale(torch.ones(2, 5))[0]
         logits: Tensor = self.last(hidden)
         return logits
 
 
 def test_layers_inside_a_module_that_see_no_samples_are_left_out() -> None:
     features, output = models.named_features(Gated(), X)
-    assert {name: tuple(value.shape) for name, value in features.items()} == {"gate": (8, 5)}
+    assert {name: tuple(value.shape) for name, value in features.items()} == {"scale": (8, 5)}
     assert output.shape == (8, 3)
 
 

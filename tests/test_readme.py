@@ -80,3 +80,13 @@ def test_naming_bridge(c: float) -> None:
 
 def test_direction_is_said() -> None:
     assert "Smaller c = larger FLS = toward over-aligned" in README
+
+
+def test_setup_of_the_readme_runs() -> None:
+    """The code block builds a setup, with a net and a task in the place of the reader's."""
+    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names = {"build_my_net": lambda seed: torch.nn.Linear(64, 10), "my_task": lambda seed: None}
+    exec(compile(block, "README.md", "exec"), names)
+    setup = names["setup"]()  # type: ignore[call-arg]
+    assert isinstance(setup, fls_bench.TrainingSetup)
+    assert setup.stop == fls_bench.TargetLoss(target_loss=0.1, max_epochs=200)

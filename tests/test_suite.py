@@ -164,7 +164,7 @@ def test_the_digest_is_of_what_is_run_and_not_of_how_it_is_presented(tmp_path: P
             "case 1 \"digits-mlp\", stop: key 'target_loss' does not go with the other keys here.",
         ),
         ("version = 3", 'version = "3"', 'version: expected a whole number, found "3".'),
-        ("seeds = 10", "seeds = 0", "seeds: expected a value greater than or equal to 1, found 0."),
+        ("seeds = 10", "seeds = 0", "seeds: expected a value greater than or equal to 3, found 0."),
         ("lr = 1,", "lr = true,", "optimizer.lr: expected a number, found true."),
         ("lr = 1,", f"lr = {10**400},", "optimizer.lr: expected a number, found 1000"),
         ("n_train = 150 }\nex", "n_train = nan }\nex", "nan is not a finite number"),

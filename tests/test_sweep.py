@@ -27,7 +27,8 @@ def test_extends_toward_a_far_optimum_and_refines_around_it() -> None:
 
 
 def test_stops_at_its_limit_and_says_that_the_optimum_lies_at_the_end() -> None:
-    from fls_bench.verdict.diagnosis import Evidence, diagnose
+    from fls_bench.verdict.diagnosis import diagnose
+    from fls_bench.verdict.evidence import Evidence
 
     world = World(lambda k: 0.2 + 0.01 * k, lambda _: 0.002)  # ever smaller c, ever better
     regime, result = simulate(world, 6, 0, log2_c=0.0)

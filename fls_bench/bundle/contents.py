@@ -355,12 +355,15 @@ def _check_data(label: str, task: TaskSpec | None, data: Mapping[str, Tensor]) -
 # --- evidence ---------------------------------------------------------------------------------
 
 
-def evidence_tier(bundle: Bundle, *, builder_given: bool = False) -> tuple[Tier, str]:
+def evidence_tier(
+    bundle: Bundle, *, builder_given: bool = False, data_given: bool = False
+) -> tuple[Tier, str]:
     """Say how much evidence a model file affords, and why not more.
 
     Args:
         bundle: The file.
         builder_given: Whether the user gave a builder for a net that is not built in.
+        data_given: Whether the user gave data in place of the file's own.
 
     Returns:
         The best tier, and one sentence on what the next tier lacks.
@@ -373,7 +376,7 @@ def evidence_tier(bundle: Bundle, *, builder_given: bool = False) -> tuple[Tier,
             "The file names no built-in net, so it can't be rebuilt and run: give its builder with "
             f"--model module:function{repeat}."
         )
-    if header.task is None:
+    if header.task is None and not data_given:
         return Tier.T0, "The file neither names a task nor embeds data."
     if bundle.init is None:
         return Tier.T1, "The file holds no initial weights."

@@ -40,6 +40,10 @@ class TaskLike(Protocol):
         """Shown to people."""
 
     @property
+    def n_classes(self) -> int:
+        """K."""
+
+    @property
     def fingerprint(self) -> str:
         """Digest of the data."""
 
@@ -257,7 +261,11 @@ def _state(label: str, argument: str, value: object) -> dict[str, Tensor]:
 
 def _stored_task(label: str, task: TaskLike) -> tuple[TaskSpec, dict[str, Tensor]]:
     """The header's entry, and the arrays where no name can make them again."""
-    known = {"fingerprint": task.fingerprint, "n_train": len(task.x_train)}
+    known = {
+        "fingerprint": task.fingerprint,
+        "n_train": len(task.x_train),
+        "n_classes": task.n_classes,
+    }
     if task.spec is not None and not task.spec.embedded and not is_path(task.spec.name):
         return task.spec.model_copy(update=known), {}
     arrays = {name: getattr(task, name, None) for name in DATA_NAMES}

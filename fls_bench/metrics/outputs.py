@@ -34,22 +34,22 @@ def tied_points(logits: Tensor) -> Tensor:
 
 
 def point_errors(logits: Tensor, labels: Tensor) -> Tensor:
-    """Error of each point: 0 right, 1 wrong, one half where the largest logits tie.
+    """Chance of a wrong answer at each point, ties among the largest logits broken at random.
 
     Args:
-        logits: ``[..., n, K]``; the prediction is the argmax, or f > 0 for one logit.
+        logits: ``[..., n, K]``; one logit stands for (0, f), so that f = 0 is half an error.
         labels: ``[..., n]`` int.
 
     Returns:
-        ``[..., n]`` float64; NaN where a logit is not finite. The mean over n is the error.
+        ``[..., n]`` float64 in [0, 1]; NaN where a logit is not finite. The mean over n is the
+        error.
     """
     if logits.shape[-1] == 1:
-        predicted = (logits[..., 0] > 0).to(labels.dtype)
-    else:
-        predicted = logits.argmax(dim=-1)
-    tied = tied_points(logits)
-    wrong = (predicted != labels).double()
-    return torch.where(tied == 0, wrong, 0.5 * tied)
+        logits = torch.cat([torch.zeros_like(logits), logits], dim=-1)
+    top = logits == logits.amax(dim=-1, keepdim=True)
+    hit = top.gather(-1, labels.long().unsqueeze(-1)).squeeze(-1)
+    wrong = 1 - hit.double() / top.sum(dim=-1).clamp_min(1)
+    return wrong.masked_fill(~logits.isfinite().all(dim=-1), torch.nan)
 
 
 def point_losses(logits: Tensor, labels: Tensor) -> Tensor:

@@ -323,7 +323,8 @@ def ratio_text(ratio: Interval, axis: Axis) -> str:
     text = f"{ratio.value:+.2f}"
     if ratio.low is not None and ratio.high is not None:
         text += f", {100 * ratio.level:g} % interval {ratio.low:+.2f} to {ratio.high:+.2f}"
-    return f"{text} (negative: {symbol(axis)} is too small, toward over-aligned)"
+    stands = ", c = alpha^L" if axis == "init_scale" else ""
+    return f"{text} (negative: c is too small, toward over-aligned{stands})"
 
 
 def facts(diagnosis: Diagnosis, axis: Axis) -> tuple[tuple[str, str], ...]:
@@ -337,7 +338,7 @@ def facts(diagnosis: Diagnosis, axis: Axis) -> tuple[tuple[str, str], ...]:
         )
     )
     if diagnosis.log2_c_ratio is not None:
-        rows.append((f"log2({name}/{name}*)", ratio_text(diagnosis.log2_c_ratio, axis)))
+        rows.append(("log2(c/c*)", ratio_text(diagnosis.log2_c_ratio, axis)))
     rows.append(("direction", direction(axis)))
     tier = diagnosis.evidence_tier
     rows.append(("evidence", f"{tier.value}: {tier.sentence}"))
@@ -371,6 +372,9 @@ def recommendation_facts(diagnosis: Diagnosis) -> tuple[tuple[str, str], ...]:
     if advice.multiply_output_by is not None:
         factor = advice.multiply_output_by
         rows.append(("multiply the output by", f"{number(factor)} ({power(factor)})"))
+    if advice.multiply_init_by is not None:
+        factor = advice.multiply_init_by
+        rows.append(("multiply initial weights by", f"{number(factor)} ({power(factor)})"))
     if advice.learning_rate is not None:
         now, then = advice.learning_rate
         rows.append(("learning rate", f"{number(now)} -> {number(then)}"))

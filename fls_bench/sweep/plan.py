@@ -64,6 +64,7 @@ class SweepResult:
         centered: The centered sweep, where the decision is over-fitted and the setup is plain.
         decision: The verdict's test of the regime at the last look.
         star: Best multiplier by validation error, or None where c0 can't be judged.
+        complete: Whether a look was finished before the budget ended.
         gain: From c0 to c*, on fresh seeds; None where c* is c0 or the budget ended before.
         rates: c* at its best rate against others at theirs.
         cost: Runs and replica-epochs, resumed ones included.
@@ -73,6 +74,7 @@ class SweepResult:
     sweep: Sweep
     decision: regime.Decision | None
     star: float | None
+    complete: bool = True
     gain: Gain | None = None
     centered: Sweep | None = None
     rates: tuple[RateComparison, ...] = ()

@@ -33,8 +33,10 @@ from fls_bench.verdict import contrasts, regime
 MAX_TASKS_KEPT = 32
 """Draws of the data that a sweep keeps in memory."""
 
-TRIAL_SECONDS = 1.0
-"""A first trial that takes longer than this is not followed by another."""
+TRIAL_SECONDS = 0.4
+"""How long a trial of the speed takes at least; below that, clocks and start-up are noise."""
+
+MAX_TRIAL_EPOCHS = 4096
 
 
 def keeping_tasks(setup: TrainingSetup) -> TrainingSetup:
@@ -77,10 +79,14 @@ def replica_epochs_for(setup: TrainingSetup, rule: LrRule, seconds: float, jobs:
         train_all(short, rule, configs, records.append, jobs=1)
         return sum(max(1, record.epochs) for record in records), time.perf_counter() - start
 
-    done, taken = trial(2)
+    done, taken = trial(1)
     if taken < TRIAL_SECONDS:
-        done, taken = trial(2)  # the first one paid for what is made once
-        more, longer = trial(2 + min(100, max(4, int(TRIAL_SECONDS / taken))))
+        done, taken = trial(1)  # the first one paid for what is made once
+        epochs, more, longer = 1, done, taken
+        while longer - taken < TRIAL_SECONDS and epochs < MAX_TRIAL_EPOCHS:
+            epochs *= 4
+            more, longer = trial(1 + epochs)
+        # Runs that diverge end early and take no time: then the whole trial has to do.
         if more > done and longer > taken:
             done, taken = more - done, longer - taken
     return max(1, int(seconds * jobs * done / taken))
@@ -131,11 +137,11 @@ def search(sweeper: Sweeper, offsets: Sequence[float] | None) -> SweepResult:
     bound, level = False, plan.level(0)
     try:
         focus = {sweeper.value(k) for k in grid}
-        worst = len(focus) * plan.seeds[0] * sweeper.setup.stop.max_epochs
-        if plan.budget is not None and 2 * worst > plan.budget:
-            # Few seeds first: they show what a run really takes, which is mostly far less.
+        if not is_batched(sweeper.setup):
+            # Few seeds first: they show what a run really takes, which is mostly far less than the
+            # most, so that a budget is not refused for nothing. (In batches this would cost speed.)
             for few in (1, contrasts.MIN_SEEDS):
-                sweeper.visit(sorted(focus), few, own, "pilot")
+                sweeper.visit(sorted(focus), few, own, f"pilot, {few} seeds each")
         for look, count in enumerate(plan.seeds):
             sweeper.visit(sorted(focus), count, own, f"{count} seeds")
             if offsets is None:
@@ -153,13 +159,14 @@ def search(sweeper: Sweeper, offsets: Sequence[float] | None) -> SweepResult:
         bound = True
     values = [sweeper.value(k) for k in grid if sweeper.runs(sweeper.value(k), own)]
     judged = sweeper.sweep(values, own).model_copy(update={"level": level})
+    complete = decision is not None
     if bound and decision is None:
         data = contrasts.table(judged)
         seeds = [len(sweeper.runs(value, own)) for value in values]
         if c0 in data.test and sum(count >= contrasts.MIN_SEEDS for count in seeds) > 1:
             decision = regime.decide(data.test, c0, data.n_test, level=level)
             star = regime.best_multiplier(data, c0)
-    result = SweepResult(judged, decision, star)
+    result = SweepResult(judged, decision, star, complete=complete)
     if decision is not None and star is not None and not bound:
         try:
             result = follow_up(sweeper, result, decision, star)
@@ -191,7 +198,7 @@ def _extend(sweeper: Sweeper, grid: set[float], count: int) -> None:
 
     while True:
         data = contrasts.table(sweeper.sweep([sweeper.value(k) for k in grid], own))
-        if c0 not in data.test or not contrasts.beats_chance(data):
+        if c0 not in data.test or not contrasts.beats_chance(data, data.val):
             return
         star = regime.best_multiplier(data, c0)
         beyond = set()

@@ -153,7 +153,7 @@ class Sweeper:
     def visit(self, values: Sequence[float], count: int, centered: bool, text: str) -> None:
         """Train the first ``count`` seeds at each value; calibrate the rate where the rule fails."""
         self.train([self.config(v, s, centered) for v in values for s in self.seeds(count)], text)
-        for value in values:
+        for value in values if count >= contrasts.MIN_SEEDS else ():
             if value != self.c0 and (value, centered) not in self.rates:
                 self._calibrate(value, count, centered, text)
 

@@ -175,14 +175,16 @@ def setup_digest(setup: TrainingSetup, rule: LrRule, *, dtype: torch.dtype = tor
         behaviour.update(value.contiguous().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
 
     x = torch.as_tensor(task.x_train[:8], dtype=dtype)
+    refers_to_own_c = setup.optimizer.weight_decay > 0
     for c in (1.0, 0.5) if setup.route == "factory" else (1.0,):
         net = make_net(setup, 0, c, dtype)
+        # The rates of a built-in net's biases are relative to those at the setup's own c.
+        refers_to_own_c |= isinstance(net, models.Mlp) and net.layers[0].bias is not None
         for name, value in net.state_dict().items():
             observe(name, value)
         for training in (False, True):
             with seeded(0), _one_thread():
                 observe("output", net.train(training)(x))
-    decay = setup.optimizer.weight_decay
     return canonical_digest(
         {
             "engine": ENGINE_VERSION,
@@ -192,7 +194,8 @@ def setup_digest(setup: TrainingSetup, rule: LrRule, *, dtype: torch.dtype = tor
             "loss": setup.loss,
             "momentum": setup.optimizer.momentum,
             "nesterov": setup.optimizer.nesterov,
-            "decay": [decay, setup.output_multiplier if decay else None],
+            "decay": setup.optimizer.weight_decay,
+            "own_c": setup.output_multiplier if refers_to_own_c else None,
             "batch_size": setup.batch_size,
             "stop": setup.stop.model_dump(exclude={"max_epochs"}),
             "rule": rule.model_dump(),
@@ -315,7 +318,7 @@ def _train_batches(
         train_batch(setup, tasks, group, finish, dtype=dtype, cancelled=cancelled)
 
     # Longest first: small c takes the most epochs. Ties keep equal c together, which end together.
-    ordered = sorted(configs, key=lambda k: (k.max_epochs, k.c * k.init_scale, k.lr, k.seed))
+    ordered = sorted(configs, key=lambda k: (-k.max_epochs, k.c * k.init_scale, k.lr, k.seed))
     groups = _groups(ordered, jobs)
     with _one_thread():
         try:

@@ -133,7 +133,12 @@ def _build_stack(
         weights=stacked("weight"),
         biases=stacked("bias") if has_bias else [],
         bias_rates=[
-            column([bias_rate_factor(layer + 1, depth, config.c) for config in configs])
+            column(
+                [
+                    bias_rate_factor(layer + 1, depth, config.c / setup.output_multiplier)
+                    for config in configs
+                ]
+            )
             for layer in range(depth if has_bias else 0)
         ],
         c=column([config.c for config in configs]),

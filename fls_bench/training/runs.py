@@ -15,7 +15,7 @@ from torch.nn import functional
 from fls_bench.errors import InputError
 from fls_bench.metrics.alignment import class_means, nearest_class_mean
 from fls_bench.metrics.kernels import effective_rank
-from fls_bench.metrics.outputs import class_centered
+from fls_bench.metrics.outputs import class_centered, point_errors, tied_points
 from fls_bench.models import named_features
 from fls_bench.schema import Outcome, RunConfig, RunRecord, Stop, TargetLoss
 from fls_bench.tasks import Task
@@ -122,24 +122,6 @@ def sample_losses(logits: Tensor, labels: Tensor, loss: str) -> Tensor:
     return logits.logsumexp(-1) - picked
 
 
-def correctness(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Chance of a correct answer per sample, ties broken at random, and whether there was a tie.
-
-    Args:
-        logits: [..., n, K]; one logit stands for (0, f), so that f = 0 is a tie.
-        labels: [..., n].
-
-    Returns:
-        ([..., n] in 0 .. 1, [..., n] bool).
-    """
-    if logits.shape[-1] == 1:
-        logits = torch.cat([torch.zeros_like(logits), logits], dim=-1)
-    top = logits == logits.amax(-1, keepdim=True)
-    num_top = top.sum(-1)
-    hit = top.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
-    return hit.to(logits.dtype) / num_top.clamp_min(1), num_top > 1
-
-
 def progress(logits: Tensor, labels: Tensor, loss: str, stop: Stop) -> tuple[Tensor, Tensor]:
     """How far training has come.
 
@@ -155,7 +137,9 @@ def progress(logits: Tensor, labels: Tensor, loss: str, stop: Stop) -> tuple[Ten
     value = sample_losses(logits, labels, loss).mean(-1)
     if isinstance(stop, TargetLoss):
         return value, value <= stop.target_loss
-    return value, correctness(logits, labels)[0].mean(-1) >= stop.target_accuracy
+    # Hits are counted, not errors: k/n is then the very number that a target of k/n is read as.
+    hits = 1 - point_errors(logits, labels)
+    return value, hits.mean(-1) >= stop.target_accuracy
 
 
 def divergence_bound(loss: Tensor) -> Tensor:
@@ -220,15 +204,13 @@ def record(
     if not (torch.isfinite(val_logits).all() and torch.isfinite(test_logits).all()):
         return base.model_copy(update={"outcome": Outcome.DIVERGED, "train_loss": None})
     weights = [name for name, _ in net.named_parameters()]
-    val_right, _ = correctness(val_logits, y_val)
-    test_right, ties = correctness(test_logits, y_test)
     return base.model_copy(
         update={
-            "val_error": 1 - float(val_right.double().mean()),
-            "test_error": 1 - float(test_right.double().mean()),
-            "test_ties": float(ties.double().mean()),
-            "val_loss": float(sample_losses(val_logits, y_val, setup.loss).double().mean()),
-            "test_loss": float(sample_losses(test_logits, y_test, setup.loss).double().mean()),
+            "val_error": float(point_errors(val_logits, y_val).mean()),
+            "test_error": float(point_errors(test_logits, y_test).mean()),
+            "test_ties": float(tied_points(test_logits).mean()),
+            "val_loss": float(sample_losses(val_logits.double(), y_val, setup.loss).mean()),
+            "test_loss": float(sample_losses(test_logits.double(), y_test, setup.loss).mean()),
             "measurements": _cheap_measurements(task, run, weights, features, test_logits),
         }
     )

@@ -28,9 +28,9 @@ from fls_bench.training_setup import TrainingSetup
 
 
 def _parameter_groups(
-    net: nn.Module, config: RunConfig, weight_decay: float
+    net: nn.Module, config: RunConfig, weight_decay: float, own_c: float
 ) -> list[dict[str, object]]:
-    """One group; for a built-in net with biases, each layer's biases have a rate of their own.
+    """One group; away from the setup's own c, each layer's biases of a built-in net have their own.
 
     Rate times penalty is the same in all groups: a step shrinks biases as it shrinks weights.
     """
@@ -39,7 +39,7 @@ def _parameter_groups(
         factor = 1.0
         if isinstance(net, Mlp) and name.endswith(".bias"):
             layer = 1 + int(name.split(".")[1])
-            factor = bias_rate_factor(layer, len(net.layers), config.c)
+            factor = bias_rate_factor(layer, len(net.layers), config.c / own_c)
         groups.setdefault(factor, []).append(parameter)
     return [
         {"params": params, "lr": config.lr * factor, "weight_decay": weight_decay / factor}
@@ -87,7 +87,7 @@ def _train(
     x = torch.as_tensor(task.x_train, dtype=dtype)
     y = torch.as_tensor(task.y_train)
     optimizer = torch.optim.SGD(
-        _parameter_groups(net, config, weight_decay),
+        _parameter_groups(net, config, weight_decay, setup.output_multiplier),
         momentum=setup.optimizer.momentum,
         nesterov=setup.optimizer.nesterov,
     )

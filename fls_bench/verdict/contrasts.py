@@ -82,8 +82,6 @@ def contrast(first: Errors, second: Errors, resolution: float) -> Contrast | Non
     if len(difference) < MIN_SEEDS:
         return None
     deviation = max(float(difference.std(ddof=1)), 0.5 * resolution)
-    if not np.any(difference):
-        deviation = 0.0  # the same errors everywhere: nothing to be unsure of
     return Contrast(
         float(difference.mean()), deviation / math.sqrt(len(difference)), len(difference)
     )
@@ -189,11 +187,14 @@ def table(sweep: Sweep, aligned_with: Sweep | None = None) -> Table:
     )
 
 
-def beats_chance(data: Table, level: float = LEVEL) -> bool:
-    """Whether any usable c does better on test data than the majority class, beyond noise.
+def beats_chance(
+    data: Table, errors: Mapping[float, Errors] | None = None, level: float = LEVEL
+) -> bool:
+    """Whether any usable c does better than the majority class, beyond noise.
 
     Args:
         data: The table.
+        errors: c -> [S] errors to compare; None: the test errors.
         level: Family-wise error rate over the usable c (Holm).
 
     Returns:
@@ -201,7 +202,7 @@ def beats_chance(data: Table, level: float = LEVEL) -> bool:
     """
     tests = {
         c: found.p_value
-        for c, row in data.test.items()
+        for c, row in (data.test if errors is None else errors).items()
         if (found := contrast(data.chance, row, 1 / data.n_test)) is not None
     }
     return bool(holm(tests, level, len(tests)))

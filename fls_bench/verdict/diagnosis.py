@@ -4,53 +4,55 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fls_bench.scaling import effective_multiplier, format_multiplier
+from fls_bench.scaling import format_multiplier
 from fls_bench.schema import (
-    DIRECTION,
     Code,
-    Cost,
     CStar,
     Diagnosis,
     Finding,
-    Gain,
+    Interval,
     Measurement,
+    Outcome,
     Recommendation,
     Regime,
     Sweep,
     Tier,
 )
+from fls_bench.verdict.advice import recommend
 from fls_bench.verdict.contrasts import Table, beats_chance, contrast, table
+from fls_bench.verdict.evidence import Evidence, points_of, symbol_of
 from fls_bench.verdict.mechanism import over_aligned_mechanism, over_fitted_face
 from fls_bench.verdict.regime import c_star, decide, log2_ratio, loss_disagrees
+
+MIN_TEST_PART = 100
+"""With fewer test points, one of them is more than the largest practical margin: no verdict."""
 
 SMALL_TEST_PART = 500
 """Below so many test points a finding reminds that the intervals do not cover their choice."""
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """What a sweep-based diagnosis rests on.
+def without_budget(why: str) -> Diagnosis:
+    """The diagnosis of a setup that could be swept, had the budget allowed it.
 
-    Attributes:
-        sweep: The sweep at the setup's own centering.
-        c: The value on the sweep's axis that is judged.
-        gain: From c to c* on fresh seeds, or None.
-        centered: The centered sweep, or None.
-        measurements: Of the model that was given.
-        cost: What the sweep cost.
+    Args:
+        why: What the budget is, and what it would take, as a sentence.
+
+    Returns:
+        An inconclusive diagnosis.
     """
-
-    sweep: Sweep
-    c: float
-    gain: Gain | None = None
-    centered: Sweep | None = None
-    measurements: Sequence[Measurement] = ()
-    cost: Cost = Cost()
+    return Diagnosis(
+        regime=Regime.INCONCLUSIVE,
+        evidence_tier=Tier.T2,
+        method="none",
+        reason=Code(code="budget", text=why),
+        recommendation=Recommendation(
+            text="No change is recommended. A larger --budget would let a sweep decide."
+        ),
+    )
 
 
 def without_sweep(tier: Tier, why: str, measured: bool) -> Diagnosis:
@@ -98,7 +100,8 @@ def diagnose(evidence: Evidence) -> Diagnosis:
     """
     sweep, c = evidence.sweep, evidence.c
     data = table(sweep)
-    star, findings = None, []
+    star: CStar | None = None
+    findings: list[Finding] = []
     if c in data.test and len(data.test) > 1:
         star = c_star(data, c)
         findings += _edge(star, sweep)
@@ -109,7 +112,8 @@ def diagnose(evidence: Evidence) -> Diagnosis:
                     code="loss_optimum_on_other_side",
                     status="warning",
                     text=f"Validation loss is lowest at {format_multiplier(other)}, on the other "
-                    f"side of {format_multiplier(c)} than c* by validation error. Error decides.",
+                    f"side of {format_multiplier(c)} than {symbol_of(sweep)}* by validation error. "
+                    "Error decides.",
                 )
             )
     regime, reason = _regime(evidence, data, star)
@@ -121,6 +125,16 @@ def diagnose(evidence: Evidence) -> Diagnosis:
     elif star is not None and regime is Regime.OVER_FITTED:
         mechanism, numbers = _face(evidence, star)
         findings.append(_evidence_finding("face", mechanism, numbers))
+    if star is not None and regime is Regime.NEAR_OPTIMAL and evidence.gain is not None:
+        text = (
+            f"Moving to {symbol_of(sweep)}* = {format_multiplier(star.value)} would change test "
+            f"accuracy by {points_of(evidence.gain)} ({evidence.gain.num_seeds} fresh seeds)."
+        )
+        findings.append(Finding(code="gain_at_c_star", status="info", text=text))
+    if evidence.cost.budget_bound:
+        text = "The budget ended the diagnosis early; what did not run is listed as skipped."
+        findings.append(Finding(code="budget_bound", status="warning", text=text))
+    findings += _setup_findings(evidence)
     findings += _data_findings(sweep, data, c)
     return Diagnosis(
         regime=regime,
@@ -128,17 +142,40 @@ def diagnose(evidence: Evidence) -> Diagnosis:
         method="intervention",
         mechanism=mechanism,
         reason=reason,
-        log2_c_ratio=None if star is None else log2_ratio(c, star),
+        log2_c_ratio=None if star is None else _ratio(sweep, c, star),
         c=c,
         c_star=star,
-        recommendation=_recommend(evidence, regime, star, reason),
+        recommendation=recommend(evidence, regime, star, reason),
         findings=tuple(findings),
     )
 
 
+def _ratio(sweep: Sweep, c: float, star: CStar) -> Interval:
+    """log2(c/c*), an init scale turned into the c that it stands for."""
+    ratio = log2_ratio(c, star)
+    factor = sweep.lr_rule.depth if sweep.axis == "init_scale" else 1
+    assert ratio.low is not None
+    assert ratio.high is not None
+    return Interval(
+        value=factor * ratio.value, low=factor * ratio.low, high=factor * ratio.high,
+        level=ratio.level,
+    )  # fmt: skip
+
+
+def _setup_findings(evidence: Evidence) -> list[Finding]:
+    if evidence.sweep.lr_rule.name != "calibrated":
+        return []
+    text = (
+        "The net is not homogeneous (biases, normalisation, or another nonlinearity than ReLU), so "
+        "no learning-rate rule is exact for it: the rate at each other c is the rule's guess, "
+        "calibrated only where training failed. Part of a difference between c may be the rate."
+    )
+    return [Finding(code="rule_not_exact", status="warning", text=text)]
+
+
 def _regime(evidence: Evidence, data: Table, star: CStar | None) -> tuple[Regime, Code]:
     """The regime, after everything that forbids a verdict."""
-    c, sweep = evidence.c, evidence.sweep
+    c, sweep, symbol = evidence.c, evidence.sweep, symbol_of(evidence.sweep)
 
     def open_because(code: str, text: str) -> tuple[Regime, Code]:
         return Regime.INCONCLUSIVE, Code(code=code, text=text)
@@ -147,22 +184,41 @@ def _regime(evidence: Evidence, data: Table, star: CStar | None) -> tuple[Regime
         why = data.unusable.get(c, "no run finished")
         return open_because(
             "target_not_reached",
-            f"At the setup's own c = {format_multiplier(c)} {why}, so it can't be compared. Raise "
-            "max_epochs, or change the learning rate or the target.",
+            f"At the setup's own {symbol} = {format_multiplier(c)} {why}, so it can't be compared. "
+            "Raise max_epochs, or change the learning rate or the target.",
         )
     if star is None:
         budget = " within the budget" if evidence.cost.budget_bound else ""
         return open_because(
             "nothing_to_compare",
-            f"No other c could be trained to the target{budget}. Raise --budget or max_epochs.",
+            f"No other {symbol} could be trained to the target{budget}. Raise --budget or max_epochs.",
         )
     if not beats_chance(data):
         return open_because(
             "no_signal",
-            "No c beats the majority class on test data by more than noise: there is no signal to "
-            "judge by. More training data, or data with signal, would decide.",
+            f"No {symbol} beats the majority class on test data by more than noise: there is no "
+            "signal to judge by. More training data, or data with signal, would decide.",
         )
-    decision = decide(data.test, c, data.n_test, level=sweep.level)
+    if data.n_test < MIN_TEST_PART:
+        return open_because(
+            "test_part_too_small",
+            f"The test part has {data.n_test} points, so one of them is more than one point of "
+            f"error. At least {MIN_TEST_PART} would decide.",
+        )
+    if evidence.advised.normalised:
+        return open_because(
+            "normalised_net",
+            "The net has normalisation layers: weights in front of them are scale-invariant, so "
+            "sweeping c under one learning rate measures their step as well as the feature learning "
+            "strength. Rates per parameter group would decide; this version does not set them.",
+        )
+    decision = decide(data.test, c, data.n_test, level=sweep.level, symbol=symbol)
+    if decision.regime is Regime.NEAR_OPTIMAL and not evidence.complete:
+        return open_because(
+            "budget",
+            "No other value that was tried does better, but the budget ended before the range was "
+            "searched. Raise --budget.",
+        )
     if decision.regime is Regime.INCONCLUSIVE and evidence.cost.budget_bound:
         return open_because(
             decision.reason.code, f"{decision.reason.text} The budget ended the sweep."
@@ -173,8 +229,8 @@ def _regime(evidence: Evidence, data: Table, star: CStar | None) -> tuple[Regime
     if (star.value - c) * toward <= 0:
         return open_because(
             "validation_disagrees",
-            f"Test errors favour a {'larger' if toward > 0 else 'smaller'} c, validation errors do "
-            f"not (they are lowest at {format_multiplier(star.value)}). More seeds or validation "
+            f"Test errors favour a {'larger' if toward > 0 else 'smaller'} {symbol}, validation errors "
+            f"do not (they are lowest at {format_multiplier(star.value)}). More seeds or validation "
             "points would decide.",
         )
     if evidence.gain is None:
@@ -186,13 +242,9 @@ def _regime(evidence: Evidence, data: Table, star: CStar | None) -> tuple[Regime
         return open_because(
             "not_confirmed",
             f"{decision.reason.text} But {evidence.gain.num_seeds} fresh seeds do not confirm a gain "
-            f"({_points(evidence.gain)}).",
+            f"({points_of(evidence.gain)}).",
         )
     return decision.regime, decision.reason
-
-
-def _points(gain: Gain) -> str:
-    return f"{gain.value:+.2g} points [{gain.low:+.2g}, {gain.high:+.2g}]"
 
 
 def _edge(star: CStar, sweep: Sweep) -> list[Finding]:
@@ -206,7 +258,7 @@ def _edge(star: CStar, sweep: Sweep) -> list[Finding]:
         Finding(
             code="optimum_at_edge",
             status="warning",
-            text=f"The optimum {verb} at the end of the range: a c {side} than "
+            text=f"The optimum {verb} at the end of the range: a value {side} than "
             f"{format_multiplier(end)}, the last that could be judged, may do better still.",
             evidence={"end": end},
         )
@@ -259,7 +311,7 @@ def _data_findings(sweep: Sweep, data: Table, c: float) -> list[Finding]:
             Finding(
                 code="not_judged",
                 status="warning",
-                text=f"c = {format_multiplier(value)} was not judged: {why}.",
+                text=f"{symbol_of(sweep)} = {format_multiplier(value)} was not judged: {why}.",
             )
         )
     calibrated = [cell for cell in sweep.cells if cell.lr_calibrated]
@@ -302,79 +354,6 @@ def _data_findings(sweep: Sweep, data: Table, c: float) -> list[Finding]:
     return findings
 
 
-def _recommend(
-    evidence: Evidence, regime: Regime, star: CStar | None, reason: Code
-) -> Recommendation:
-    c, sweep = evidence.c, evidence.sweep
-    if regime is Regime.NEAR_OPTIMAL:
-        return Recommendation(
-            multiply_output_by=1.0,
-            expected_gain=evidence.gain,
-            text=f"Keep c = {format_multiplier(c)}. ({DIRECTION}.)",
-        )
-    if regime is Regime.INCONCLUSIVE or star is None:
-        return Recommendation(text=f"No change is recommended. {_next_step(reason)}")
-    depth = sweep.lr_rule.depth
-    rates = {cell.c: cell.lr for cell in sweep.cells}
-    before, after = rates[c], rates[star.value]
-    ratio = star.value / c
-    on_scale = sweep.axis == "init_scale"
-    factor = effective_multiplier(1.0, ratio, depth) if on_scale else ratio
-    what = (
-        f"Multiply the initial weights by {_number(ratio)} (alpha: {format_multiplier(c)} -> "
-        f"{format_multiplier(star.value)}; the same as multiplying the output by {_number(factor)} "
-        "with its rate compensated)"
-        if on_scale
-        else f"Multiply the output by {_number(ratio)} (c: {format_multiplier(c)} -> "
-        f"{format_multiplier(star.value)})"
-    )
-    rate = f"learning rate {before:.3g} -> {after:.3g}"
-    gain = "" if evidence.gain is None else (
-        f" Expected gain on test data: {_points(evidence.gain)} of accuracy "
-        f"({evidence.gain.num_seeds} fresh seeds)."
-    )  # fmt: skip
-    return Recommendation(
-        multiply_output_by=factor,
-        learning_rate=(before, after),
-        expected_gain=evidence.gain,
-        text=f"{what}; {rate}.{gain}",
-        snippet=_snippet(on_scale, ratio, before, after),
-    )
-
-
-def _number(value: float) -> str:
-    """A factor as people write it: 16, 1/16, 0.3."""
-    if value < 1 and abs(1 / value - round(1 / value)) < 1e-9:
-        return f"1/{round(1 / value)}"
-    return f"{value:.6g}"
-
-
-def _snippet(on_scale: bool, ratio: float, before: float, after: float) -> str:
-    number = _number(ratio)
-    if on_scale:
-        change = (
-            "with torch.no_grad():\n"
-            "    for parameter in model.parameters():  # right after the weights are initialised\n"
-            f"        parameter.mul_({number})"
-        )
-    else:
-        change = f"logits = {number} * model(x)  # in training, validation and deployment alike"
-    optimizer = (
-        f"optimizer = torch.optim.SGD(model.parameters(), lr={after:.4g})  # was {before:.4g}"
-    )
-    return f"{change}\n{optimizer}"
-
-
-def _next_step(reason: Code) -> str:
-    """What would decide, where the reason does not say so already."""
-    return {
-        "too_few_seeds": "More seeds (--max-seeds) or more test data would decide.",
-        "one_side_missing": "A larger --max-epochs would let that side train to its target.",
-        "two_optima": "Look at the curve: the regime of this c is not a matter of side.",
-        "not_confirmed": "More seeds (--max-seeds) or a larger --budget would decide.",
-    }.get(reason.code, "See the reason above for what would decide.")
-
-
 DIRECTIONS: Mapping[str, Regime] = {
     "movement.relative": Regime.OVER_ALIGNED,
     "rank.effective": Regime.OVER_FITTED,
@@ -398,6 +377,8 @@ def measured_at(sweep: Sweep, c: float, star: float | None) -> tuple[Measurement
         subjects: list[Any] = ["at_c"] * (cell.c == c) + ["at_c_star"] * (cell.c == star != c)
         values: dict[str, list[float]] = {}
         for run in cell.seeds:
+            if run.outcome is not Outcome.REACHED_TARGET:
+                continue
             for key, value in run.measurements.items():
                 values.setdefault(key, []).append(value)
         for subject in subjects:

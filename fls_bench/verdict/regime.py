@@ -74,6 +74,7 @@ def decide(
     *,
     level: float = LEVEL,
     family: int = FAMILY,
+    symbol: str = "c",
 ) -> Decision:
     """Decide the regime of c from test errors (science: definitions of the regimes and delta).
 
@@ -83,6 +84,7 @@ def decide(
         n_test: Number of test points.
         level: Family-wise error rate of this look.
         family: How many c' could have been tried.
+        symbol: What the swept quantity is called in the reason.
 
     Returns:
         The decision; ``INCONCLUSIVE`` whenever the evidence does not separate the regimes.
@@ -111,13 +113,14 @@ def decide(
         return result(
             Regime.INCONCLUSIVE,
             "one_side_missing",
-            f"No {side} c could be judged, so that side can't be excluded.",
+            f"No {side} {symbol} could be judged, so that side can't be excluded.",
         )
     if any(k in below for k in better) and any(k in above for k in better):
         return result(
             Regime.INCONCLUSIVE,
             "two_optima",
-            "Both a smaller and a larger c do better than this one: there is more than one optimum.",
+            f"Both a smaller and a larger {symbol} do better than this one: there is more than one "
+            "optimum.",
         )
     if better:
         best = max(better, key=lambda k: contrasts[k].mean)
@@ -125,14 +128,14 @@ def decide(
         return result(
             over,
             "better_multiplier_found",
-            f"{len(better)} {'larger' if best > c else 'smaller'} c did better by more than "
+            f"{len(better)} {'larger' if best > c else 'smaller'} {symbol} did better by more than "
             f"{points(delta)} of test error, beyond noise, and none on the other side.",
         )
     if not undecided:
         return result(
             Regime.NEAR_OPTIMAL,
             "no_better_multiplier",
-            f"No c in the range does better by more than {points(2 * delta)} of test error "
+            f"No {symbol} in the range does better by more than {points(2 * delta)} of test error "
             f"(twice the practical margin), each excluded at level {level:.2g}.",
         )
     needed = _seeds_needed([contrasts[k] for k in undecided], delta, level, family)
@@ -145,7 +148,7 @@ def decide(
     return result(
         Regime.INCONCLUSIVE,
         "too_few_seeds",
-        f"{num_seeds} seeds can't tell whether {len(undecided)} of {len(contrasts)} other c do "
+        f"{num_seeds} seeds can't tell whether {len(undecided)} of {len(contrasts)} other {symbol} do "
         f"better by more than the practical margin of {points(delta)}. {hint}",
         needed,
     )

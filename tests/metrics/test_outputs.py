@@ -27,13 +27,15 @@ def test_one_logit_is_the_sign_and_the_logistic_loss(dtype):
     torch.testing.assert_close(point_losses(f, labels), point_losses(two, labels))
 
 
-def test_ties_count_half_whatever_the_label():
+def test_ties_are_broken_at_random():
     one = torch.tensor([[0.0], [0.0], [1.0], [-1.0]])
     labels = torch.tensor([0, 1, 1, 1])
     assert point_errors(one, labels).tolist() == [0.5, 0.5, 0, 1]
     assert tied_points(one).tolist() == [1, 1, 0, 0]
     three = torch.tensor([[2.0, 2, 1], [0, 0, 0], [1, 1, 2], [3, 1, 1]])
-    assert point_errors(three, torch.tensor([0, 2, 2, 1])).tolist() == [0.5, 0.5, 0, 1]
+    errors = point_errors(three, torch.tensor([0, 2, 2, 1])).tolist()
+    assert errors == pytest.approx([0.5, 2 / 3, 0, 1])
+    assert point_errors(three[:1], torch.tensor([2])).item() == 1  # not among the tied
     assert tied_points(three).tolist() == [1, 1, 0, 0]
 
 

@@ -68,8 +68,12 @@ def test_what_changes_the_numbers_changes_it(changes: dict[str, Any]) -> None:
     assert digest(replace(base, **changes)) != digest(base)
 
 
-def test_the_multiplier_counts_where_the_penalty_refers_to_it() -> None:
-    base = built_in(optimizer=Sgd(weight_decay=0.1))
+@pytest.mark.parametrize(
+    "base",
+    [built_in(optimizer=Sgd(weight_decay=0.1)), built_in(bias=True)],
+    ids=["penalty", "rates of biases"],
+)
+def test_the_multiplier_counts_where_something_refers_to_it(base: TrainingSetup) -> None:
     assert digest(replace(base, output_multiplier=0.5)) != digest(base)
 
 

@@ -12,11 +12,12 @@ from typing import Any
 import own_nets
 import pytest
 import torch
-from own_nets import blobs, built_in, config, distance, is_finite, own, records
+from own_nets import blobs, built_in, config, distance, in_one_batch, is_finite, own, records
 from torch import nn
 
 from fls_bench.errors import InputError, RunFailedError
 from fls_bench.schema import LrRule, Outcome, RunRecord, Sgd, TargetLoss
+from fls_bench.tasks import Task
 from fls_bench.training import (
     check_setup,
     is_batched,
@@ -26,6 +27,7 @@ from fls_bench.training import (
     train_all,
     train_one,
 )
+from fls_bench.training.runs import TrainedRun, record
 from fls_bench.training.single import _parameter_groups
 from fls_bench.training_setup import TrainingSetup
 
@@ -75,20 +77,25 @@ def test_a_setup_that_can_not_travel_is_the_users_to_correct() -> None:
     ids=["built in", "own"],
 )
 def test_an_error_while_saving_a_record_ends_training_and_no_record_follows(
-    make: Callable[[], TrainingSetup],
+    make: Callable[[], TrainingSetup], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setup, seen = make(), 0
 
-    def keep(record: RunRecord) -> None:
+    def late(own_setup: TrainingSetup, task: Task, run: TrainedRun, *others: Any) -> RunRecord:
+        if run.config.seed >= 3:  # the second batch is at work when the first one's record fails
+            time.sleep(0.3)
+        return record(own_setup, task, run, *others)
+
+    def keep(_: RunRecord) -> None:
         nonlocal seen
         seen += 1
         raise OSError("disk full")
 
+    monkeypatch.setattr("fls_bench.training.record", late)
     with pytest.raises(OSError, match="disk full"):
-        train_all(setup, RULE, [config(setup, seed=s) for s in range(12)], keep, jobs=2)
-    after = seen
-    time.sleep(0.2)
-    assert seen == after <= 2
+        train_all(setup, RULE, [config(setup, seed=seed) for seed in range(6)], keep, jobs=2)
+    time.sleep(0.5)
+    assert seen == 1
 
 
 def test_no_runs_are_no_work() -> None:
@@ -272,10 +279,26 @@ def test_a_net_that_can_not_run_in_double_precision_gets_no_exact_rule() -> None
 
 
 def test_a_step_shrinks_biases_as_it_shrinks_weights() -> None:
-    """One small step of a net without gradient: only the penalty acts, at every c alike."""
-    setup = built_in(bias=True, batch_size=23, stop=TargetLoss(max_epochs=1))
-    setup = replace(setup, optimizer=Sgd(lr=0.5, weight_decay=0.1))
-    for c in (0.25, 1.0, 8.0):
+    for own_c, c in ((1.0, 0.25), (1.0, 1.0), (0.25, 8.0)):
+        setup = replace(built_in(bias=True), output_multiplier=own_c)
         one = config(setup, c=c, lr=0.5 * c**-0.5)
-        groups = _parameter_groups(make_net(setup, 0, c, torch.float64), one, 0.1 * c**0.5)
+        groups = _parameter_groups(make_net(setup, 0, c, torch.float64), one, 0.1 * c**0.5, own_c)
         assert {round(group["lr"] * group["weight_decay"], 12) for group in groups} == {0.05}
+        assert (len(groups) == 1) == (c == own_c)
+
+
+@pytest.mark.parametrize("own_c", [0.25, 1.0])
+def test_at_its_own_multiplier_a_net_with_biases_trains_as_any_loop_would(own_c: float) -> None:
+    setup = built_in(bias=True, batch_size=23, stop=TargetLoss(target_loss=1e-6, max_epochs=1))
+    setup = replace(setup, output_multiplier=own_c)
+    net, task = make_net(setup, 0, 1.0, torch.float64), setup.task_for(0)
+    logits = own_c * net(torch.as_tensor(task.x_train).double())
+    loss = nn.functional.cross_entropy(logits, torch.as_tensor(task.y_train))
+    gradients = torch.autograd.grad(loss, list(net.parameters()))
+    expected = {
+        name: (value - 0.1 * gradient).detach()
+        for (name, value), gradient in zip(net.named_parameters(), gradients, strict=True)
+    }
+    one = config(setup, c=own_c, lr=0.1)
+    for run in (train_one(setup, RULE, one, dtype=torch.float64)[0], *in_one_batch(setup, [one])):
+        assert distance(dict(run.final), expected) < 1e-12

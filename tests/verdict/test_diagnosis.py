@@ -15,10 +15,12 @@ from fls_bench.schema import (
     Outcome,
     Regime,
     SeedResult,
+    Sgd,
     Sweep,
     Tier,
 )
-from fls_bench.verdict.diagnosis import DIRECTIONS, Evidence, diagnose, without_sweep
+from fls_bench.verdict.diagnosis import DIRECTIONS, diagnose, without_sweep
+from fls_bench.verdict.evidence import Advised, Evidence
 
 C0, STAR = 2.0**-4, 2.0**0
 GRID = [2.0**k for k in (-8, -6, -4, -2, 0, 2)]
@@ -80,7 +82,7 @@ def test_recommendation_has_numbers_words_and_a_snippet_that_compiles() -> None:
     assert "learning rate 0.4 -> 0.1" in advice.text
     assert advice.snippet is not None
     compile(advice.snippet, "snippet", "exec")
-    assert "16 * model(x)" in advice.snippet
+    assert advice.snippet.startswith("logits = 2**0 * model(x)  # was 2**-4 * model(x)")
     assert found.log2_c_ratio is not None
     assert found.log2_c_ratio.value == -4  # negative: toward over-aligned
 
@@ -97,12 +99,61 @@ def test_over_fitted_divides() -> None:
 def test_init_scale_is_named_as_such() -> None:
     found = diagnose(Evidence(sweep(OVER_ALIGNED, axis="init_scale"), C0, GAIN))
     assert "Multiply the initial weights by 16" in found.recommendation.text
-    assert found.recommendation.multiply_output_by == 16**4
+    # The rate in the advice is that for the changed init, not for a changed output.
+    assert found.recommendation.multiply_output_by is None
+    assert found.recommendation.multiply_init_by == 16
+    assert "alpha" in found.reason.text
+    assert found.log2_c_ratio is not None
+    assert found.log2_c_ratio.value == -4 * 4  # c = alpha^L
     assert found.recommendation.snippet is not None
     assert "parameter.mul_(16)" in found.recommendation.snippet
 
 
+def test_snippet_is_what_was_trained() -> None:
+    """Route, centering, momentum and the penalty at c* are in it: nothing else was measured."""
+    sgd = Sgd(lr=0.4, momentum=0.9, nesterov=True, weight_decay=0.01)
+    whole = sweep(OVER_ALIGNED)
+    advised = Advised(optimizer=sgd, route="factory", has_biases=True)
+    snippet = diagnose(Evidence(whole, C0, GAIN, advised=advised)).recommendation.snippet
+    assert snippet is not None
+    compile(snippet, "snippet", "exec")
+    assert "build(output_multiplier=2**0)  # was 2**-4" in snippet
+    assert "momentum=0.9, nesterov=True, weight_decay=0.04" in snippet  # 0.01 * 16^(2/4)
+    assert "biases of layer l" in snippet
+    centered = sweep(OVER_ALIGNED, centered=True)
+    snippet = diagnose(Evidence(centered, C0, GAIN)).recommendation.snippet
+    assert "2**0 * (model(x) - initial_model(x))" in str(snippet)
+
+
+def test_near_optimal_promises_no_gain() -> None:
+    loss = Gain(value=-0.4, low=-0.9, high=0.1, num_seeds=10)
+    errors = {**OPTIMUM, 2.0**-3: 0.099}
+    found = diagnose(Evidence(sweep(errors), C0, loss))
+    assert found.regime is Regime.NEAR_OPTIMAL
+    assert found.recommendation.expected_gain is None
+    assert [f.text for f in found.findings if f.code == "gain_at_c_star"]
+
+
 class TestNoVerdict:
+    def test_normalised_nets_measure_the_step_too(self) -> None:
+        found = diagnose(Evidence(sweep(OVER_ALIGNED), C0, GAIN, advised=Advised(normalised=True)))
+        assert (found.regime, found.reason.code) == (Regime.INCONCLUSIVE, "normalised_net")
+
+    def test_handful_of_test_points(self) -> None:
+        for errors in (OVER_ALIGNED, OPTIMUM):
+            small = sweep(errors).model_copy(update={"n_test": 20})
+            found = diagnose(Evidence(small, C0, GAIN))
+            assert (found.regime, found.reason.code) == (
+                Regime.INCONCLUSIVE,
+                "test_part_too_small",
+            )
+
+    def test_near_optimal_needs_the_whole_search(self) -> None:
+        cost = Cost(budget_replica_epochs=10, budget_bound=True)
+        found = diagnose(Evidence(sweep(OPTIMUM), C0, None, cost=cost, complete=False))
+        assert (found.regime, found.reason.code) == (Regime.INCONCLUSIVE, "budget")
+        assert "budget_bound" in [f.code for f in found.findings]
+
     def test_gain_not_confirmed_on_fresh_seeds(self) -> None:
         weak = Gain(value=0.5, low=-0.1, high=1.1, num_seeds=10)
         found = diagnose(Evidence(sweep(OVER_ALIGNED), C0, weak))
@@ -227,7 +278,7 @@ def test_verdict_can_be_repeated_from_a_file() -> None:
 
 
 def test_small_test_part_is_said() -> None:
-    small = sweep(OPTIMUM).model_copy(update={"n_test": 71})
+    small = sweep(OPTIMUM).model_copy(update={"n_test": 171})
     assert "small_test_part" in [f.code for f in diagnose(Evidence(small, C0)).findings]
 
 

@@ -1,0 +1,113 @@
+"""What to change: in words, in numbers, and as code to paste."""
+
+from __future__ import annotations
+
+import math
+
+from fls_bench.scaling import format_multiplier, scaled_weight_decay
+from fls_bench.schema import DIRECTION, Code, CStar, Recommendation, Regime
+from fls_bench.verdict.evidence import Evidence, points_of, symbol_of
+
+
+def recommend(
+    evidence: Evidence, regime: Regime, star: CStar | None, reason: Code
+) -> Recommendation:
+    """The recommendation that goes with a regime.
+
+    Args:
+        evidence: The sweep and what goes with it.
+        regime: The regime.
+        star: c*, or None.
+        reason: Why, for an inconclusive one.
+
+    Returns:
+        A change with its snippet for over-aligned and over-fitted, else none.
+    """
+    c, sweep = evidence.c, evidence.sweep
+    if regime is Regime.NEAR_OPTIMAL:
+        return Recommendation(
+            multiply_output_by=1.0,
+            text=f"Keep {symbol_of(sweep)} = {format_multiplier(c)}. ({DIRECTION}.)",
+        )
+    if regime is Regime.INCONCLUSIVE or star is None:
+        return Recommendation(text=f"No change is recommended. {_next_step(reason)}")
+    rates = {cell.c: cell.lr for cell in sweep.cells}
+    before, after = rates[c], rates[star.value]
+    ratio = star.value / c
+    on_scale = sweep.axis == "init_scale"
+    what = "Multiply the initial weights by" if on_scale else "Multiply the output by"
+    gain = ""
+    if evidence.gain is not None:
+        gain = (
+            f" Expected gain on test data: {points_of(evidence.gain)} of accuracy "
+            f"({evidence.gain.num_seeds} fresh seeds)."
+        )
+    return Recommendation(
+        multiply_output_by=None if on_scale else ratio,
+        multiply_init_by=ratio if on_scale else None,
+        learning_rate=(before, after),
+        expected_gain=evidence.gain,
+        text=f"{what} {_number(ratio)} ({symbol_of(sweep)}: {format_multiplier(c)} -> "
+        f"{format_multiplier(star.value)}); learning rate {before:.3g} -> {after:.3g}.{gain}",
+        snippet=_snippet(evidence, star.value, before, after),
+    )
+
+
+def _number(value: float) -> str:
+    """A factor as people write it: 16, 1/16, 0.3."""
+    if value < 1 and abs(1 / value - round(1 / value)) < 1e-9:
+        return f"1/{round(1 / value)}"
+    return f"{value:.6g}"
+
+
+def _python(value: float) -> str:
+    """A multiplier as Python: a power of two as such, else the shortest exact number."""
+    exponent = math.log2(value)
+    return f"2**{round(exponent)}" if exponent == round(exponent) else repr(value)
+
+
+def _snippet(evidence: Evidence, star: float, before: float, after: float) -> str:
+    """The recommended change as code to paste: what was trained at c*, nothing else."""
+    sweep, c, advised = evidence.sweep, evidence.c, evidence.advised
+    if sweep.axis == "init_scale":
+        lines = [
+            "with torch.no_grad():",
+            "    for parameter in model.parameters():  # as your own code initialises them",
+            f"        parameter.mul_({_number(star / c)})  # alpha {_python(c)} -> {_python(star)}",
+        ]
+    elif advised.route == "factory":
+        lines = [f"model = build(output_multiplier={_python(star)})  # was {_python(c)}"]
+    else:
+        f = "(model(x) - initial_model(x))" if sweep.centered else "model(x)"
+        lines = [f"logits = {_python(star)} * {f}  # was {_python(c)} * {f}"]
+    arguments, was = [f"lr={after:.4g}"], [f"lr={before:.4g}"]
+    if advised.optimizer.momentum:
+        arguments.append(f"momentum={advised.optimizer.momentum:g}")
+    if advised.optimizer.nesterov:
+        arguments.append("nesterov=True")
+    if advised.optimizer.weight_decay:
+        ratio = 1.0 if sweep.axis == "init_scale" else star / c
+        decay = scaled_weight_decay(advised.optimizer.weight_decay, sweep.lr_rule, ratio)
+        arguments.append(f"weight_decay={decay:.4g}")
+        was.append(f"weight_decay={advised.optimizer.weight_decay:.4g}")
+    lines.append(
+        f"optimizer = torch.optim.SGD(model.parameters(), {', '.join(arguments)})"
+        f"  # was {', '.join(was)}"
+    )
+    if advised.has_biases and sweep.axis != "init_scale":
+        depth = sweep.lr_rule.depth
+        lines.append(
+            f"# biases of layer l = 1..{depth}: that rate times "
+            f"({_number(star / c)})**(-2 * (l - 1) / {depth}), in parameter groups of their own"
+        )
+    return "\n".join(lines)
+
+
+def _next_step(reason: Code) -> str:
+    """What would decide, where the reason does not say so already."""
+    return {
+        "too_few_seeds": "More seeds (--max-seeds) or more test data would decide.",
+        "one_side_missing": "A larger --max-epochs would let that side train to its target.",
+        "two_optima": "Look at the curve: the regime of this c is not a matter of side.",
+        "not_confirmed": "More seeds (--max-seeds) or a larger --budget would decide.",
+    }.get(reason.code, "See the reason above for what would decide.")
