@@ -9,12 +9,11 @@ chosen on training behaviour or validation error; the verdict reads test errors.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from fls_bench.schema import Cost, LrRule, Regime, RunConfig, RunRecord, TargetLoss
+from fls_bench.schema import Cost, LrRule, Regime, RunConfig, TargetLoss
 from fls_bench.store import RunStore
 from fls_bench.sweep.follow_up import follow_up
 from fls_bench.sweep.plan import Listener, SweepPlan, SweepResult
@@ -25,7 +24,7 @@ from fls_bench.training import (
     is_batched,
     resolve_lr_rule,
     setup_digest,
-    train_all,
+    time_training,
 )
 from fls_bench.training_setup import TrainingSetup
 from fls_bench.verdict import contrasts, regime
@@ -33,7 +32,7 @@ from fls_bench.verdict import contrasts, regime
 MAX_TASKS_KEPT = 32
 """Draws of the data that a sweep keeps in memory."""
 
-TRIAL_SECONDS = 0.4
+TRIAL_SECONDS = 0.25
 """How long a trial of the speed takes at least; below that, clocks and start-up are noise."""
 
 MAX_TRIAL_EPOCHS = 4096
@@ -47,10 +46,10 @@ def keeping_tasks(setup: TrainingSetup) -> TrainingSetup:
 
 
 def replica_epochs_for(setup: TrainingSetup, rule: LrRule, seconds: float, jobs: int) -> int:
-    """Turn a wall-clock budget into replica-epochs by a short trial at the setup's own c.
+    """Turn a wall-clock budget into replica-epochs by a trial at the setup's own c.
 
-    Two trials that differ in the number of epochs alone, so that what a run costs once (data,
-    weights, evaluation) drops out; one trial where an epoch takes seconds.
+    The trial trains for ever more epochs until they take long enough to be timed; what a run costs
+    once (its data, its weights, its evaluation) is not in it.
 
     Args:
         setup: The setup.
@@ -61,34 +60,20 @@ def replica_epochs_for(setup: TrainingSetup, rule: LrRule, seconds: float, jobs:
     Returns:
         Replica-epochs that fit, at the speed of the trial, >= 1.
     """
-    batch = is_batched(setup)
     setup = keeping_tasks(setup)
-
-    def trial(epochs: int) -> tuple[int, float]:
-        """Replica-epochs done, and seconds taken, by one job."""
-        short = replace(setup, stop=TargetLoss(target_loss=1e-9, max_epochs=epochs))
+    seeds = range(REPLICAS_PER_BATCH if is_batched(setup) else 1)
+    epochs, done, taken = 1, 0, 0.0
+    while taken < TRIAL_SECONDS and epochs <= MAX_TRIAL_EPOCHS:
+        short = replace(setup, stop=TargetLoss(1e-9, max_epochs=epochs))
         configs = [
             RunConfig(
                 setup_digest="trial", c=setup.output_multiplier, init_scale=setup.init_scale,
                 lr=setup.optimizer.lr, seed=seed, centered=setup.centered, max_epochs=epochs,
             )
-            for seed in range(REPLICAS_PER_BATCH if batch else 1)
+            for seed in seeds
         ]  # fmt: skip
-        records: list[RunRecord] = []
-        start = time.perf_counter()
-        train_all(short, rule, configs, records.append, jobs=1)
-        return sum(max(1, record.epochs) for record in records), time.perf_counter() - start
-
-    done, taken = trial(1)
-    if taken < TRIAL_SECONDS:
-        done, taken = trial(1)  # the first one paid for what is made once
-        epochs, more, longer = 1, done, taken
-        while longer - taken < TRIAL_SECONDS and epochs < MAX_TRIAL_EPOCHS:
-            epochs *= 4
-            more, longer = trial(1 + epochs)
-        # Runs that diverge end early and take no time: then the whole trial has to do.
-        if more > done and longer > taken:
-            done, taken = more - done, longer - taken
+        done, taken = time_training(short, rule, configs)
+        epochs *= 4
     return max(1, int(seconds * jobs * done / taken))
 
 

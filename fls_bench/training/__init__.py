@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -34,6 +35,7 @@ __all__ = [
     "make_net",
     "resolve_lr_rule",
     "setup_digest",
+    "time_training",
     "train_all",
     "train_one",
 ]
@@ -258,6 +260,36 @@ def train_one(
     run = train_single(setup, task, config, weight_decay=decay, dtype=dtype)
     net = make_net(setup, config.seed, config.c, dtype)
     return run, record(setup, task, run, net, dtype)
+
+
+TRAINING_FAILED = "Training the model failed"
+
+
+def time_training(
+    setup: TrainingSetup, rule: LrRule, configs: Sequence[RunConfig]
+) -> tuple[int, float]:
+    """Train runs one job at a time and time the training alone, without data and evaluation.
+
+    Args:
+        setup: The setup.
+        rule: Its learning-rate rule.
+        configs: The runs: one batch, or, where nets train one by one, a few.
+
+    Returns:
+        (epochs of all runs, seconds).
+    """
+    tasks = {config.seed: setup.task_for(config.seed) for config in configs}
+    runs: list[TrainedRun] = []
+    with _one_thread():
+        start = time.perf_counter()
+        if is_batched(setup):
+            train_batch(setup, tasks, configs, runs.append)
+        else:
+            for config in configs:
+                decay = _decay_at(setup, rule, config.c)
+                with _user_code(TRAINING_FAILED, "Correct the model, or what it is trained on."):
+                    runs.append(train_single(setup, tasks[config.seed], config, weight_decay=decay))
+        return sum(run.epochs for run in runs), time.perf_counter() - start
 
 
 def train_all(

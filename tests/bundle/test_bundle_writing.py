@@ -291,6 +291,7 @@ def test_a_task_without_numbers_is_refused(tmp_path):
     @dataclass(frozen=True)
     class Words:
         name = "words"
+        n_classes = 2
         fingerprint = "0"
         spec = None
         x_train = np.array([["a"]])

@@ -17,7 +17,7 @@ from torch.nn import functional
 from fls_bench.schema import LrRule, Outcome, RunRecord, Sgd, TargetAccuracy, TargetLoss
 from fls_bench.tasks import Task, make_task
 from fls_bench.training import make_net, runs, train_one
-from fls_bench.training.runs import batch_order, sample_losses
+from fls_bench.training.runs import batch_order, progress, sample_losses
 from fls_bench.training_setup import TrainingSetup
 
 RULE = LrRule(name="homogeneous", depth=4)
