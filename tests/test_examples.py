@@ -1,7 +1,6 @@
 """The projects in examples/ run as their README says, only with fewer seeds and epochs."""
 
-import os
-import subprocess
+import runpy
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -51,12 +50,11 @@ def test_a_setup_of_your_own_is_swept_with_redrawn_data(cli: Cli) -> None:
     assert made.input["num_parameters"] == 3_818
 
 
-def test_a_net_from_your_own_loop_is_swept_with_the_data_of_its_file(cli: Cli) -> None:
-    script = [sys.executable, OWN_NET / "train_and_save.py"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
-    ended = subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.endswith("written: model.pt\n")
+def test_a_net_from_your_own_loop_is_swept_with_the_data_of_its_file(
+    cli: Cli, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runpy.run_path(str(OWN_NET / "train_and_save.py"), run_name="__main__")
+    assert capsys.readouterr().out.endswith("written: model.pt\n")
 
     alone = cli("diagnose", "model.pt")
     assert alone.code == 0

@@ -35,6 +35,9 @@ MAX_TASKS_KEPT = 32
 TRIAL_SECONDS = 0.25
 """How long a trial of the speed takes at least; below that, clocks and start-up are noise."""
 
+SLOW_TRIAL_SECONDS = 3.0
+"""A first epoch that takes longer than this is trial enough."""
+
 MAX_TRIAL_EPOCHS = 4096
 
 
@@ -62,8 +65,8 @@ def replica_epochs_for(setup: TrainingSetup, rule: LrRule, seconds: float, jobs:
     """
     setup = keeping_tasks(setup)
     seeds = range(REPLICAS_PER_BATCH if is_batched(setup) else 1)
-    epochs, done, taken = 1, 0, 0.0
-    while taken < TRIAL_SECONDS and epochs <= MAX_TRIAL_EPOCHS:
+
+    def trial(epochs: int) -> tuple[int, float]:
         short = replace(setup, stop=TargetLoss(1e-9, max_epochs=epochs))
         configs = [
             RunConfig(
@@ -72,8 +75,16 @@ def replica_epochs_for(setup: TrainingSetup, rule: LrRule, seconds: float, jobs:
             )
             for seed in seeds
         ]  # fmt: skip
-        done, taken = time_training(short, rule, configs)
-        epochs *= 4
+        return time_training(short, rule, configs)
+
+    epochs = 1
+    done, taken = trial(epochs)
+    if taken < SLOW_TRIAL_SECONDS:
+        taken = 0.0  # it warmed up
+        while taken < TRIAL_SECONDS and epochs <= MAX_TRIAL_EPOCHS:
+            epochs *= 4
+            done, taken = trial(epochs)
+        taken = min(taken, trial(epochs)[1])  # once more: the machine may have been busy
     return max(1, int(seconds * jobs * done / taken))
 
 
