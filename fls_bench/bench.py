@@ -294,6 +294,12 @@ class Prepared:
     plan: SweepPlan
     offsets: tuple[float, ...] | None
 
+    @property
+    def own(self) -> float:
+        """The setup's own value on the sweep's axis."""
+        on_scale = self.setup.axis == "init_scale"
+        return self.setup.init_scale if on_scale else self.setup.output_multiplier
+
 
 def _prepare(
     setup: TrainingSetup, options: Options, grid: tuple[float, ...] | None = None
@@ -376,18 +382,19 @@ def judge(
         jobs=options.num_jobs,
         offsets=prepared.offsets,
     )
-    if result.decision is None and result.cost.budget_bound:
+    judged = [cell.usable for cell in result.sweep.cells if cell.c == prepared.own]
+    if result.decision is None and result.cost.budget_bound and judged != [False]:
         needed = 15 * setup.stop.max_epochs * options.budget_seconds / (prepared.plan.budget or 1)
         why = (
             f"The budget of {prepared.plan.budget:,} replica-epochs does not pay for three seeds of "
             f"a sweep; --budget {math.ceil(needed)}s would at most be needed."
         )
         return unswept(without_budget(why), "budget", why, result.cost)
-    own = setup.init_scale if setup.axis == "init_scale" else setup.output_multiplier
+    own = prepared.own
     diagnosis = diagnose(
         Evidence(
             result.sweep, own, result.gain, result.centered, measurements, result.cost,
-            result.complete, advised(setup),
+            result.complete, advised(setup), result.rates,
         )
     )  # fmt: skip
     findings += data_findings(setup, subject.task)

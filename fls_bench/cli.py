@@ -158,6 +158,9 @@ def _end(made: Report, strict: bool, conditions: set[str]) -> None:
     regimes = {j.diagnosis.regime.label for j in judged if j.diagnosis is not None}
     unexpected = any(case.met is False for case in made.cases)
     if regimes & conditions or (unexpected and "unexpected" in conditions):
+        from fls_bench import console
+
+        console.note(f"exit 1 by --fail-on: {', '.join(sorted(regimes))}")
         raise typer.Exit(1)
     if strict and "inconclusive" in regimes:
         # A case that is expected to be inconclusive is no reason to fail.
@@ -240,6 +243,11 @@ def train(
             f"test error {100 * facts['test_error']:.1f} %",
             stdout=True,
         )
+        if facts["outcome"] != "reached_target":
+            console.note(
+                "The target was not reached, so a diagnosis of this file can only be inconclusive: "
+                "raise --max-epochs or --target-loss."
+            )
 
 
 def _train_setup(

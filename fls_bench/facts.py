@@ -92,6 +92,7 @@ def advised(setup: TrainingSetup) -> Advised:
     return Advised(
         optimizer=setup.optimizer,
         route=setup.route,
+        built_in=setup.architecture is not None and setup.architecture.name is not None,
         has_biases=isinstance(net, Mlp) and net.layers[0].bias is not None,
         normalised=any(isinstance(module, NORMALISATIONS) for module in net.modules()),
     )
@@ -100,6 +101,14 @@ def advised(setup: TrainingSetup) -> Advised:
 def data_findings(setup: TrainingSetup, task: Task) -> list[Finding]:
     """What a reader should know of the data: where parts came from, whether seeds redraw them."""
     findings = [Finding(code="data", status="info", text=note) for note in task.notes]
+    rows = {row.tobytes() for row in task.x_train}
+    shared = sum(row.tobytes() in rows for row in task.x_test)
+    if shared:
+        text = (
+            f"{shared} of {len(task.x_test)} test points are also training points: test error is too "
+            "low, and least where a net memorises most."
+        )
+        findings.append(Finding(code="test_points_in_training", status="problem", text=text))
     if len({setup.task_for(seed).fingerprint for seed in (1, 2)}) == 1:
         text = (
             "Every seed trains on the same points: seeds vary the initial weights and the order "

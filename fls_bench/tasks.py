@@ -146,6 +146,10 @@ def make_task(
         )
     if n_classes is None:
         n_classes = int(y_train.max()) + 1
+        empty = n_classes - len(np.unique(y_train))
+        if empty:
+            text = f"{empty} of the classes 0 .. {n_classes - 1} never occur among the training labels."
+            notes = (*notes, text)
     parts = (
         ("training", x_train, y_train), ("validation", x_val, y_val), ("test", x_test, y_test),
     )  # fmt: skip

@@ -5,7 +5,7 @@ from my_pkg.my_setup import draw_task, make_net
 
 import fls_bench
 
-LR, BATCH_SIZE, TARGET_LOSS, MAX_EPOCHS, SEED = 0.1, 25, 0.3, 150, 0
+LR, BATCH_SIZE, TARGET_LOSS, MAX_EPOCHS, SEED = 0.15, 25, 0.3, 100, 0
 
 
 def main() -> None:

@@ -305,7 +305,8 @@ def c_star_text(c_star: CStar, axis: Axis) -> str:
     if c_star.at_edge != "none":
         side, way = {"low": ("lower", "smaller"), "high": ("upper", "larger")}[c_star.at_edge]
         text += (
-            f"; at the {side} end of the range swept: the optimum may lie at a {way} {symbol(axis)}"
+            f"; the curve is still at its best at the {side} end of the range swept, so the optimum "
+            f"may lie at a {way} {symbol(axis)}"
         )
     return text
 

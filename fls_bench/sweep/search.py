@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from fls_bench.schema import Cost, LrRule, Regime, RunConfig, TargetLoss
+from fls_bench.schema import Cost, LrRule, Outcome, Regime, RunConfig, TargetLoss
 from fls_bench.store import RunStore
 from fls_bench.sweep.follow_up import follow_up
 from fls_bench.sweep.plan import Listener, SweepPlan, SweepResult
@@ -138,6 +138,11 @@ def search(sweeper: Sweeper, offsets: Sequence[float] | None) -> SweepResult:
             # most, so that a budget is not refused for nothing. (In batches this would cost speed.)
             for few in (1, contrasts.MIN_SEEDS):
                 sweeper.visit(sorted(focus), few, own, f"pilot, {few} seeds each")
+            outcomes = [record.outcome for record in sweeper.runs(c0, own)]
+            if Outcome.REACHED_TARGET not in outcomes:
+                # Nothing can be compared with a c that does not train: no need to go on.
+                pilot = sweeper.sweep(sorted(focus), own)
+                return SweepResult(pilot, None, None, cost=_cost(sweeper, bound))
         for look, count in enumerate(plan.seeds):
             sweeper.visit(sorted(focus), count, own, f"{count} seeds")
             if offsets is None:

@@ -48,9 +48,32 @@ def recommend(
         learning_rate=(before, after),
         expected_gain=evidence.gain,
         text=f"{what} {_number(ratio)} ({symbol_of(sweep)}: {format_multiplier(c)} -> "
-        f"{format_multiplier(star.value)}); learning rate {before:.3g} -> {after:.3g}.{gain}",
+        f"{format_multiplier(star.value)}); learning rate {before:.3g} -> {after:.3g}.{gain}"
+        + _about_rates(evidence, after),
         snippet=_snippet(evidence, star.value, before, after),
     )
+
+
+def _about_rates(evidence: Evidence, after: float) -> str:
+    """Whether tuning the learning rate alone may do as much, and whether another is better at c*."""
+    symbol = symbol_of(evidence.sweep)
+    for one in evidence.rates:
+        if one.c != evidence.c:
+            continue
+        text = ""
+        if one.gain.low <= 0:
+            text = (
+                f" But the learning rate alone may do as much: at the present {symbol} with a rate of "
+                f"{one.lr_at_c:.3g}, test accuracy is not told from that of {symbol}* at its own best "
+                f"rate ({points_of(one.gain)} for {symbol}*)."
+            )
+        if one.lr_at_c_star != after:
+            text += (
+                f" At {symbol}* a rate of {one.lr_at_c_star:.3g} had the lowest validation error of "
+                "those tried."
+            )
+        return text
+    return ""
 
 
 def _number(value: float) -> str:
@@ -99,6 +122,12 @@ def _snippet(evidence: Evidence, star: float, before: float, after: float) -> st
         lines.append(
             f"# biases of layer l = 1..{depth}: that rate times "
             f"({_number(star / c)})**(-2 * (l - 1) / {depth}), in parameter groups of their own"
+        )
+    if advised.built_in:
+        option = "--init-scale" if sweep.axis == "init_scale" else "--output-multiplier"
+        lines.append(
+            f"# with fls-bench train: {option} {format_multiplier(star)}, --lr as before (it is the "
+            "rate at c = 1)"
         )
     return "\n".join(lines)
 

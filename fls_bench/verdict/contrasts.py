@@ -145,10 +145,9 @@ def usable(outcomes: Sequence[Outcome]) -> str | None:
     for outcome in outcomes:
         if outcome is not Outcome.REACHED_TARGET:
             bad[outcome] = bad.get(outcome, 0) + 1
-    causes = ", ".join(
-        f"{count} {outcome.value.replace('_', ' ')}" for outcome, count in bad.items()
-    )
-    return f"only {good} of {len(outcomes)} runs reached the target ({causes})"
+    words = {Outcome.OUT_OF_BUDGET: "ran out of epochs", Outcome.PLATEAU: "reached a plateau"}
+    causes = ", ".join(f"{count} {words.get(k, k.value)}" for k, count in bad.items())
+    return f"{good} of {len(outcomes)} runs reached the target ({causes})"
 
 
 def table(sweep: Sweep, aligned_with: Sweep | None = None) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fls_bench.schema import Cost, Gain, Measurement, Sgd, Sweep
+from fls_bench.schema import Cost, Gain, Measurement, RateComparison, Sgd, Sweep
 
 
 @dataclass(frozen=True)
@@ -15,12 +15,14 @@ class Advised:
     Attributes:
         optimizer: At the setup's own c.
         route: ``wrapper`` or ``factory``.
+        built_in: Whether ``fls-bench train`` can build the net.
         has_biases: Whether a built-in net has biases, which need rates of their own.
         normalised: Whether the net has normalisation layers.
     """
 
     optimizer: Sgd = Sgd()
     route: str = "wrapper"
+    built_in: bool = False
     has_biases: bool = False
     normalised: bool = False
 
@@ -38,6 +40,7 @@ class Evidence:
         cost: What the sweep cost.
         complete: Whether the sweep decided before its budget ended.
         advised: What a recommendation has to know of the setup.
+        rates: c* at its best rate against others at theirs.
     """
 
     sweep: Sweep
@@ -48,6 +51,7 @@ class Evidence:
     cost: Cost = Cost()
     complete: bool = True
     advised: Advised = Advised()
+    rates: tuple[RateComparison, ...] = ()
 
 
 def symbol_of(sweep: Sweep) -> str:

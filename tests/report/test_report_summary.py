@@ -89,9 +89,9 @@ def test_the_direction_is_said_and_never_flipped() -> None:
 def test_an_optimum_at_an_end_of_the_range_is_said() -> None:
     low = CStar(value=2**-9, low=None, high=2**-7, at_edge="low")
     text = summary.c_star_text(low, "output_multiplier")
-    assert "at the lower end of the range swept: the optimum may lie at a smaller c" in text
+    assert "at the lower end of the range swept, so the optimum may lie at a smaller c" in text
     high = CStar(value=1, low=0.5, high=None, at_edge="high")
-    assert "upper end of the range swept: the optimum may lie at a larger alpha" in (
+    assert "upper end of the range swept, so the optimum may lie at a larger alpha" in (
         summary.c_star_text(high, "init_scale")
     )
 

@@ -13,6 +13,7 @@ from fls_bench.schema import (
     LrRule,
     Measurement,
     Outcome,
+    RateComparison,
     Regime,
     SeedResult,
     Sgd,
@@ -123,6 +124,20 @@ def test_snippet_is_what_was_trained() -> None:
     centered = sweep(OVER_ALIGNED, centered=True)
     snippet = diagnose(Evidence(centered, C0, GAIN)).recommendation.snippet
     assert "2**0 * (model(x) - initial_model(x))" in str(snippet)
+
+
+def test_advice_says_where_the_learning_rate_alone_may_do() -> None:
+    def advice(low: float) -> str:
+        one = RateComparison(
+            c=C0, c_star=STAR, lr_at_c=3.2, lr_at_c_star=0.1, rates_tried=(1.0, 8.0), text="",
+            gain=Gain(value=0.3, low=low, high=1.0, num_seeds=10),
+        )  # fmt: skip
+        return diagnose(Evidence(sweep(OVER_ALIGNED), C0, GAIN, rates=(one,))).recommendation.text
+
+    assert "the learning rate alone may do as much: at the present c with a rate of 3.2" in advice(
+        -0.4
+    )
+    assert "learning rate alone" not in advice(0.1)
 
 
 def test_near_optimal_promises_no_gain() -> None:

@@ -60,8 +60,8 @@ def setup() -> fls_bench.TrainingSetup:
     return fls_bench.TrainingSetup(
         make_model=make_net,
         task=draw_task,
-        optimizer=fls_bench.Sgd(lr=0.1),
+        optimizer=fls_bench.Sgd(lr=0.15),
         batch_size=25,
-        stop=fls_bench.TargetLoss(target_loss=0.3, max_epochs=150),
+        stop=fls_bench.TargetLoss(target_loss=0.3, max_epochs=100),
         name="small conv net",
     )
