@@ -156,11 +156,11 @@ def _deliver(made: Report, json: str | None, html: Path | None, quiet: bool, for
 def _end(made: Report, strict: bool, conditions: set[str]) -> None:
     judged = made.cases if made.kind == "suite" else (made,)
     regimes = {j.diagnosis.regime.label for j in judged if j.diagnosis is not None}
-    unexpected = any(case.met is False for case in made.cases)
-    if regimes & conditions or (unexpected and "unexpected" in conditions):
+    unexpected = {"unexpected" for case in made.cases if case.met is False}
+    if met := sorted((regimes | unexpected) & conditions):
         from fls_bench import console
 
-        console.note(f"exit 1 by --fail-on: {', '.join(sorted(regimes))}")
+        console.note(f"exit 1 by --fail-on: {', '.join(met)}")
         raise typer.Exit(1)
     if strict and "inconclusive" in regimes:
         # A case that is expected to be inconclusive is no reason to fail.

@@ -192,7 +192,8 @@ TRAIN = "train -o m.pt --task wine --n-train 30 --depth 2 --width 8 --max-epochs
 
 def test_train_says_what_it_made(cli: Cli) -> None:
     ended = cli(*TRAIN.split(), "--output-multiplier", "1/4")
-    assert (ended.code, ended.err) == (0, "")
+    assert ended.code == 0
+    assert ended.err.startswith("The target was not reached")
     for words in (
         "m.pt: c = 2^-2, learning rate 0.2,",
         "128 parameters",
@@ -203,6 +204,9 @@ def test_train_says_what_it_made(cli: Cli) -> None:
     made = fls_bench.load_bundle("m.pt")
     assert made.header.output_multiplier == 0.25
     assert made.header.recipe.optimizer.lr == pytest.approx(0.2)
+    ended = cli(*TRAIN.split(), "--force", "--target-loss", 1)
+    assert (ended.code, ended.err) == (0, "")
+    assert "reached target" in ended.out
     ended = cli(*TRAIN.split(), "--quiet", "--force")
     assert (ended.code, ended.out, ended.err) == (0, "", "")
     assert fls_bench.load_bundle("m.pt").header.output_multiplier == 1
@@ -328,6 +332,7 @@ def test_exit_code_of_a_suite(cli: Cli, expected: Regime, options: str, code: in
     line = "run mine.toml --jobs 1 --no-store --json r.json"
     ended = cli(*line.split(), *options.split())
     assert ended.code == code, ended.err
+    assert ("exit 1 by --fail-on: unexpected\n" in ended.err) == (code == 1)
     made = reports.read("r.json")
     assert (made.kind, made.suite["name"], made.suite["version"]) == ("suite", "mine", 3)
     assert [case.diagnosis.regime for case in made.cases] == [Regime.INCONCLUSIVE]
