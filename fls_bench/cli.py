@@ -103,8 +103,13 @@ def _options(
 ) -> Options:  # fmt: skip
     from fls_bench.bench import Options
 
-    if store is not None and store.exists() and not store.is_dir():
-        raise InputError(f"--store {str(store)!r} is not a folder.", "Name a folder.")
+    if store is not None:
+        there = next(p for p in (store.absolute(), *store.absolute().parents) if os.path.exists(p))
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise InputError(
+                f"--store {str(store)!r} can't be a folder that is written to.",
+                "Name another folder, or give --no-store.",
+            )
     return Options(
         listener=listen, seed=seed, max_seeds=max_seeds, budget_seconds=_seconds(budget),
         max_epochs=max_epochs, jobs=jobs, store=False if no_store else store,

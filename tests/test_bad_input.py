@@ -453,7 +453,9 @@ def test_one_file_for_two_outputs(cli: Cli, model_file: Path) -> None:
 
 def test_a_store_that_is_a_file(cli: Cli, model_file: Path) -> None:
     Path("file").touch()
-    refused(cli, "diagnose", model_file, "--store", "file", words=("--store", "Name a folder"))
+    for store in ("file", "file/folder"):
+        words = (f"--store '{store}' can't be a folder", "--no-store")
+        refused(cli, "diagnose", model_file, "--store", store, words=words)
 
 
 # --- in a process of its own ----------------------------------------------------------------
