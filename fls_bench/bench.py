@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from fls_bench import __version__, tasks
 from fls_bench.bundle import evidence_tier, load_bundle, save_bundle
-from fls_bench.errors import FlsBenchError, InputError, RunFailedError
+from fls_bench.errors import InputError, RunFailedError
 from fls_bench.facts import (
     advised,
     data_findings,
@@ -50,7 +50,13 @@ from fls_bench.sweep import (
     replica_epochs_for,
     run_sweep,
 )
-from fls_bench.training import check_setup, resolve_lr_rule, train_one
+from fls_bench.training import (
+    TRAINING_FAILED,
+    check_setup,
+    resolve_lr_rule,
+    train_one,
+    user_code,
+)
 from fls_bench.training_setup import TrainingSetup
 from fls_bench.verdict.diagnosis import diagnose, measured_at, without_budget, without_sweep
 from fls_bench.verdict.evidence import Evidence
@@ -423,7 +429,13 @@ def _store_of(options: Options) -> Callable[[str], RunStore | None]:
         if options.store is False:
             return None
         if isinstance(options.store, Path):
-            options.store.mkdir(parents=True, exist_ok=True)
+            try:
+                options.store.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InputError(
+                    f"The folder {options.store} can't be made: {error.strerror}.",
+                    "Name another one with --store, or pass --no-store.",
+                ) from None
             found = RunStore(options.store / f"{digest[:16]}.jsonl")
         else:
             try:
@@ -457,16 +469,8 @@ def _train_subject(prepared: Prepared) -> Subject:
     if prepared.plan.budget is not None and setup.stop.max_epochs > prepared.plan.budget:
         why = "The budget does not pay for one more net to measure."
         return Subject(setup, task, None, Tier.T3, why, {})
-    try:
+    with user_code(TRAINING_FAILED, "Correct the model, or what it is trained on."):
         trained, _ = train_one(setup, prepared.rule, _own_run(setup, seed))
-    except FlsBenchError:
-        raise
-    except Exception as error:
-        message = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"Training the model failed with {type(error).__name__}: {message}.",
-            "Correct the model, or what it is trained on.",
-        ) from error
     if trained.outcome in (Outcome.DIVERGED, Outcome.FAILED):
         facts = {"trained_here": f"seed {seed}, {trained.outcome.value}"}
         return Subject(setup, task, None, Tier.T3, trained.outcome.sentence, facts)

@@ -23,7 +23,7 @@ from rich.text import Text
 
 from fls_bench.report import summary
 from fls_bench.report.summary import CellSummary
-from fls_bench.schema import Axis, Diagnosis, Judgement, Regime, Report, Sweep
+from fls_bench.schema import Axis, CaseResult, Diagnosis, Judgement, Regime, Report, Sweep
 
 _COLOURS = {
     Regime.OVER_ALIGNED: "bold magenta",
@@ -62,6 +62,15 @@ def show(report: Report, stream: TextIO | None = None, width: int | None = None)
         _judgement(page, report)
     page.heading("Provenance")
     page.pairs(summary.provenance_rows(report))
+    if (stream or sys.stdout).isatty():
+        # The verdict has scrolled away by now.
+        page.heading("In short")
+        for one in report.cases if report.kind == "suite" else (report,):
+            if one.diagnosis is not None:
+                name = f"{one.id}: " if isinstance(one, CaseResult) else ""
+                page.line(
+                    f"{name}{one.diagnosis.regime.label}. {one.diagnosis.recommendation.text}"
+                )
     page.flush()
 
 

@@ -18,6 +18,7 @@ from fls_bench.metrics import NetState, Snapshot
 from fls_bench.scaling import scaled_rate
 from fls_bench.schema import ArchitectureSpec, Axis, LrRule, Recipe, Sgd, Tier
 from fls_bench.tasks import Task, TaskSource, arrays_source, load_task, npz_source, task_source
+from fls_bench.training import user_code
 from fls_bench.training.runs import TrainedRun, make_net
 from fls_bench.training_setup import TrainingSetup, import_object
 
@@ -232,7 +233,8 @@ def snapshot_of(
     Raises:
         InputError: Names or shapes don't fit the net, or the net can't take the data.
     """
-    net = make_net(setup, seed, setup.output_multiplier, torch.float32).eval()
+    with user_code("make_model failed", "Correct it, or its arguments."):
+        net = make_net(setup, seed, setup.output_multiplier, torch.float32).eval()
 
     def state(values: Mapping[str, Tensor]) -> NetState:
         try:
@@ -242,7 +244,7 @@ def snapshot_of(
                 for x in (task.x_train, task.x_val, task.x_test)
             )
         except (RuntimeError, ValueError, TypeError) as error:
-            detail = " ".join(str(error).split())[:300]
+            detail = " ".join(str(error).split())[:300].rstrip(".")
             raise InputError(
                 f"The weights, the net and the data do not fit together: {detail}.",
                 "Give the builder and the data that the weights belong to.",

@@ -137,7 +137,7 @@ def search(sweeper: Sweeper, offsets: Sequence[float] | None) -> SweepResult:
             # Few seeds first: they show what a run really takes, which is mostly far less than the
             # most, so that a budget is not refused for nothing. (In batches this would cost speed.)
             for few in (1, contrasts.MIN_SEEDS):
-                sweeper.visit(sorted(focus), few, own, f"pilot, {few} seeds each")
+                sweeper.visit(sorted(focus), few, own, f"pilot, {few} seed{'s' * (few > 1)} each")
             outcomes = [record.outcome for record in sweeper.runs(c0, own)]
             if Outcome.REACHED_TARGET not in outcomes:
                 # Nothing can be compared with a c that does not train: no need to go on.

@@ -38,6 +38,7 @@ __all__ = [
     "time_training",
     "train_all",
     "train_one",
+    "user_code",
 ]
 
 ENGINE_VERSION = 2
@@ -71,15 +72,15 @@ def check_setup(setup: TrainingSetup, seed: int = 0) -> Task:
         InputError: The data or the net can't be made, or the net can't take the data, has no
             parameters, or its outputs have the wrong shape or are not finite.
     """
-    with _user_code("The setup's task function failed", "Correct the function."):
+    with user_code("The setup's task function failed", "Correct the function."):
         task = setup.task_for(seed)
-    with _user_code("make_model failed", "Correct it, or its arguments."):
+    with user_code("make_model failed", "Correct it, or its arguments."):
         net = make_net(setup, seed, setup.output_multiplier, torch.float32).eval()
     if not any(True for _ in net.parameters()):
         raise InputError("The model has no parameters.", "Return a module that can be trained.")
     shape = list(task.x_train.shape[1:])
     with (
-        _user_code(
+        user_code(
             f"The model can't take the data: on inputs of shape {shape} it failed",
             "Give data and a model of the same input dimension.",
         ),
@@ -118,7 +119,7 @@ def check_setup(setup: TrainingSetup, seed: int = 0) -> Task:
 
 
 @contextmanager
-def _user_code(problem: str, remedy: str) -> Iterator[None]:
+def user_code(problem: str, remedy: str) -> Iterator[None]:
     """Turn any error of the user's own code into an ``InputError`` of one line."""
     try:
         yield
@@ -287,7 +288,7 @@ def time_training(
         else:
             for config in configs:
                 decay = _decay_at(setup, rule, config.c)
-                with _user_code(TRAINING_FAILED, "Correct the model, or what it is trained on."):
+                with user_code(TRAINING_FAILED, "Correct the model, or what it is trained on."):
                     runs.append(train_single(setup, tasks[config.seed], config, weight_decay=decay))
         return sum(run.epochs for run in runs), time.perf_counter() - start
 
