@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from error_rates import Silent
 
 from fls_bench.bench import Options
 from fls_bench.schema import Recipe, TargetLoss
@@ -13,14 +14,6 @@ from fls_bench.sweep import SweepPlan, run_sweep
 from fls_bench.tasks import task_source
 from fls_bench.verdict.diagnosis import diagnose
 from fls_bench.verdict.evidence import Evidence
-
-
-class Silent:
-    def plan(self, total_runs: int, text: str) -> None: ...
-
-    def done(self, runs: int, text: str) -> None: ...
-
-    def note(self, text: str) -> None: ...
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from error_rates import Silent
 
 from fls_bench import bench
 from fls_bench.bench import Options
@@ -22,14 +23,6 @@ SEEDS = [
     pytest.param(1, id="seed1", marks=pytest.mark.calibration),
     pytest.param(2, id="seed2", marks=pytest.mark.calibration),
 ]
-
-
-class Silent:
-    def plan(self, total_runs: int, text: str) -> None: ...
-
-    def done(self, runs: int, text: str) -> None: ...
-
-    def note(self, text: str) -> None: ...
 
 
 @pytest.fixture(scope="module")
