@@ -12,12 +12,16 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 
 from fls_bench.errors import InputError
-from fls_bench.schema import LrRule
+from fls_bench.schema import AnyOptimizer, LrRule, Sgd, StepDecay
 
 LAZY_RATE_FACTOR = 4.0
 """Factor of the rate on the lazy side: 4·c^-2 was stable for c = 2^-9 .. 2^6 with lr 0.1."""
+
+PLAIN = LrRule(name="plain", depth=2)
+"""YHL's rule: eta/c for every parameter."""
 
 
 def parse_multiplier(text: str | float) -> float:
@@ -84,35 +88,60 @@ def effective_multiplier(c: float, init_scale: float, depth: int) -> float:
     return float(c * init_scale**depth)
 
 
-def relative_rate(rule: LrRule, c: float, init_scale: float = 1.0) -> float:
-    """Learning rate at (c, alpha), as a multiple of the rate at c = 1, alpha = 1.
-
-    ``min(e^(-2/L), 4·e^-2)·alpha^2`` with e = c·alpha^L. The first branch is exact for SGD,
-    momentum and Nesterov on an L-homogeneous net without biases (the net with W(0) = alpha·W at
-    multiplier 1 keeps its rate); the second keeps the lazy side stable, where the tangent kernel
-    scales as c^2.
+def exponent(rule: LrRule, name: str) -> float:
+    """e of a parameter: times alpha^e each, the parameters give alpha^L times the output.
 
     Args:
-        rule: Carries L.
+        rule: The rule.
+        name: The parameter's name.
+
+    Returns:
+        e >= 0, as the rule says or its usual one.
+    """
+    return rule.exponents.get(name, _usual_exponent(rule))
+
+
+def _usual_exponent(rule: LrRule) -> float:
+    return 0.0 if rule.name == "normalised" else 1.0
+
+
+def rate_power(optimizer: AnyOptimizer) -> int:
+    """2 where a step is proportional to the gradient (SGD), 1 where only its direction counts."""
+    return 2 if isinstance(optimizer, Sgd) else 1
+
+
+def relative_rate(rule: LrRule, power: int, c: float, init_scale: float = 1.0) -> float:
+    """Rate of a parameter with the usual e at (c, alpha), as a multiple of that at c = alpha = 1.
+
+    ``min(m^(-p·e/L), (4·m^-2)^(p/2))·alpha^p`` with m = c·alpha^L and p = 2 for SGD, momentum and
+    Nesterov, 1 for Adam and AdamW. The first branch is exact (the net with W(0) = alpha·W at
+    multiplier 1 keeps its rate); the second keeps the lazy side stable, where the tangent kernel
+    scales as c^2, and so the change of the function by a step of Adam's fixed length as c.
+
+    Args:
+        rule: Carries L and the exponents.
+        power: From ``rate_power``.
         c: Output multiplier, > 0.
         init_scale: alpha, > 0.
 
     Returns:
         A positive factor, 1 at c = alpha = 1. Source: AMSP; the constant 4 was measured on MLPs.
     """
-    effective = effective_multiplier(c, init_scale, rule.depth)
-    compensated = min(effective ** (-2 / rule.depth), LAZY_RATE_FACTOR * effective**-2)
-    return float(compensated * init_scale**2)
+    m = effective_multiplier(c, init_scale, rule.depth)
+    exact = m ** (-power * _usual_exponent(rule) / rule.depth)
+    stable = (LAZY_RATE_FACTOR * m**-2) ** (power / 2)
+    return float(min(exact, stable) * init_scale**power)
 
 
 def scaled_rate(
-    lr: float, rule: LrRule, *, at: tuple[float, float], to: tuple[float, float]
+    lr: float, rule: LrRule, power: int, *, at: tuple[float, float], to: tuple[float, float]
 ) -> float:
     """Carry a learning rate from one (c, alpha) to another by the rule.
 
     Args:
         lr: The rate in use at ``at``.
         rule: The learning-rate rule.
+        power: From ``rate_power``.
         at: (c, alpha) where ``lr`` is used.
         to: (c, alpha) where a rate is wanted.
 
@@ -121,26 +150,75 @@ def scaled_rate(
     """
     if at == to:
         return lr
-    return lr * relative_rate(rule, *to) / relative_rate(rule, *at)
+    return lr * relative_rate(rule, power, *to) / relative_rate(rule, power, *at)
 
 
-def bias_rate_factor(layer: int, depth: int, c: float) -> float:
-    """Rate of the bias of layer l = 1..L relative to the rate of that net's weights.
+@dataclass(frozen=True)
+class Factors:
+    """What one parameter's settings are multiplied by, away from the setup's own c.
 
-    Biases of layer l need eta·c^(-2l/L) where weights need eta·c^(-2/L); with one rate for all,
-    even zero-initialised biases break the identity between c and alpha.
+    Attributes:
+        lr: Its rate against that of a parameter with the usual e.
+        l2: An L2 penalty.
+        decay: A decoupled weight decay.
+        epsilon: Adam's epsilon.
+        clip: Its gradient, where the norm for clipping is taken.
+    """
+
+    lr: float = 1.0
+    l2: float = 1.0
+    decay: float = 1.0
+    epsilon: float = 1.0
+    clip: float = 1.0
+
+
+def factors(rule: LrRule, power: int, name: str, c_ratio: float) -> Factors:
+    """Settings of one parameter at c that keep those at the setup's own c equivalent.
+
+    With a = (c/c_own)^(1/L) the run at c is the run of the parameters times a^e at c_own, where
+    gradients are a^-e times as large. So SGD needs the rate times a^-2e and an L2 penalty a^2e;
+    Adam the rate times a^-e, epsilon a^e, decoupled decay a^e; and the norm for clipping is that of
+    the gradients a^-e·g. Layer-l biases of an MLP have e = l, what normalisation makes
+    scale-invariant e = 0: nothing changes for it.
 
     Args:
-        layer: l, counted from 1.
-        depth: L.
-        c: Output multiplier.
+        rule: Carries L and the exponents.
+        power: From ``rate_power``.
+        name: The parameter's name.
+        c_ratio: c over the setup's own c, > 0.
 
     Returns:
-        c^(-2(l-1)/L).
+        The factors, all 1 at the setup's own c. Source: own derivation; it contains the table of
+        exact rules for homogeneous nets (SGD c^(-2/L), Adam c^(-1/L)) as the case e = 1.
     """
-    return float(c ** (-2 * (layer - 1) / depth))
+    e = exponent(rule, name)
+    a = c_ratio ** (1 / rule.depth)
+    return Factors(
+        lr=a ** (-power * (e - _usual_exponent(rule))),
+        l2=a ** (2 * e),
+        decay=a**e,
+        epsilon=a**e,
+        clip=a**-e,
+    )
 
 
-def scaled_weight_decay(weight_decay: float, rule: LrRule, c: float) -> float:
-    """L2 penalty at c that keeps the penalty at c = 1 equivalent: lambda·c^(2/L), exact for SGD."""
-    return float(weight_decay * c ** (2 / rule.depth))
+def schedule_factor(optimizer: AnyOptimizer, epoch: int, max_epochs: int) -> float:
+    """What the rates are multiplied by during an epoch: the same at every c.
+
+    Args:
+        optimizer: Holds the schedule.
+        epoch: Counted from 0.
+        max_epochs: Of the stopping rule; the length of a cosine that has none of its own.
+
+    Returns:
+        A factor in [0, 1]. Source: Loshchilov, Hutter (arXiv 1608.03983), equation 5, without
+        restarts, once per epoch.
+    """
+    schedule = optimizer.schedule
+    if schedule is None:
+        return 1.0
+    if isinstance(schedule, StepDecay):
+        return float(schedule.factor ** (epoch // schedule.every))
+    length = schedule.epochs or max_epochs
+    half = 0.5 * (1 + math.cos(math.pi * min(epoch, length) / length))
+    return schedule.final + (1 - schedule.final) * half

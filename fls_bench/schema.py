@@ -116,20 +116,73 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 """What torch takes as a seed."""
 
 
-class Sgd(Frozen):
-    """Stochastic gradient descent; ``lr`` is the rate at the setup's own output multiplier."""
+class Cosine(Frozen):
+    """Half a cosine from the full rate down to ``final`` times it, one value per epoch."""
+
+    kind: Literal["cosine"] = "cosine"
+    epochs: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Its length, after which the rate stays; None: the most epochs of the stopping rule."""
+    final: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class StepDecay(Frozen):
+    """The rate times ``factor`` after every so many epochs."""
+
+    kind: Literal["step"] = "step"
+    every: Annotated[int, Field(ge=1, le=1_000_000)]
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+
+
+Schedule = Annotated[Cosine | StepDecay, Field(discriminator="kind")]
+
+
+class _Optimizer(Frozen):
+    """``lr`` is the rate at the setup's own output multiplier."""
+
+    lr: PositiveFloat = 0.1
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    clip_norm: PositiveFloat | None = None
+    """The gradient is scaled down to this norm over all parameters where it is longer."""
+    schedule: Schedule | None = None
+
+
+class Sgd(_Optimizer):
+    """Stochastic gradient descent; ``weight_decay`` is an L2 penalty."""
 
     kind: Literal["sgd"] = "sgd"
-    lr: PositiveFloat = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     nesterov: bool = False
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> Sgd:
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs momentum > 0")
         return self
+
+
+class Adam(_Optimizer):
+    """Adam (arXiv 1412.6980); ``weight_decay`` is an L2 penalty, part of the gradient."""
+
+    kind: Literal["adam"] = "adam"
+    lr: PositiveFloat = 1e-3
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    epsilon: PositiveFloat = 1e-8
+
+
+class AdamW(_Optimizer):
+    """Adam with decoupled weight decay (arXiv 1711.05101): W -= lr·decay·W beside the step."""
+
+    kind: Literal["adamw"] = "adamw"
+    lr: PositiveFloat = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    epsilon: PositiveFloat = 1e-8
+
+
+AnyOptimizer = Sgd | Adam | AdamW
+Optimizer = Annotated[AnyOptimizer, Field(discriminator="kind")]
 
 
 class TargetLoss(Frozen):
@@ -153,29 +206,42 @@ class TargetAccuracy(Frozen):
 
 
 Stop = TargetLoss | TargetAccuracy
-Loss = Literal["cross_entropy", "logistic"]
+Loss = Literal["cross_entropy", "logistic", "mse"]
+Augmentation = Literal["flip", "crop"]
+"""``flip``: left to right in half of the cases. ``crop``: by up to four pixels, zeros come in."""
 Axis = Literal["output_multiplier", "init_scale"]
 MultiplierRoute = Literal["auto", "wrapper", "factory"]
-LrRuleName = Literal["homogeneous", "calibrated"]
+LrRuleName = Literal["homogeneous", "normalised", "plain", "calibrated"]
+LabelSmoothing = Annotated[float, Field(ge=0, lt=1)]
 
 
 class LrRule(Frozen):
-    """How the learning rate follows the output multiplier (science: exact for L-homogeneous nets)."""
+    """How the rates follow the output multiplier; formulas in ``fls_bench.scaling``.
+
+    A net is quasi-homogeneous if parameters times alpha^e, each with an exponent e of its own, give
+    alpha^L times the output (Kunin et al., arXiv 2210.03820). Then a rule is exact.
+    """
 
     name: LrRuleName
-    """``homogeneous``: min(c^(-2/L), 4 c^-2), exact on its first branch. ``calibrated``: the same
-    shape is only a first guess, and the rate is calibrated per c on training behaviour."""
+    """``homogeneous``: exact; e = 1 for weights. ``normalised``: exact; e = 0 but for the read-out
+    and what follows the last normalisation. ``plain``: one rate for all parameters as if L = 2
+    (YHL's eta/c), exact only where that is true. ``calibrated``: no rule is exact; a first guess
+    per c, changed where training fails."""
     depth: Annotated[int, Field(ge=1, le=1000)]
     """L: the degree of homogeneity, or the number of weight layers for ``calibrated``."""
+    exponents: dict[str, float] = {}
+    """Parameter name -> e, where that is not the rule's usual one (1; for ``normalised`` 0)."""
 
 
 class Recipe(Frozen):
     """How a net was trained; with it, and the data, c can be swept."""
 
     loss: Loss = "cross_entropy"
-    optimizer: Sgd = Sgd()
+    label_smoothing: LabelSmoothing = 0.0
+    optimizer: Optimizer = Sgd()
     lr_rule: LrRule | None = None
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 25
+    augmentation: tuple[Augmentation, ...] = ()
     stop: Stop = TargetLoss()
     seed: Seed = 0
     data_seed: Seed = 0
@@ -348,7 +414,7 @@ class Recommendation(Frozen):
     multiply_init_by: float | None = None
     """Where the init scale was swept: the factor on the initial weights, in place of the output."""
     learning_rate: tuple[float, float] | None = None
-    """(rate now, rate after the recommended change)."""
+    """(rate now, rate after the recommended change); for nets with parameter groups that of most."""
     expected_gain: Gain | None = None
     text: str
     snippet: str | None = None
@@ -413,6 +479,9 @@ class Sweep(Frozen):
     axis: Axis = "output_multiplier"
     centered: bool = False
     lr_rule: LrRule
+    error: Literal["error", "balanced_error"] = "error"
+    """What ``val_error`` and ``test_error`` are: balanced, the mean over classes of the error in each,
+    where the classes are of very different size."""
     n_test: int
     level: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """Family-wise error rate at which this sweep's regime was decided (its last look's share)."""
@@ -469,6 +538,8 @@ class Judgement(Frozen):
     measurements: tuple[Measurement, ...] = ()
     sweep: Sweep | None = None
     centered_sweep: Sweep | None = None
+    plain_sweep: Sweep | None = None
+    """For nets with normalisation layers: the same c under YHL's plain eta/c on all parameters."""
     rate_comparisons: tuple[RateComparison, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     setup: dict[str, Any] = {}

@@ -8,11 +8,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from fls_bench.errors import FlsBenchError, InputError
 from fls_bench.schema import (
+    Adam,
+    AnyOptimizer,
     ArchitectureSpec,
+    Augmentation,
     Axis,
     Loss,
     LrRule,
@@ -24,7 +27,28 @@ from fls_bench.schema import (
 from fls_bench.tasks import Task
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
+
+
+@dataclass(frozen=True)
+class Custom:
+    """An optimizer of your own: no rule is exact for it, rates are calibrated per c.
+
+    Attributes:
+        make: Parameter groups, each with its ``lr`` -> a ``torch.optim.Optimizer``.
+        lr: The rate at the setup's own output multiplier.
+        like: ``sgd`` where a step is proportional to the gradient, ``adam`` where only its direction
+            counts: how the first guess of a rate follows c.
+    """
+
+    make: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+    lr: float
+    like: Literal["sgd", "adam"] = "sgd"
+
+    def as_known(self) -> AnyOptimizer:
+        """The optimizer whose first guesses serve."""
+        return Sgd(lr=self.lr) if self.like == "sgd" else Adam(lr=self.lr)
 
 
 @dataclass(frozen=True)
@@ -39,17 +63,23 @@ class TrainingSetup:
         make_model: ``build(*, output_multiplier=1.0, seed=None) -> nn.Module``; both parameters are
             matched by name and optional. Without ``seed`` torch is seeded around the call.
         task: A task, or seed -> Task, which redraws the training part with the seed.
-        loss: ``cross_entropy`` (K logits) or ``logistic`` (one logit, two classes); batch means.
-        optimizer: SGD and its rate.
+        loss: ``cross_entropy`` (K logits), ``logistic`` (one logit, two classes) or ``mse`` (K logits
+            against one-hot labels, mean over both); batch means.
+        label_smoothing: Of the cross-entropy, in training and for the stop; held-out losses are
+            without.
+        optimizer: ``Sgd``, ``Adam``, ``AdamW`` (with decay, clipping and schedule) or ``Custom``.
         batch_size: Training points per step; the whole set where it is at least n.
+        augmentation: Of training images [channels, height, width], drawn per step and seed.
         stop: When training ends; looked at after every epoch on the whole training part.
-        lr_rule: None: ``homogeneous`` where the net is measured to be, else ``calibrated``.
+        lr_rule: None: the exact one where the net is measured to have one, else ``calibrated``.
         output_multiplier: c of this setup, > 0.
         multiplier_route: ``wrapper``: logits = c·module(x). ``factory``: the builder is called with
             ``output_multiplier``. ``auto``: factory where the builder has that parameter.
         centered: Whether the net computes c·(f - f_0), f_0 frozen at init.
         init_scale: alpha; all initial parameters are multiplied by it.
         axis: What a sweep varies: the multiplier, or the init scale.
+        error: ``plain``, ``balanced`` (mean over classes of the error in each: decides where classes
+            are of very different size), or ``auto``: balanced beyond a ratio of 3.
         feature_layer: Name of the layer whose features count as the last; None: the last hidden.
         name: For people.
         architecture: Set where ``make_model`` builds a built-in net: these train as one batch.
@@ -58,8 +88,10 @@ class TrainingSetup:
     make_model: Callable[..., nn.Module]
     task: Task | Callable[[int], Task]
     loss: Loss = "cross_entropy"
-    optimizer: Sgd = field(default_factory=Sgd)
+    label_smoothing: float = 0.0
+    optimizer: AnyOptimizer | Custom = field(default_factory=Sgd)
     batch_size: int = 25
+    augmentation: tuple[Augmentation, ...] = ()
     stop: Stop = field(default_factory=TargetLoss)
     lr_rule: LrRule | None = None
     output_multiplier: float = 1.0
@@ -67,6 +99,7 @@ class TrainingSetup:
     centered: bool = False
     init_scale: float = 1.0
     axis: Axis = "output_multiplier"
+    error: Literal["auto", "plain", "balanced"] = "auto"
     feature_layer: str | None = None
     name: str = "setup"
     architecture: ArchitectureSpec | None = None
@@ -91,18 +124,32 @@ class TrainingSetup:
             ("loss", self.loss, get_args(Loss)),
             ("multiplier_route", self.multiplier_route, get_args(MultiplierRoute)),
             ("axis", self.axis, get_args(Axis)),
+            ("error", self.error, ("auto", "plain", "balanced")),
+            *(("augmentation", one, get_args(Augmentation)) for one in self.augmentation),
         ):
             if choice not in choices:
                 raise InputError(
                     f"{label} = {choice!r} is unknown.", f"Choose one of {', '.join(choices)}."
                 )
         for label, right, wanted in (
-            ("optimizer", isinstance(self.optimizer, Sgd), "an Sgd"),
+            (
+                "optimizer",
+                isinstance(self.optimizer, AnyOptimizer | Custom),
+                "an Sgd, Adam, AdamW or Custom",
+            ),
             ("stop", isinstance(self.stop, Stop), "a TargetLoss or TargetAccuracy"),
             ("lr_rule", isinstance(self.lr_rule, LrRule | None), "an LrRule or None"),
         ):
             if not right:
                 raise InputError(f"{label} is not {wanted}.", "Correct its type.")
+        smoothing = self.label_smoothing
+        if not (isinstance(smoothing, (int, float)) and 0 <= smoothing < 1) or (
+            smoothing > 0 and self.loss != "cross_entropy"
+        ):
+            raise InputError(
+                f"label_smoothing = {smoothing!r} does not go with the loss {self.loss}.",
+                "It is a share in [0, 1) and belongs to cross_entropy.",
+            )
         if not callable(self.make_model):
             raise InputError(
                 "make_model is not callable.", "Give a function that returns a torch module."
@@ -132,6 +179,12 @@ class TrainingSetup:
                 "Return fls_bench.make_task(...) from it.",
             )
         return task
+
+    @property
+    def known_optimizer(self) -> AnyOptimizer:
+        """The optimizer, or for a custom one that whose first guesses serve."""
+        own = self.optimizer
+        return own.as_known() if isinstance(own, Custom) else own
 
     @property
     def route(self) -> str:

@@ -52,6 +52,26 @@ def point_errors(logits: Tensor, labels: Tensor) -> Tensor:
     return wrong.masked_fill(~logits.isfinite().all(dim=-1), torch.nan)
 
 
+def mean_error(logits: Tensor, labels: Tensor, balanced: bool = False) -> Tensor:
+    """Error over points, or balanced: the mean over the classes that occur of the error in each.
+
+    Args:
+        logits: ``[n, K]``.
+        labels: ``[n]`` int.
+        balanced: Whether every class counts alike, however many points it has.
+
+    Returns:
+        0-d float64 in [0, 1]. Source: Brodersen et al., "The balanced accuracy and its posterior
+        distribution" (ICPR 2010); ties as in :func:`point_errors`.
+    """
+    errors = point_errors(logits, labels)
+    if not balanced:
+        return errors.mean()
+    counts = torch.bincount(labels.long())
+    sums = torch.zeros(len(counts), dtype=errors.dtype).index_add(0, labels.long(), errors)
+    return (sums[counts > 0] / counts[counts > 0]).mean()
+
+
 def point_losses(logits: Tensor, labels: Tensor) -> Tensor:
     r"""Loss of each point: cross-entropy, or the logistic loss log(1 + exp(-y f)) for one logit.
 

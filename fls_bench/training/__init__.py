@@ -1,4 +1,4 @@
-"""Training: many replicas as one batch where the net allows, else one by one in processes.
+"""Training: many replicas as one batch where that is faster, else one by one in processes.
 
 Stop the first time the training loss (or accuracy) reaches its target; every run ends in an
 ``Outcome`` and is handed over as a record at once.
@@ -6,7 +6,6 @@ Stop the first time the training loss (or accuracy) reaches its target; every ru
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import threading
 import time
@@ -16,23 +15,40 @@ from contextlib import closing, contextmanager
 from itertools import pairwise
 
 import torch
-from torch import Tensor
 
-from fls_bench import models
 from fls_bench.errors import FlsBenchError, InputError, RunFailedError
-from fls_bench.scaling import scaled_weight_decay
-from fls_bench.schema import LrRule, Outcome, RunConfig, RunRecord, canonical_digest
-from fls_bench.tasks import Task
-from fls_bench.training.batched import train_batch
-from fls_bench.training.runs import TrainedRun, make_net, record, seeded
+from fls_bench.schema import LrRule, Outcome, RunConfig, RunRecord
+from fls_bench.training.checks import (
+    check_setup,
+    is_normalised,
+    one_thread,
+    resolve_error,
+    resolve_lr_rule,
+    user_code,
+)
+from fls_bench.training.digest import setup_digest
+from fls_bench.training.engines import (
+    Engine,
+    choose_device,
+    choose_engine,
+    shortened,
+    trial_config,
+)
+from fls_bench.training.recording import record
+from fls_bench.training.replicas import train_batch
+from fls_bench.training.runs import TrainedRun, make_net
 from fls_bench.training.single import train_single
 from fls_bench.training_setup import TrainingSetup, in_one_line
 
 __all__ = [
+    "Engine",
     "TrainedRun",
     "check_setup",
-    "is_batched",
+    "choose_device",
+    "choose_engine",
+    "is_normalised",
     "make_net",
+    "resolve_error",
     "resolve_lr_rule",
     "setup_digest",
     "time_training",
@@ -41,201 +57,10 @@ __all__ = [
     "user_code",
 ]
 
-ENGINE_VERSION = 2
-"""Part of every setup's digest: raised when the same configuration would give other numbers."""
-
-REPLICAS_PER_BATCH = 12
-"""At most; small enough that weights and activations stay in cache."""
-
 MIN_REPLICAS_PER_BATCH = 3
 """Below this, what a step costs beside its products is no longer shared."""
 
-
-def is_batched(setup: TrainingSetup) -> bool:
-    """Whether the setup's replicas train as one batch: a built-in net, wrapped, and plain SGD."""
-    built_in = setup.architecture is not None and setup.architecture.name is not None
-    plain = setup.optimizer.momentum == 0 and setup.optimizer.weight_decay == 0
-    return built_in and plain and setup.route == "wrapper"
-
-
-def check_setup(setup: TrainingSetup, seed: int = 0) -> Task:
-    """Build the net once and pass a few points through, so that a mistake shows before training.
-
-    Args:
-        setup: The setup.
-        seed: Seed of the net and of the data.
-
-    Returns:
-        The task of that seed.
-
-    Raises:
-        InputError: The data or the net can't be made, or the net can't take the data, has no
-            parameters, or its outputs have the wrong shape or are not finite.
-    """
-    with user_code("The setup's task function failed", "Correct the function."):
-        task = setup.task_for(seed)
-    with user_code("make_model failed", "Correct it, or its arguments."):
-        net = make_net(setup, seed, setup.output_multiplier, torch.float32).eval()
-    if not any(True for _ in net.parameters()):
-        raise InputError("The model has no parameters.", "Return a module that can be trained.")
-    shape = list(task.x_train.shape[1:])
-    with (
-        user_code(
-            f"The model can't take the data: on inputs of shape {shape} it failed",
-            "Give data and a model of the same input dimension.",
-        ),
-        seeded(seed),
-    ):
-        features, output = models.named_features(net, torch.as_tensor(task.x_train[:4]))
-    if not isinstance(output, torch.Tensor):
-        raise InputError(
-            f"The model returns a {type(output).__name__}, not a tensor of logits.",
-            "Return the logits alone from its forward.",
-        )
-    if setup.feature_layer is not None and setup.feature_layer not in features:
-        raise InputError(
-            f"The model has no features of a layer {setup.feature_layer!r}.",
-            f"Set feature_layer to one of {', '.join(features)}, or leave it out."
-            if features
-            else "Leave feature_layer out.",
-        )
-    wanted = 1 if setup.loss == "logistic" else task.n_classes
-    if setup.loss == "logistic" and task.n_classes != 2:
-        raise InputError(
-            f"The loss is logistic, but task {task.name!r} has {task.n_classes} classes.",
-            "Use cross_entropy with one logit per class.",
-        )
-    if tuple(output.shape) != (4, wanted):
-        raise InputError(
-            f"The model's output for 4 points has shape {list(output.shape)}; task {task.name!r} "
-            f"with loss {setup.loss} needs {[4, wanted]}.",
-            "Give data and a model with the same number of classes.",
-        )
-    if not torch.isfinite(output).all():
-        raise InputError(
-            "The model's outputs at init are NaN or infinite.", "Check its initial weights."
-        )
-    return task
-
-
-@contextmanager
-def user_code(problem: str, remedy: str) -> Iterator[None]:
-    """Turn any error of the user's own code into an ``InputError`` of one line."""
-    try:
-        yield
-    except FlsBenchError:
-        raise
-    except Exception as error:
-        raise InputError(f"{problem} with {in_one_line(error)}.", remedy) from error
-
-
-def resolve_lr_rule(setup: TrainingSetup, task: Task) -> LrRule:
-    """The setup's rule, or the one that its net is measured to allow.
-
-    Args:
-        setup: The setup.
-        task: Its data, for a few inputs.
-
-    Returns:
-        ``homogeneous`` with the measured degree L; else ``calibrated`` with the number of weight
-        layers. A built-in net with biases counts as homogeneous: its biases get rates of their own.
-    """
-    if setup.lr_rule is not None:
-        return setup.lr_rule
-    net = make_net(setup, 0, 1.0, torch.float32)
-    if isinstance(net, models.Mlp) and net.activation == "relu":
-        return LrRule(name="homogeneous", depth=len(net.layers))
-    try:
-        degree = models.homogeneity_degree(net, torch.as_tensor(task.x_train[:8]))
-    except Exception:  # e.g. a module that can't run in float64: no exact rule is claimed
-        degree = None
-    if degree is not None:
-        return LrRule(name="homogeneous", depth=degree)
-    return LrRule(name="calibrated", depth=max(1, len(models.weight_matrices(net))))
-
-
-@torch.no_grad()
-def setup_digest(setup: TrainingSetup, rule: LrRule, *, dtype: torch.dtype = torch.float32) -> str:
-    """Identify a setup by what it does: the key under which its runs are stored.
-
-    Code can't be hashed reliably, so this hashes behaviour: the initial parameters of one seed, the
-    outputs on a few inputs in training and in evaluation mode (of a factory at two multipliers), the
-    data, and the recipe. The multiplier, the rate and centering belong to each run, not to the setup.
-
-    Args:
-        setup: The setup.
-        rule: Its learning-rate rule.
-        dtype: Floating type of the training.
-
-    Returns:
-        SHA-256 in hex.
-    """
-    task = setup.task_for(0)
-    behaviour = hashlib.sha256()
-
-    def observe(name: str, value: Tensor) -> None:
-        behaviour.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
-        behaviour.update(value.contiguous().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-
-    x = torch.as_tensor(task.x_train[:8], dtype=dtype)
-    refers_to_own_c = setup.optimizer.weight_decay > 0
-    for c in (1.0, 0.5) if setup.route == "factory" else (1.0,):
-        net = make_net(setup, 0, c, dtype)
-        # The rates of a built-in net's biases are relative to those at the setup's own c.
-        refers_to_own_c |= isinstance(net, models.Mlp) and net.layers[0].bias is not None
-        for name, value in net.state_dict().items():
-            observe(name, value)
-        for training in (False, True):
-            with seeded(0), _one_thread():
-                observe("output", net.train(training)(x))
-    return canonical_digest(
-        {
-            "engine": ENGINE_VERSION,
-            "torch": torch.__version__,
-            "behaviour": behaviour.hexdigest(),
-            "task": [task.fingerprint, setup.task_for(1).fingerprint],
-            "loss": setup.loss,
-            "momentum": setup.optimizer.momentum,
-            "nesterov": setup.optimizer.nesterov,
-            "decay": setup.optimizer.weight_decay,
-            "own_c": setup.output_multiplier if refers_to_own_c else None,
-            "batch_size": setup.batch_size,
-            "stop": setup.stop.model_dump(exclude={"max_epochs"}),
-            "rule": rule.model_dump(),
-            "route": setup.route,
-            "feature_layer": setup.feature_layer,
-            "dtype": str(dtype),
-        }
-    )
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread per job: splitting a small product over threads is slower, and rounds otherwise."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _decay_at(setup: TrainingSetup, rule: LrRule, c: float) -> float:
-    return scaled_weight_decay(setup.optimizer.weight_decay, rule, c / setup.output_multiplier)
-
-
-def _run_single(
-    setup: TrainingSetup, rule: LrRule, config: RunConfig, dtype: torch.dtype
-) -> RunRecord:
-    """Train and measure one net; an error in the user's code becomes a failed run."""
-    try:
-        with _one_thread():
-            return train_one(setup, rule, config, dtype=dtype)[1]
-    except FlsBenchError:
-        raise
-    except Exception as error:
-        message = in_one_line(error)
-        return RunRecord(config=config, outcome=Outcome.FAILED, epochs=0, steps=0, message=message)
+TRAINING_FAILED = "Training the model failed"
 
 
 def train_one(
@@ -244,6 +69,7 @@ def train_one(
     config: RunConfig,
     *,
     dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
 ) -> tuple[TrainedRun, RunRecord]:
     """Train one net by the plain loop and measure it.
 
@@ -252,45 +78,51 @@ def train_one(
         rule: Its learning-rate rule.
         config: The run.
         dtype: Floating type of the training.
+        device: Where to train.
 
     Returns:
         (the run with its weights, its record).
     """
     task = setup.task_for(config.seed)
-    decay = _decay_at(setup, rule, config.c)
-    run = train_single(setup, task, config, weight_decay=decay, dtype=dtype)
-    net = make_net(setup, config.seed, config.c, dtype)
-    return run, record(setup, task, run, net, dtype)
-
-
-TRAINING_FAILED = "Training the model failed"
+    with _exact_arithmetic(device):
+        run = train_single(setup, rule, task, config, dtype=dtype, device=device)
+        net = make_net(setup, config.seed, config.c, dtype).to(device)
+        return run, record(setup, task, run, net, dtype)
 
 
 def time_training(
-    setup: TrainingSetup, rule: LrRule, configs: Sequence[RunConfig]
-) -> tuple[int, float]:
-    """Train runs one job at a time and time the training alone, without data and evaluation.
+    setup: TrainingSetup, rule: LrRule, engine: Engine, num_batches: int, epochs: int
+) -> tuple[float, float]:
+    """Train at the setup's own c, one job at a time, and time the training alone.
 
     Args:
         setup: The setup.
         rule: Its learning-rate rule.
-        configs: The runs: one batch, or, where nets train one by one, a few.
+        engine: How.
+        num_batches: Minibatches of an epoch of the trial, at most those that there are.
+        epochs: How many such epochs.
 
     Returns:
-        (epochs of all runs, seconds).
+        (epochs of the setup's whole training part, of all replicas together; seconds).
     """
-    tasks = {config.seed: setup.task_for(config.seed) for config in configs}
-    runs: list[TrainedRun] = []
-    with _one_thread():
+    short = shortened(setup, num_batches, epochs)
+    task = short.task_for(0)
+    share = task.n_train / setup.task_for(0).n_train
+    with one_thread(), _exact_arithmetic(engine.device):
+        if not engine.batched:
+            with user_code(TRAINING_FAILED, "Correct the model, or what it is trained on."):
+                start = time.perf_counter()
+                run = train_single(
+                    short, rule, task, trial_config(short, 0, epochs), device=engine.device
+                )
+                return share * run.epochs, time.perf_counter() - start
+        configs = [trial_config(short, seed, epochs) for seed in range(engine.replicas)]
+        tasks = {config.seed: short.task_for(config.seed) for config in configs}
+        runs: list[TrainedRun] = []
         start = time.perf_counter()
-        if is_batched(setup):
-            train_batch(setup, tasks, configs, runs.append)
-        else:
-            for config in configs:
-                decay = _decay_at(setup, rule, config.c)
-                with user_code(TRAINING_FAILED, "Correct the model, or what it is trained on."):
-                    runs.append(train_single(setup, tasks[config.seed], config, weight_decay=decay))
-        return sum(run.epochs for run in runs), time.perf_counter() - start
+        nets = engine.make(short, rule, configs)
+        train_batch(short, tasks, configs, nets, runs.append, device=engine.device)
+        return share * sum(run.epochs for run in runs), time.perf_counter() - start
 
 
 def train_all(
@@ -299,6 +131,7 @@ def train_all(
     configs: Sequence[RunConfig],
     on_record: Callable[[RunRecord], None],
     *,
+    engine: Engine,
     jobs: int,
     dtype: torch.dtype = torch.float32,
 ) -> None:
@@ -309,28 +142,60 @@ def train_all(
         rule: Its learning-rate rule.
         configs: The runs, in any number and order.
         on_record: Called once per run, from any thread but never from two at once.
-        jobs: How many batches (or processes) at a time.
+        engine: How, from ``choose_engine``.
+        jobs: How many batches (or processes) at a time; a GPU takes one.
         dtype: Floating type of the training.
 
     Raises:
         InputError: The setup can't be sent to other processes.
-        RunFailedError: A worker process died.
+        RunFailedError: A worker process died, or the GPU's memory does not hold one net.
     """
     if not configs:
         return
-    if is_batched(setup):
-        _train_batches(setup, configs, on_record, jobs, dtype)
+    jobs = 1 if engine.device == "cuda" else jobs
+    if engine.batched:
+        _train_batches(setup, rule, configs, on_record, engine, jobs, dtype)
     elif jobs == 1 or len(configs) == 1:
         for config in configs:
-            on_record(_run_single(setup, rule, config, dtype))
+            on_record(_run_single(setup, rule, config, dtype, engine.device))
     else:
         _train_in_processes(setup, rule, configs, on_record, jobs, dtype)
 
 
+@contextmanager
+def _exact_arithmetic(device: str) -> Iterator[None]:
+    """On a GPU: float32 as float32, and the same result every time."""
+    if device != "cuda":
+        yield
+        return
+    cudnn = torch.backends.cudnn
+    with cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        yield
+
+
+def _run_single(
+    setup: TrainingSetup, rule: LrRule, config: RunConfig, dtype: torch.dtype, device: str = "cpu"
+) -> RunRecord:
+    """Train and measure one net; an error in the user's code becomes a failed run."""
+    try:
+        with one_thread():
+            return train_one(setup, rule, config, dtype=dtype, device=device)[1]
+    except FlsBenchError:
+        raise
+    except Exception as error:
+        message = in_one_line(error)
+        return RunRecord(config=config, outcome=Outcome.FAILED, epochs=0, steps=0, message=message)
+
+
+# --- batches --------------------------------------------------------------------------------
+
+
 def _train_batches(
     setup: TrainingSetup,
+    rule: LrRule,
     configs: Sequence[RunConfig],
     on_record: Callable[[RunRecord], None],
+    engine: Engine,
     jobs: int,
     dtype: torch.dtype,
 ) -> None:
@@ -340,20 +205,39 @@ def _train_batches(
     lock, cancelled = threading.Lock(), threading.Event()
 
     def job(group: Sequence[RunConfig]) -> None:
-        net = make_net(setup, group[0].seed, 1.0, dtype)
+        net = make_net(setup, group[0].seed, 1.0, dtype).to(engine.device)
+        open_ = {config.digest: config for config in group}
 
         def finish(run: TrainedRun) -> None:
             finished = record(setup, tasks[run.config.seed], run, net, dtype)
             with lock:
                 if not cancelled.is_set():
                     on_record(finished)
+                    del open_[run.config.digest]
 
-        train_batch(setup, tasks, group, finish, dtype=dtype, cancelled=cancelled)
+        try:
+            train_batch(
+                setup, tasks, group, engine.make(setup, rule, group, dtype), finish,
+                dtype=dtype, device=engine.device, cancelled=cancelled,
+            )  # fmt: skip
+        except torch.OutOfMemoryError as error:
+            left = list(open_.values())
+            if len(left) == 1:
+                raise RunFailedError(
+                    "The GPU's memory does not hold one net of this setup with its data.",
+                    "Choose a smaller batch_size or model, or --device cpu.",
+                ) from error
+        else:
+            return
+        # Outside of the handler: the error's frames hold the batch that did not fit.
+        torch.cuda.empty_cache()
+        for half in (left[: len(left) // 2], left[len(left) // 2 :]):
+            job(half)
 
     # Longest first: small c takes the most epochs. Ties keep equal c together, which end together.
     ordered = sorted(configs, key=lambda k: (-k.max_epochs, k.c * k.init_scale, k.lr, k.seed))
-    groups = _groups(ordered, jobs)
-    with _one_thread():
+    groups = _groups(ordered, jobs, engine.replicas)
+    with one_thread(), _exact_arithmetic(engine.device):
         try:
             Parallel(n_jobs=jobs, backend="threading", batch_size=1)(
                 delayed(job)(group) for group in groups
@@ -362,12 +246,15 @@ def _train_batches(
             cancelled.set()
 
 
-def _groups(configs: Sequence[RunConfig], jobs: int) -> list[Sequence[RunConfig]]:
+def _groups(configs: Sequence[RunConfig], jobs: int, most: int) -> list[Sequence[RunConfig]]:
     """Cut the runs into batches of about one size, as many for each job, in order."""
-    num = jobs * -(-len(configs) // (jobs * REPLICAS_PER_BATCH))
-    num = max(1, min(num, len(configs) // MIN_REPLICAS_PER_BATCH))
+    num = jobs * -(-len(configs) // (jobs * most))
+    num = max(1, min(num, len(configs) // min(MIN_REPLICAS_PER_BATCH, most)))
     bounds = [round(i * len(configs) / num) for i in range(num + 1)]
     return [configs[start:end] for start, end in pairwise(bounds)]
+
+
+# --- processes ------------------------------------------------------------------------------
 
 
 def _train_in_processes(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,15 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fls_bench.errors import InputError
-from fls_bench.metrics.alignment import class_means, nearest_class_mean
-from fls_bench.metrics.kernels import effective_rank
-from fls_bench.metrics.outputs import class_centered, point_errors, tied_points
-from fls_bench.models import named_features
-from fls_bench.schema import Outcome, RunConfig, RunRecord, Stop, TargetLoss
-from fls_bench.tasks import Task
+from fls_bench.metrics.outputs import point_errors
+from fls_bench.schema import Augmentation, Outcome, RunConfig, TargetLoss
 from fls_bench.training_setup import TrainingSetup
-
-MEASURED_POINTS = 2000
 
 DIVERGENCE_FACTOR = 1e4
 """A run whose training loss exceeds this many times max(1, its loss at init) has diverged."""
@@ -104,42 +97,91 @@ def batch_order(seed: int, n: int) -> Iterator[Tensor]:
         yield torch.randperm(n, generator=generator)
 
 
-def sample_losses(logits: Tensor, labels: Tensor, loss: str) -> Tensor:
-    """Loss per sample: cross-entropy over K logits, or logistic loss of one logit.
+CROP_PIXELS = 4
+
+
+def augment(x: Tensor, names: Sequence[Augmentation], generator: torch.Generator) -> Tensor:
+    """Disturb training images.
+
+    Args:
+        x: Images [n, channels, height, width] or [n, height, width].
+        names: What to do; in this order.
+        generator: Drawn from in any case alike, so that every c sees the same images.
+
+    Returns:
+        Images of the same shape.
+    """
+    if "flip" in names:
+        mirrored = torch.rand(len(x), generator=generator) < 0.5
+        x = torch.where(mirrored.to(x.device).view(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
+    if "crop" in names:
+        height, width = x.shape[-2:]
+        padded = functional.pad(x, [CROP_PIXELS] * 4)
+        corner = torch.randint(0, 2 * CROP_PIXELS + 1, (2, len(x)), generator=generator)
+        corner = corner.to(x.device)
+        rows = (corner[0].unsqueeze(1) + torch.arange(height, device=x.device)).unsqueeze(2)
+        columns = (corner[1].unsqueeze(1) + torch.arange(width, device=x.device)).unsqueeze(1)
+        moved = padded.movedim((-2, -1), (1, 2))  # [n, height, width, ...]
+        picked = moved[torch.arange(len(x), device=x.device).view(-1, 1, 1), rows, columns]
+        x = picked.movedim((1, 2), (-2, -1))
+    return x
+
+
+def augmentations(seed: int) -> torch.Generator:
+    """What a seed's augmentation is drawn from; the same for every c."""
+    return torch.Generator().manual_seed(seed ^ 0xF11B)
+
+
+def sample_losses(
+    logits: Tensor, labels: Tensor, loss: str, label_smoothing: float = 0.0
+) -> Tensor:
+    """Loss per sample.
 
     Args:
         logits: [..., n, K], or [..., n, 1] for ``logistic``.
         labels: [..., n] in 0 .. K-1 (0 or 1 for ``logistic``).
-        loss: ``cross_entropy`` or ``logistic``.
+        loss: ``cross_entropy``; ``logistic`` of one logit; ``mse``, the mean over the K logits of
+            the squared difference from the one-hot label.
+        label_smoothing: s in [0, 1) of the cross-entropy: the label weighs 1 - s + s/K, every other
+            class s/K.
 
     Returns:
-        [..., n], in nats.
+        [..., n]; in nats but for ``mse``.
     """
     if loss == "logistic":
         sign = 2 * labels.to(logits.dtype) - 1
         return -functional.logsigmoid(sign * logits.squeeze(-1))
+    if loss == "mse":
+        wanted = functional.one_hot(labels, logits.shape[-1]).to(logits.dtype)
+        return (logits - wanted).square().mean(-1)
     picked = logits.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+    if label_smoothing:
+        picked = (1 - label_smoothing) * picked + label_smoothing * logits.mean(-1)
     return logits.logsumexp(-1) - picked
 
 
-def progress(logits: Tensor, labels: Tensor, loss: str, stop: Stop) -> tuple[Tensor, Tensor]:
+def training_losses(setup: TrainingSetup, logits: Tensor, labels: Tensor) -> Tensor:
+    """What is trained on, per sample: ``sample_losses`` with the setup's loss and smoothing."""
+    return sample_losses(logits, labels, setup.loss, setup.label_smoothing)
+
+
+def progress(logits: Tensor, labels: Tensor, setup: TrainingSetup) -> tuple[Tensor, Tensor]:
     """How far training has come.
 
     Args:
         logits: [..., n, K] on the whole training part.
         labels: [..., n].
-        loss: As ``sample_losses``.
-        stop: The stopping rule.
+        setup: Its loss and its stopping rule.
 
     Returns:
         (mean loss [...], whether the stopping rule holds [...]).
     """
-    value = sample_losses(logits, labels, loss).mean(-1)
-    if isinstance(stop, TargetLoss):
-        return value, value <= stop.target_loss
+    value = training_losses(setup, logits, labels).mean(-1)
+    if isinstance(setup.stop, TargetLoss):
+        return value, value <= setup.stop.target_loss
     # Hits are counted, not errors: k/n is then the very number that a target of k/n is read as.
     hits = 1 - point_errors(logits, labels)
-    return value, hits.mean(-1) >= stop.target_accuracy
+    return value, hits.mean(-1) >= setup.stop.target_accuracy
 
 
 def divergence_bound(loss: Tensor) -> Tensor:
@@ -165,92 +207,3 @@ def out_of_epochs(loss: float, loss_before: float) -> Outcome:
     """
     stuck = loss > (1 - PLATEAU_IMPROVEMENT) * loss_before
     return Outcome.PLATEAU if stuck else Outcome.OUT_OF_BUDGET
-
-
-@torch.no_grad()
-def record(
-    setup: TrainingSetup, task: Task, run: TrainedRun, net: nn.Module, dtype: torch.dtype
-) -> RunRecord:
-    """Measure a finished run on validation and test data.
-
-    Args:
-        setup: The setup.
-        task: The run's data.
-        run: The run.
-        net: A net of the right shape; its parameters are overwritten.
-        dtype: Floating type of the parameters.
-
-    Returns:
-        The record; for a run that diverged or failed, without errors and losses.
-    """
-    base = RunRecord(
-        config=run.config, outcome=run.outcome, epochs=run.epochs, steps=run.steps,
-        train_loss=run.train_loss, chance_error=task.majority_error, message=run.message,
-    )  # fmt: skip
-    if run.outcome in (Outcome.DIVERGED, Outcome.FAILED):
-        return base.model_copy(update={"train_loss": None})
-    net.eval()
-    x_val, x_test = (torch.as_tensor(x, dtype=dtype) for x in (task.x_val, task.x_test))
-    y_val, y_test = (torch.as_tensor(y) for y in (task.y_val, task.y_test))
-    c = run.config.c if setup.route == "wrapper" else 1.0
-    start_val = start_test = torch.zeros((), dtype=dtype)
-    if run.config.centered:
-        net.load_state_dict(dict(run.init))
-        start_val, start_test = _outputs(net, x_val)[0], _outputs(net, x_test)[0]
-    net.load_state_dict(dict(run.final))
-    val_logits = c * (_outputs(net, x_val)[0] - start_val)
-    test_output, features = _outputs(net, x_test, setup.feature_layer)
-    test_logits = c * (test_output - start_test)
-    if not (torch.isfinite(val_logits).all() and torch.isfinite(test_logits).all()):
-        return base.model_copy(update={"outcome": Outcome.DIVERGED, "train_loss": None})
-    weights = [name for name, _ in net.named_parameters()]
-    return base.model_copy(
-        update={
-            "val_error": float(point_errors(val_logits, y_val).mean()),
-            "test_error": float(point_errors(test_logits, y_test).mean()),
-            "test_ties": float(tied_points(test_logits).mean()),
-            "val_loss": float(sample_losses(val_logits.double(), y_val, setup.loss).mean()),
-            "test_loss": float(sample_losses(test_logits.double(), y_test, setup.loss).mean()),
-            "measurements": _cheap_measurements(task, run, weights, features, test_logits),
-        }
-    )
-
-
-def _outputs(net: nn.Module, x: Tensor, layer: str | None = None) -> tuple[Tensor, Tensor | None]:
-    """f(x) [n, K], and the features [n, width] of one layer (None: the last) where there are any."""
-    outputs, kept = [], []
-    for part in torch.split(x, POINTS_AT_ONCE):
-        features, output = named_features(net, part)
-        outputs.append(output)
-        name = layer or next(reversed(features), "")
-        kept += [features[name]] if name in features else []
-    return torch.cat(outputs), torch.cat(kept) if kept else None
-
-
-def _cheap_measurements(
-    task: Task,
-    run: TrainedRun,
-    weights: Sequence[str],
-    features: Tensor | None,
-    test_logits: Tensor,
-) -> dict[str, float]:
-    """What tells the mechanisms apart, for every run of a sweep: movement, ranks, agreement.
-
-    On the first ``MEASURED_POINTS`` test points: a sweep measures hundreds of nets.
-    """
-    test_logits = test_logits[:MEASURED_POINTS]
-    moved = sum(float((run.final[k] - run.init[k]).double().norm() ** 2) for k in weights)
-    size = sum(float(run.init[k].double().norm() ** 2) for k in weights)
-    values = {"movement.relative": (moved / size) ** 0.5 if size else math.nan}
-    if test_logits.shape[-1] > 2:
-        values["rank.effective:logits"] = float(effective_rank(class_centered(test_logits)))
-    if features is not None:
-        values["rank.effective:last"] = float(effective_rank(features[:MEASURED_POINTS]))
-    x_train = torch.as_tensor(task.x_train).flatten(1).double()
-    means = class_means(x_train, torch.as_tensor(task.y_train), task.n_classes)
-    x_test = torch.as_tensor(task.x_test[:MEASURED_POINTS]).flatten(1).double()
-    centroid = nearest_class_mean(x_test, means)
-    one_logit = test_logits.shape[-1] == 1
-    answer = (test_logits[:, 0] > 0).long() if one_logit else test_logits.argmax(-1)
-    values["agreement.nearest_class_mean"] = float((answer == centroid).double().mean())
-    return {key: value for key, value in values.items() if math.isfinite(value)}

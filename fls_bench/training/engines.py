@@ -1,0 +1,227 @@
+"""Which engine trains a setup: chosen by what it can do, and then by measurement."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+
+from fls_bench.errors import FlsBenchError, InputError
+from fls_bench.models import Mlp
+from fls_bench.schema import LrRule, RunConfig, Sgd, TargetLoss
+from fls_bench.tasks import Task
+from fls_bench.training.checks import one_thread
+from fls_bench.training.fused import FusedMlps
+from fls_bench.training.replicas import Replicas, train_batch
+from fls_bench.training.runs import TrainedRun, make_net
+from fls_bench.training.single import train_single
+from fls_bench.training.vmapped import VmappedNets, problem_with_batching
+from fls_bench.training_setup import Custom, TrainingSetup, in_one_line
+
+REPLICAS_PER_BATCH = 12
+"""On a CPU, at most; small enough that weights and activations stay in cache."""
+
+MAX_REPLICAS_ON_GPU = 256
+
+MIN_RATIO = 1.1
+"""By how much one batch must beat one by one: a smaller lead is within the noise of a trial."""
+
+TRIAL_BATCHES = 4
+TRIAL_SECONDS = 0.3
+"""Each way of training is timed on ever more minibatches until it takes this long."""
+
+MAX_DISAGREEMENT = 0.02
+"""Largest difference of the two ways' weights after the trial, relative to how far they moved."""
+
+MEMORY_SHARE = 0.7
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How replicas are trained.
+
+    Attributes:
+        kind: ``fused``: MLPs under plain SGD, by hand. ``vmapped``: any module, as one batch.
+            ``single``: one by one, in several processes.
+        device: ``cpu`` or ``cuda``.
+        replicas: Most replicas in a batch.
+        ratio: Replica-epochs a second of ``vmapped`` over ``single`` in the trial, or None.
+        why: One sentence.
+    """
+
+    kind: Literal["fused", "vmapped", "single"]
+    device: str = "cpu"
+    replicas: int = REPLICAS_PER_BATCH
+    ratio: float | None = None
+    why: str = ""
+
+    @property
+    def batched(self) -> bool:
+        """Whether replicas are trained as batches, in threads of this process."""
+        return self.kind != "single"
+
+    def make(
+        self,
+        setup: TrainingSetup,
+        rule: LrRule,
+        configs: Sequence[RunConfig],
+        dtype: torch.dtype = torch.float32,
+    ) -> Replicas:
+        """The replicas of some runs, at init."""
+        kind = FusedMlps if self.kind == "fused" else VmappedNets
+        return kind(setup, rule, configs, dtype, self.device)
+
+
+def choose_device(wanted: str) -> str:
+    """``cpu`` or ``cuda``; ``auto`` takes a GPU where there is one.
+
+    Raises:
+        InputError: ``cuda`` was asked for and there is none.
+    """
+    there = torch.cuda.is_available()
+    if wanted == "cuda" and not there:
+        raise InputError(
+            "There is no CUDA device, or this torch is built without CUDA.",
+            "Use --device cpu, or install a CUDA build of torch.",
+        )
+    return "cuda" if there and wanted in ("auto", "cuda") else "cpu"
+
+
+def choose_engine(setup: TrainingSetup, rule: LrRule, device: str = "cpu") -> Engine:
+    """Choose how a setup's replicas are trained; takes about a second where it has to be measured.
+
+    Args:
+        setup: A setup that was checked.
+        rule: Its learning-rate rule.
+        device: ``cpu`` or ``cuda``.
+
+    Returns:
+        The engine.
+    """
+    net = make_net(setup, 0, setup.output_multiplier, torch.float32)
+    if _can_fuse(setup, net):
+        replicas = MAX_REPLICAS_ON_GPU if device == "cuda" else REPLICAS_PER_BATCH
+        return Engine("fused", device, replicas, why="An MLP under plain SGD.")
+    problem = problem_with_batching(net)
+    if setup.route == "factory":
+        problem = "The multiplier is wired inside: nets of different c are different nets."
+    elif isinstance(setup.optimizer, Custom):
+        problem = "It has an optimizer of its own."
+    elif setup.centered and setup.augmentation:
+        problem = "It is centered, on inputs that augmentation changes."
+    if problem is not None:
+        return Engine("single", device, why=problem)
+    return _by_trial(setup, rule, device)
+
+
+def _can_fuse(setup: TrainingSetup, net: torch.nn.Module) -> bool:
+    plain = isinstance(setup.optimizer, Sgd) and not (
+        setup.optimizer.momentum or setup.optimizer.weight_decay or setup.optimizer.clip_norm
+    )
+    named = setup.architecture is not None and setup.architecture.name is not None
+    loss = setup.loss in ("cross_entropy", "logistic") and not setup.label_smoothing
+    wrapped = setup.route == "wrapper"
+    return plain and named and loss and wrapped and not setup.augmentation and isinstance(net, Mlp)
+
+
+# --- the trial ------------------------------------------------------------------------------
+
+
+def trial_config(setup: TrainingSetup, seed: int = 0, max_epochs: int = 1) -> RunConfig:
+    """The run of a setup as it is, for trials of the speed."""
+    return RunConfig(
+        setup_digest="trial", c=setup.output_multiplier, init_scale=setup.init_scale,
+        lr=setup.known_optimizer.lr, seed=seed, centered=setup.centered, max_epochs=max_epochs,
+    )  # fmt: skip
+
+
+def shortened(setup: TrainingSetup, num_batches: int, max_epochs: int = 1) -> TrainingSetup:
+    """The setup on its first so many minibatches, without a target that it could reach."""
+    size = num_batches * setup.batch_size
+
+    def task(seed: int) -> Task:
+        whole = setup.task_for(seed)
+        return replace(whole, x_train=whole.x_train[:size], y_train=whole.y_train[:size])
+
+    return replace(setup, task=task, stop=TargetLoss(1e-30, max_epochs=max_epochs))
+
+
+def _seconds_per_batch(train: Callable[[int], list[TrainedRun]], most: int) -> float:
+    num = TRIAL_BATCHES
+    train(num)  # it warms up
+    while True:
+        start = time.perf_counter()
+        train(num)
+        taken = time.perf_counter() - start
+        if taken >= TRIAL_SECONDS or num >= most:
+            return taken / num
+        num = min(most, 4 * num)
+
+
+def _by_trial(setup: TrainingSetup, rule: LrRule, device: str) -> Engine:
+    task = setup.task_for(0)
+    most = -(-task.n_train // setup.batch_size)
+    tasks: Mapping[int, Task] = {0: task}
+
+    def singly(num: int) -> list[TrainedRun]:
+        short = shortened(setup, num)
+        run = train_single(short, rule, short.task_for(0), trial_config(setup), device=device)
+        return [run]
+
+    engine = Engine("vmapped", device)
+
+    def batched(num: int) -> list[TrainedRun]:
+        short = shortened(setup, num)
+        configs = [trial_config(setup)] * engine.replicas
+        runs: list[TrainedRun] = []
+        cut = {seed: short.task_for(seed) for seed in tasks}
+        nets = engine.make(short, rule, configs)
+        train_batch(short, cut, configs, nets, runs.append, device=device)
+        return runs
+
+    with one_thread():
+        try:
+            if device == "cuda":
+                engine = replace(engine, replicas=_fitting(batched, engine))
+            together = _seconds_per_batch(batched, most)
+        except FlsBenchError:
+            raise
+        except Exception as error:
+            return Engine(
+                "single", device, why=f"As one batch it fails with {in_one_line(error)}."
+            )
+        alone = _seconds_per_batch(singly, most)
+        apart = _disagreement(batched(TRIAL_BATCHES)[0], singly(TRIAL_BATCHES)[0])
+    ratio = engine.replicas * alone / together
+    if apart > MAX_DISAGREEMENT:
+        why = f"As one batch it trains otherwise (weights differ by {100 * apart:.2g} % of their way)."
+        return Engine("single", device, ratio=ratio, why=why)
+    if ratio < MIN_RATIO:
+        why = f"As one batch of {engine.replicas} it is {ratio:.2f} times as fast as one by one."
+        return Engine("single", device, ratio=ratio, why=why)
+    why = f"As one batch of {engine.replicas} it is {ratio:.1f} times as fast as one by one."
+    return replace(engine, ratio=ratio, why=why)
+
+
+def _disagreement(run: TrainedRun, reference: TrainedRun) -> float:
+    apart = moved = size = 0.0
+    for name, value in reference.final.items():
+        if value.is_floating_point():
+            apart += float((run.final[name] - value).double().norm() ** 2)
+            moved += float((value - reference.init[name]).double().norm() ** 2)
+            size += float(value.double().norm() ** 2)
+    # Rounding of the weights themselves is no disagreement, however short the way.
+    return (apart / (moved + 1e-10 * size)) ** 0.5 if moved + size > 0 else 0.0
+
+
+def _fitting(train: Callable[[int], list[TrainedRun]], engine: Engine) -> int:
+    """How many replicas fit into the GPU's memory, by the peak of a first batch."""
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    train(TRIAL_BATCHES)
+    per_replica = max(1, torch.cuda.max_memory_allocated() - before) / engine.replicas
+    free, _ = torch.cuda.mem_get_info()
+    return max(1, min(MAX_REPLICAS_ON_GPU, int(MEMORY_SHARE * free / per_replica)))
