@@ -52,10 +52,10 @@ MIN_REPLICAS_PER_BATCH = 3
 
 
 def is_batched(setup: TrainingSetup) -> bool:
-    """Whether the setup's replicas train as one batch: a built-in net, wrapped, and plain SGD."""
-    built_in = setup.architecture is not None and setup.architecture.name is not None
+    """Whether the setup's replicas train as one batch: a built-in MLP, wrapped, and plain SGD."""
+    named = None if setup.architecture is None else setup.architecture.name
     plain = setup.optimizer.momentum == 0 and setup.optimizer.weight_decay == 0
-    return built_in and plain and setup.route == "wrapper"
+    return named in ("mlp", "two_layer") and plain and setup.route == "wrapper"
 
 
 def check_setup(setup: TrainingSetup, seed: int = 0) -> Task:
