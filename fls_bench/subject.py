@@ -16,9 +16,9 @@ from fls_bench.bundle import Bundle
 from fls_bench.errors import InputError
 from fls_bench.metrics import NetState, Snapshot
 from fls_bench.scaling import scaled_rate
-from fls_bench.schema import ArchitectureSpec, Axis, LrRule, Recipe, Sgd, Tier
+from fls_bench.schema import ArchitectureSpec, Axis, Recipe, Sgd, Tier
 from fls_bench.tasks import Task, TaskSource, arrays_source, load_task, npz_source, task_source
-from fls_bench.training import user_code
+from fls_bench.training import resolve_lr_rule, user_code
 from fls_bench.training.runs import TrainedRun, make_net
 from fls_bench.training_setup import TrainingSetup, import_object
 
@@ -61,7 +61,7 @@ def built_in_setup(
 
     Args:
         name: A key of ``models.ARCHITECTURES``.
-        arguments: The net's arguments; ``input_dim`` and ``n_outputs`` may be left out.
+        arguments: The net's arguments; those that follow from the data may be left out.
         source: seed -> Task.
         recipe: How it is trained.
         base_lr: The rate at c = alpha = 1, from which the rate at this c follows by the rule; None
@@ -80,8 +80,9 @@ def built_in_setup(
     """
     task = source(recipe.data_seed)
     n_outputs = 1 if recipe.loss == "logistic" else task.n_classes
-    sized = {"input_dim": task.input_dim, "n_outputs": n_outputs, **arguments}
-    checked = models.check_arguments(name, sized).model_dump()
+    row = models.architecture(name)
+    sized = {**row.sized(task.x_train.shape[1:], n_outputs), **arguments}
+    checked = models.check_arguments(name, sized).model_dump(mode="json")
     setup = TrainingSetup(
         make_model=_builder(name, checked),
         task=source,
@@ -100,10 +101,7 @@ def built_in_setup(
     )
     if base_lr is None:
         return setup
-    rule = recipe.lr_rule or LrRule(
-        name="homogeneous" if checked.get("activation", "relu") == "relu" else "calibrated",
-        depth=checked.get("depth", 2),
-    )
+    rule = resolve_lr_rule(setup, task)
     rate = scaled_rate(base_lr, rule, at=(1.0, 1.0), to=(output_multiplier, init_scale))
     optimizer = Sgd.model_validate({**recipe.optimizer.model_dump(), "lr": rate})
     return replace(setup, optimizer=optimizer, lr_rule=rule)

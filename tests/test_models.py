@@ -119,7 +119,7 @@ def test_without_a_seed_nets_follow_torch_and_differ() -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "problem"),
     [
-        ("resnet", {}, "no built-in net named 'resnet'"),
+        ("alexnet", {}, "no built-in net named 'alexnet'"),
         ("os:system", {}, "no built-in net"),
         ("mlp", {"width": 0}, "width"),
         ("mlp", {"input_dim": 0}, "input_dim"),
@@ -144,7 +144,7 @@ def test_without_a_seed_nets_follow_torch_and_differ() -> None:
 def test_what_can_not_be_built_is_refused_before_anything_is_allocated(
     name: str, changes: dict[str, Any], problem: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(models, "Mlp", lambda *_: pytest.fail("it was built"))
+    monkeypatch.setattr(nn.Module, "to_empty", lambda *_, **__: pytest.fail("it was built"))
     sizes = {"input_dim": 6, "n_outputs": 3}
     for refuse in (models.check_arguments, models.state_shapes, models.build):
         with pytest.raises(InputError, match=problem) as caught:

@@ -1,0 +1,96 @@
+"""Fully connected nets, and the balanced net of the two-layer theory."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fls_bench.models.inits import init_he
+from fls_bench.schema import Frozen
+
+Size = Annotated[int, Field(ge=1, le=1_000_000)]
+Activation = Literal["relu", "tanh"]
+
+
+class MlpArguments(Frozen):
+    """Arguments of ``mlp``."""
+
+    input_dim: Size
+    n_outputs: Annotated[int, Field(ge=1, le=100_000)]
+    depth: Annotated[int, Field(ge=1, le=64)] = 4
+    """Number of weight layers, the read-out counted."""
+    width: Size = 128
+    activation: Activation = "relu"
+    bias: bool = False
+
+
+class TwoLayerArguments(Frozen):
+    """Arguments of ``two_layer``, the balanced net of the two-layer theory."""
+
+    input_dim: Size
+    width: Size = 64
+    n_outputs: Literal[1] = 1
+
+
+class Mlp(nn.Module):
+    """Fully connected net: ``depth`` weight layers, one activation between them, no normalisation.
+
+    Args:
+        sizes: Units per layer, input and output included: ``depth + 1`` numbers.
+        activation: ``relu`` or ``tanh``.
+        bias: Whether layers have biases (zero at init).
+    """
+
+    def __init__(self, sizes: tuple[int, ...], activation: Activation, bias: bool) -> None:
+        super().__init__()
+        self.activation: Activation = activation
+        self.layers = nn.ModuleList(
+            nn.Linear(fan_in, fan_out, bias=bias) for fan_in, fan_out in pairwise(sizes)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map inputs [n, ...] to f(x) [n, n_outputs]."""
+        x = x.flatten(1)
+        for layer in self.layers[:-1]:
+            x = torch.relu(layer(x)) if self.activation == "relu" else torch.tanh(layer(x))
+        output: Tensor = self.layers[-1](x)
+        return output
+
+
+def init_balanced(net: Mlp, generator: torch.Generator) -> None:
+    """W entries N(0, 1/(d·h)) and v_j = ±|w_j| with equal probability (YHL section 5)."""
+    hidden, readout = net.layers
+    assert isinstance(hidden, nn.Linear)
+    assert isinstance(readout, nn.Linear)
+    width, input_dim = hidden.weight.shape
+    draw = torch.randn((width, input_dim), generator=generator, dtype=torch.float64)
+    weight = draw / math.sqrt(input_dim * width)
+    signs = torch.randint(0, 2, (width,), generator=generator).double() * 2 - 1
+    hidden.weight.copy_(weight)
+    readout.weight.copy_((signs * weight.norm(dim=1)).unsqueeze(0))
+
+
+def make_mlp(arguments: MlpArguments) -> Mlp:
+    """The net of checked arguments, weights as torch leaves them."""
+    sizes = (arguments.input_dim, *[arguments.width] * (arguments.depth - 1), arguments.n_outputs)
+    return Mlp(sizes, arguments.activation, arguments.bias)
+
+
+def make_two_layer(arguments: TwoLayerArguments) -> Mlp:
+    """The net of checked arguments, weights as torch leaves them."""
+    return Mlp((arguments.input_dim, arguments.width, arguments.n_outputs), "relu", False)
+
+
+def init_mlp(net: Mlp, generator: torch.Generator) -> None:
+    """He's init: gain 2 for ReLU, 1 for tanh."""
+    init_he(net, generator, gain=2.0 if net.activation == "relu" else 1.0)
+
+
+def sized_flat(input_shape: tuple[int, ...], n_outputs: int) -> dict[str, Any]:
+    """Arguments that follow from the data: every point is one flat vector."""
+    return {"input_dim": math.prod(input_shape), "n_outputs": n_outputs}
