@@ -18,7 +18,7 @@ from scipy.stats import norm
 from fls_bench import tasks
 from fls_bench.errors import InputError
 from fls_bench.schema import TaskSpec
-from fls_bench.tasks import Task, arrays_source, load_task, make_task, task_source
+from fls_bench.tasks import Task, arrays_source, bundled, load_task, make_task, task_source
 
 FINITE = {"digits": 1797, "breast_cancer": 569, "wine": 178}
 GENERATED = ("mixture", "product_of_signs", "noise")
@@ -66,7 +66,7 @@ def test_the_test_part_is_fixed_and_the_training_part_is_redrawn(name: str) -> N
 
 
 def test_standardisation_looks_at_no_test_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    x, y = tasks._sklearn_arrays("wine")
+    x, y = bundled._sklearn_arrays("wine")
     before = draw("wine")
     rest = np.concatenate([before.x_train, before.x_val])
     np.testing.assert_allclose(rest.mean(0), 0, atol=1e-5)
@@ -74,7 +74,7 @@ def test_standardisation_looks_at_no_test_point(monkeypatch: pytest.MonkeyPatch)
     test = raw_test_points(before, x)
     moved = x.copy()
     moved[test] *= 1000
-    monkeypatch.setattr(tasks, "_sklearn_arrays", lambda _: (moved, y))
+    monkeypatch.setattr(bundled, "_sklearn_arrays", lambda _: (moved, y))
     after = draw("wine")
     np.testing.assert_array_equal(after.x_train, before.x_train)
     np.testing.assert_array_equal(after.x_val, before.x_val)
@@ -341,7 +341,7 @@ BAD: dict[str, tuple[Arrays, str]] = {
     "lengths": (changed(split(), y_train=Y[:-1]), "labels \\(49,\\)"),
     "one axis": (changed(split(), x_train=X[:, 0]), "shape \\(50,\\)"),
     "no features": (changed(split(), x_train=X[:, :0]), "shape \\(50, 0\\)"),
-    "one-hot": (changed(split(), y_train=np.eye(2)[Y]), "labels \\(50, 2\\)"),
+    "one-hot": (changed(split(), y_train=np.eye(2)[Y]), "labels \\(50, 2\\).*multi-label"),
     "dimension": (changed(split(), x_test=np.ones((20, 4))), "test inputs have shape \\(4,\\)"),
     "small test": (changed(split(), x_test=X[:9], y_test=Y[:9]), "9 test points"),
     "small": ({"x": X[:25], "y": Y[:25]}, "25 points: too few"),

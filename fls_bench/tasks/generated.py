@@ -1,0 +1,128 @@
+"""Data that are drawn from a law: all parts are new for every seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from fls_bench.errors import InputError
+from fls_bench.schema import TaskSpec
+from fls_bench.tasks.drawing import SPLIT_SEED, checked_seed
+from fls_bench.tasks.task import MIN_PER_PART, Array, Labels, Task, make_task
+
+MAX_NUMBERS = 200_000_000
+"""Most input values of generated data, all parts together (0.8 GB)."""
+
+
+def mixture(
+    seed: int,
+    *,
+    n_train: int = 20,
+    input_dim: int = 100,
+    kappa: float = 1.0,
+    sigma: float = 0.3,
+    n_test: int = 20_000,
+    n_val: int = 5_000,
+) -> Task:
+    """Two Gaussian classes, x = kappa·y·s + sigma·z (YHL section 5).
+
+    The direction s is the first axis: the law of the net's weights is rotation invariant, so this
+    loses nothing. Bayes error Phi(-kappa/sigma). Everything is redrawn with the seed.
+    """
+    arguments = {
+        "n_train": n_train, "input_dim": input_dim, "kappa": kappa, "sigma": sigma,
+        "n_test": n_test, "n_val": n_val,
+    }  # fmt: skip
+    if not sigma > 0:
+        raise InputError(f"sigma = {sigma} must be > 0.", "Give a positive noise level.")
+
+    def draw(rng: np.random.Generator, n: int) -> tuple[Array, Labels]:
+        y = rng.permutation(np.arange(n) % 2)
+        x = sigma * rng.standard_normal((n, input_dim), dtype=np.float32)
+        x[:, 0] += kappa * (2 * y - 1)
+        return x, y.astype(np.int64)
+
+    return _generated("mixture", arguments, seed, draw)
+
+
+def product_of_signs(
+    seed: int,
+    *,
+    n_train: int = 400,
+    input_dim: int = 20,
+    order: int = 2,
+    n_test: int = 20_000,
+    n_val: int = 5_000,
+) -> Task:
+    """Label = sign of the product of the first ``order`` of ``input_dim`` Gaussians (parity)."""
+    arguments = {
+        "n_train": n_train, "input_dim": input_dim, "order": order,
+        "n_test": n_test, "n_val": n_val,
+    }  # fmt: skip
+    if not 1 <= order <= input_dim:
+        raise InputError(
+            f"order = {order} must lie between 1 and input_dim = {input_dim}.", "Change either."
+        )
+
+    def draw(rng: np.random.Generator, n: int) -> tuple[Array, Labels]:
+        x = rng.standard_normal((n, input_dim), dtype=np.float32)
+        return x, (np.prod(np.sign(x[:, :order]), axis=1) > 0).astype(np.int64)
+
+    return _generated("product_of_signs", arguments, seed, draw)
+
+
+def noise(
+    seed: int,
+    *,
+    n_train: int = 150,
+    input_dim: int = 64,
+    n_classes: int = 10,
+    n_test: int = 2_000,
+    n_val: int = 1_000,
+) -> Task:
+    """Gaussian inputs with random labels: the negative control. R(c) is 1 - 1/K for every c."""
+    arguments = {
+        "n_train": n_train, "input_dim": input_dim, "n_classes": n_classes,
+        "n_test": n_test, "n_val": n_val,
+    }  # fmt: skip
+
+    def draw(rng: np.random.Generator, n: int) -> tuple[Array, Labels]:
+        y = rng.permutation(np.arange(n) % n_classes)
+        return rng.standard_normal((n, input_dim), dtype=np.float32), y.astype(np.int64)
+
+    return _generated("noise", arguments, seed, draw)
+
+
+def _generated(
+    name: str,
+    arguments: Mapping[str, Any],
+    seed: int,
+    draw: Callable[[np.random.Generator, int], tuple[Array, Labels]],
+) -> Task:
+    for key, low, high in (
+        ("n_train", MIN_PER_PART, 1_000_000),
+        ("n_test", MIN_PER_PART, 1_000_000),
+        ("n_val", MIN_PER_PART, 1_000_000),
+        ("input_dim", 1, 100_000),
+        ("n_classes", 2, 1_000),
+    ):
+        value = arguments.get(key, low)
+        if not low <= value <= high:
+            raise InputError(
+                f"Task {name!r}: {key} = {value} is out of range.", f"Choose {low} .. {high}."
+            )
+    sizes = [int(arguments[key]) for key in ("n_train", "n_val", "n_test")]
+    if sum(sizes) * arguments["input_dim"] > MAX_NUMBERS:
+        raise InputError(
+            f"Task {name!r} would draw {sum(sizes) * arguments['input_dim']:,} numbers; the limit is "
+            f"{MAX_NUMBERS:,}.",
+            "Choose a smaller input_dim, n_train, n_val or n_test.",
+        )
+    rng = np.random.default_rng([SPLIT_SEED, checked_seed(seed)])
+    train, validation, test = (draw(rng, size) for size in sizes)
+    return make_task(
+        name, train, test, validation, n_classes=arguments.get("n_classes", 2),
+        spec=TaskSpec(name=name, arguments=dict(arguments), seed=seed), fixed_test=False,
+    )  # fmt: skip
