@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,7 +29,6 @@ from fls_bench.schema import (
     Diagnosis,
     Finding,
     Judgement,
-    LrRule,
     Measurement,
     Outcome,
     Provenance,
@@ -45,14 +43,18 @@ from fls_bench.subject import Subject, built_in_setup, from_bundle, from_run
 from fls_bench.suite import Case, Suite
 from fls_bench.sweep import (
     Listener,
+    Prepared,
+    Stores,
     SweepPlan,
-    keeping_tasks,
+    prepare,
     replica_epochs_for,
     run_sweep,
 )
 from fls_bench.training import (
     TRAINING_FAILED,
     check_setup,
+    choose_device,
+    resolve_error,
     resolve_lr_rule,
     train_one,
     user_code,
@@ -79,6 +81,7 @@ class Options:
         budget_seconds: Wall-clock budget of the sweep, turned once into replica-epochs.
         max_epochs: In place of the setup's own limit, or None.
         jobs: Batches or processes at a time; None: one per core.
+        device: ``auto``, ``cpu`` or ``cuda``.
         store: Folder of the stored runs; None: the user's cache; False: nothing is stored.
     """
 
@@ -89,6 +92,7 @@ class Options:
     budget_seconds: float = 600.0
     max_epochs: int | None = None
     jobs: int | None = None
+    device: str = "cpu"
     store: Path | bool | None = None
     started: float = field(default_factory=time.perf_counter)
     clock: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
@@ -112,7 +116,9 @@ class Options:
 # --- commands -------------------------------------------------------------------------------
 
 
-def train(setup: TrainingSetup, path: Path, *, seed: int, force: bool) -> dict[str, Any]:
+def train(
+    setup: TrainingSetup, path: Path, *, seed: int, force: bool, device: str = "cpu"
+) -> dict[str, Any]:
     """Train a built-in net once and write it as a model file.
 
     Args:
@@ -120,6 +126,7 @@ def train(setup: TrainingSetup, path: Path, *, seed: int, force: bool) -> dict[s
         path: Where to write.
         seed: Seed of weights, data and order.
         force: Whether an existing file may be replaced.
+        device: ``auto``, ``cpu`` or ``cuda``.
 
     Returns:
         What happened, as plain values: outcome, epochs, errors.
@@ -129,8 +136,9 @@ def train(setup: TrainingSetup, path: Path, *, seed: int, force: bool) -> dict[s
         RunFailedError: Training diverged or failed, so there is no net to write.
     """
     task = check_setup(setup, seed)
+    setup = resolve_error(setup, task)
     rule = resolve_lr_rule(setup, task)
-    run, record = train_one(setup, rule, _own_run(setup, seed))
+    run, record = train_one(setup, rule, _own_run(setup, seed), device=choose_device(device))
     if run.outcome in (Outcome.DIVERGED, Outcome.FAILED):
         raise RunFailedError(f"{run.outcome.sentence} Nothing was written.", "Try a smaller --lr.")
     save_bundle(
@@ -139,8 +147,9 @@ def train(setup: TrainingSetup, path: Path, *, seed: int, force: bool) -> dict[s
         initial_state=dict(run.init),
         task=task,
         recipe=Recipe(
-            loss=setup.loss, optimizer=setup.optimizer, lr_rule=rule, batch_size=setup.batch_size,
-            stop=setup.stop, seed=seed, data_seed=seed,
+            loss=setup.loss, label_smoothing=setup.label_smoothing,
+            optimizer=setup.known_optimizer, lr_rule=rule, batch_size=setup.batch_size,
+            augmentation=setup.augmentation, stop=setup.stop, seed=seed, data_seed=seed,
         ),
         outcome=BundleOutcome(
             status=run.outcome, epochs=run.epochs, steps=run.steps, train_loss=run.train_loss
@@ -153,7 +162,7 @@ def train(setup: TrainingSetup, path: Path, *, seed: int, force: bool) -> dict[s
         force=force,
     )  # fmt: skip
     return {
-        "lr": setup.optimizer.lr,
+        "lr": setup.known_optimizer.lr,
         "num_parameters": sum(value.numel() for value in run.final.values()),
         **record.model_dump(include={"outcome", "epochs", "train_loss", "test_error"}),
     }
@@ -291,26 +300,10 @@ def case_setup(suite: Suite, case: Case) -> TrainingSetup:
 # --- one judgement --------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A setup that is ready to be swept: its limits applied, its rule known, its budget counted."""
-
-    setup: TrainingSetup
-    rule: LrRule
-    plan: SweepPlan
-    offsets: tuple[float, ...] | None
-
-    @property
-    def own(self) -> float:
-        """The setup's own value on the sweep's axis."""
-        on_scale = self.setup.axis == "init_scale"
-        return self.setup.init_scale if on_scale else self.setup.output_multiplier
-
-
 def _prepare(
     setup: TrainingSetup, options: Options, grid: tuple[float, ...] | None = None
 ) -> Prepared:
-    """Check the setup, turn the budget into replica-epochs, and say what a sweep costs at most.
+    """Make the setup ready, turn the budget into replica-epochs, and say what a sweep costs at most.
 
     Args:
         setup: The setup.
@@ -320,21 +313,24 @@ def _prepare(
     if options.max_epochs is not None:
         stop = setup.stop.model_copy(update={"max_epochs": options.max_epochs})
         setup = replace(setup, stop=stop)
-    setup = keeping_tasks(setup)
-    rule = resolve_lr_rule(setup, check_setup(setup))
-    jobs, plan = options.num_jobs, options.plan()
-    budget = replica_epochs_for(setup, rule, options.budget_seconds, jobs)
+    own = setup.init_scale if setup.axis == "init_scale" else setup.output_multiplier
+    offsets = None if grid is None else [math.log2(value / own) for value in grid]
+    stores, device = _stores(options), choose_device(options.device)
+    prepared = prepare(setup, options.plan(), stores=stores, device=device, offsets=offsets)
+    plan, engine = prepared.plan, prepared.engine
+    budget = replica_epochs_for(
+        prepared.setup, prepared.rule, engine, options.budget_seconds, options.num_jobs
+    )
     first = len(plan.coarse if grid is None else grid) * plan.seeds[0]
     at_most = first * setup.stop.max_epochs
     speed = budget / options.budget_seconds
+    options.listener.note(f"learning-rate rule {prepared.rule.name}; {engine.kind}: {engine.why}")
     options.listener.note(
         f"sweep of {setup.name}: first {first} runs of at most {setup.stop.max_epochs} epochs "
         f"({at_most:,} replica-epochs, at most {_duration(at_most / speed)} at {speed:,.0f} a "
         f"second); budget {_duration(options.budget_seconds)} = {budget:,} replica-epochs"
     )
-    own = setup.init_scale if setup.axis == "init_scale" else setup.output_multiplier
-    offsets = None if grid is None else tuple(math.log2(value / own) for value in grid)
-    return Prepared(setup, rule, replace(plan, budget=budget), offsets)
+    return replace(prepared, plan=replace(plan, budget=budget))
 
 
 def judge(
@@ -381,12 +377,7 @@ def judge(
         return unswept(diagnosis, f"tier_{subject.tier}", subject.why, Cost())
     setup = prepared.setup
     result = run_sweep(
-        setup,
-        plan=prepared.plan,
-        store=_store_of(options),
-        listener=options.listener,
-        jobs=options.num_jobs,
-        offsets=prepared.offsets,
+        prepared, stores=_stores(options), listener=options.listener, jobs=options.num_jobs
     )
     judged = [cell.usable for cell in result.sweep.cells if cell.c == prepared.own]
     if result.decision is None and result.cost.budget_bound and judged != [False]:
@@ -400,7 +391,7 @@ def judge(
     diagnosis = diagnose(
         Evidence(
             result.sweep, own, result.gain, result.centered, measurements, result.cost,
-            result.complete, advised(setup), result.rates,
+            result.complete, advised(setup), result.rates, result.plain,
         )
     )  # fmt: skip
     findings += data_findings(setup, subject.task)
@@ -410,6 +401,7 @@ def judge(
         measurements=(*measurements, *measured_at(result.sweep, own, star)),
         sweep=result.sweep,
         centered_sweep=result.centered,
+        plain_sweep=result.plain,
         rate_comparisons=result.rates,
         skipped=(*not_run(setup, result, diagnosis.regime), *skipped),
         setup=setup_facts(setup, subject.task, result),
@@ -424,7 +416,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _store_of(options: Options) -> Callable[[str], RunStore | None]:
+def _stores(options: Options) -> Stores:
     def store(digest: str) -> RunStore | None:
         if options.store is False:
             return None
@@ -457,7 +449,7 @@ def _own_run(setup: TrainingSetup, seed: int) -> RunConfig:
     """The run of a setup as it is, at its own c and rate."""
     return RunConfig(
         setup_digest="own", c=setup.output_multiplier, init_scale=setup.init_scale,
-        lr=setup.optimizer.lr, seed=seed, centered=setup.centered,
+        lr=setup.known_optimizer.lr, seed=seed, centered=setup.centered,
         max_epochs=setup.stop.max_epochs,
     )  # fmt: skip
 
@@ -470,7 +462,8 @@ def _train_subject(prepared: Prepared) -> Subject:
         why = "The budget does not pay for one more net to measure."
         return Subject(setup, task, None, Tier.T3, why, {})
     with user_code(TRAINING_FAILED, "Correct the model, or what it is trained on."):
-        trained, _ = train_one(setup, prepared.rule, _own_run(setup, seed))
+        device = prepared.engine.device
+        trained, _ = train_one(setup, prepared.rule, _own_run(setup, seed), device=device)
     if trained.outcome in (Outcome.DIVERGED, Outcome.FAILED):
         facts = {"trained_here": f"seed {seed}, {trained.outcome.value}"}
         return Subject(setup, task, None, Tier.T3, trained.outcome.sentence, facts)

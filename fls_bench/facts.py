@@ -8,25 +8,17 @@ from typing import Any
 
 import joblib
 import torch
-from torch import nn
 
 from fls_bench import __version__
+from fls_bench.homogeneity import has_normalisation
 from fls_bench.metrics.outputs import point_losses
-from fls_bench.models import Mlp
 from fls_bench.schema import Finding, Measurement, Regime, Skipped
 from fls_bench.subject import Subject
 from fls_bench.sweep import SweepResult
 from fls_bench.tasks import Task
 from fls_bench.training.runs import make_net
-from fls_bench.training_setup import TrainingSetup
+from fls_bench.training_setup import Custom, TrainingSetup
 from fls_bench.verdict.evidence import Advised
-
-NORMALISATIONS = (
-    nn.modules.batchnorm._NormBase,  # every batch and instance normalisation
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.RMSNorm,
-)
 
 
 def loss_facts(subject: Subject, claimed: float | None) -> tuple[dict[str, Any], list[Finding]]:
@@ -90,11 +82,11 @@ def advised(setup: TrainingSetup) -> Advised:
     """What a recommendation has to know of the setup."""
     net = make_net(setup, 0, setup.output_multiplier, torch.float32)
     return Advised(
-        optimizer=setup.optimizer,
+        optimizer=setup.known_optimizer,
+        custom=isinstance(setup.optimizer, Custom),
         route=setup.route,
         built_in=setup.architecture is not None and setup.architecture.name is not None,
-        has_biases=isinstance(net, Mlp) and net.layers[0].bias is not None,
-        normalised=any(isinstance(module, NORMALISATIONS) for module in net.modules()),
+        normalised=has_normalisation(net),
     )
 
 
@@ -131,7 +123,11 @@ def setup_facts(setup: TrainingSetup, task: Task, result: SweepResult) -> dict[s
         "n_test": len(task.y_test),
         "n_classes": task.n_classes,
         "loss": setup.loss,
-        "optimizer": setup.optimizer.model_dump(),
+        "label_smoothing": setup.label_smoothing,
+        "optimizer": {"kind": "custom", "like": setup.optimizer.like, "lr": setup.optimizer.lr}
+        if isinstance(setup.optimizer, Custom)
+        else setup.optimizer.model_dump(exclude_none=True),
+        "augmentation": list(setup.augmentation),
         "batch_size": setup.batch_size,
         "stop": setup.stop.model_dump(),
         "lr_rule": result.sweep.lr_rule.model_dump(),

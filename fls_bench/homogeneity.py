@@ -214,9 +214,9 @@ def _smallest_exponents(
         b_eq=wanted / sizes[kept],
         bounds=[(0, None)] * (num + 1),
     )
-    if solution.status != 0 or not solution.x[-1] > 1e-4:
+    if solution.status != 0 or solution.x is None or not solution.x[-1] > 1e-4:
         return None
-    depth = 1 / solution.x[-1]
+    depth = 1 / float(solution.x[-1])
     if abs(depth - round(depth)) > 1e-3 or not 1 <= round(depth) <= 1000:
         return None
     scaled = [Fraction(float(e * round(depth))).limit_denominator(24) for e in solution.x[:-1]]

@@ -89,7 +89,7 @@ def effective_multiplier(c: float, init_scale: float, depth: int) -> float:
 
 
 def exponent(rule: LrRule, name: str) -> float:
-    """e of a parameter: times alpha^e each, the parameters give alpha^L times the output.
+    """The e of a parameter: times alpha^e each, parameters give alpha^L times the output.
 
     Args:
         rule: The rule.
@@ -98,10 +98,11 @@ def exponent(rule: LrRule, name: str) -> float:
     Returns:
         e >= 0, as the rule says or its usual one.
     """
-    return rule.exponents.get(name, _usual_exponent(rule))
+    return rule.exponents.get(name, usual_exponent(rule))
 
 
-def _usual_exponent(rule: LrRule) -> float:
+def usual_exponent(rule: LrRule) -> float:
+    """The e of parameters that the rule does not list: 0 for ``normalised``, else 1."""
     return 0.0 if rule.name == "normalised" else 1.0
 
 
@@ -128,7 +129,7 @@ def relative_rate(rule: LrRule, power: int, c: float, init_scale: float = 1.0) -
         A positive factor, 1 at c = alpha = 1. Source: AMSP; the constant 4 was measured on MLPs.
     """
     m = effective_multiplier(c, init_scale, rule.depth)
-    exact = m ** (-power * _usual_exponent(rule) / rule.depth)
+    exact = m ** (-power * usual_exponent(rule) / rule.depth)
     stable = (LAZY_RATE_FACTOR * m**-2) ** (power / 2)
     return float(min(exact, stable) * init_scale**power)
 
@@ -194,7 +195,7 @@ def factors(rule: LrRule, power: int, name: str, c_ratio: float) -> Factors:
     e = exponent(rule, name)
     a = c_ratio ** (1 / rule.depth)
     return Factors(
-        lr=a ** (-power * (e - _usual_exponent(rule))),
+        lr=a ** (-power * (e - usual_exponent(rule))),
         l2=a ** (2 * e),
         decay=a**e,
         epsilon=a**e,

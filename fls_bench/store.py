@@ -12,9 +12,9 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
@@ -116,6 +116,32 @@ class RunStore:
                 _append_whole(fd, lines.encode())
             finally:
                 os.close(fd)
+
+    @property
+    def _engine_path(self) -> Path:
+        return self.path.with_suffix(".engine.json")
+
+    def load_engine(self) -> dict[str, Any] | None:
+        """How the runs of this store were trained, as ``keep_engine`` got it, or None."""
+        try:
+            value = json.loads(self._engine_path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return value if isinstance(value, dict) else None
+
+    def keep_engine(self, engine: Mapping[str, Any]) -> None:
+        """Remember how runs are trained: a choice by measurement may else differ the next time.
+
+        Args:
+            engine: Plain values.
+
+        Raises:
+            InputError: The file can't be written.
+        """
+        with _told(self._engine_path):
+            partial = self._engine_path.with_suffix(f".{os.getpid()}.part")
+            partial.write_text(json.dumps(dict(engine)), encoding="utf-8")
+            partial.replace(self._engine_path)
 
     def _refuse_other_schema(self, line: bytes) -> None:
         try:

@@ -15,8 +15,8 @@ from fls_bench import models
 from fls_bench.bundle import Bundle
 from fls_bench.errors import InputError
 from fls_bench.metrics import NetState, Snapshot
-from fls_bench.scaling import scaled_rate
-from fls_bench.schema import ArchitectureSpec, Axis, Recipe, Sgd, Tier
+from fls_bench.scaling import rate_power, scaled_rate
+from fls_bench.schema import ArchitectureSpec, Axis, Recipe, Tier
 from fls_bench.tasks import Task, TaskSource, arrays_source, load_task, npz_source, task_source
 from fls_bench.training import resolve_lr_rule, user_code
 from fls_bench.training.runs import TrainedRun, make_net
@@ -87,8 +87,10 @@ def built_in_setup(
         make_model=_builder(name, checked),
         task=source,
         loss=recipe.loss,
+        label_smoothing=recipe.label_smoothing,
         optimizer=recipe.optimizer,
         batch_size=recipe.batch_size,
+        augmentation=recipe.augmentation,
         stop=recipe.stop,
         lr_rule=recipe.lr_rule,
         output_multiplier=output_multiplier,
@@ -102,8 +104,10 @@ def built_in_setup(
     if base_lr is None:
         return setup
     rule = resolve_lr_rule(setup, task)
-    rate = scaled_rate(base_lr, rule, at=(1.0, 1.0), to=(output_multiplier, init_scale))
-    optimizer = Sgd.model_validate({**recipe.optimizer.model_dump(), "lr": rate})
+    power = rate_power(recipe.optimizer)
+    rate = scaled_rate(base_lr, rule, power, at=(1.0, 1.0), to=(output_multiplier, init_scale))
+    kind = type(recipe.optimizer)
+    optimizer = kind.model_validate({**recipe.optimizer.model_dump(), "lr": rate})
     return replace(setup, optimizer=optimizer, lr_rule=rule)
 
 
@@ -160,8 +164,10 @@ def from_bundle(
         make_model=make,
         task=source,
         loss=recipe.loss,
+        label_smoothing=recipe.label_smoothing,
         optimizer=recipe.optimizer,
         batch_size=recipe.batch_size,
+        augmentation=recipe.augmentation,
         stop=recipe.stop,
         lr_rule=recipe.lr_rule,
         output_multiplier=header.output_multiplier,

@@ -10,15 +10,17 @@ from hypothesis import strategies as st
 
 from fls_bench.errors import InputError
 from fls_bench.scaling import (
-    bias_rate_factor,
+    PLAIN,
+    Factors,
     effective_multiplier,
+    factors,
     format_multiplier,
     parse_multiplier,
     relative_rate,
     scaled_rate,
-    scaled_weight_decay,
+    schedule_factor,
 )
-from fls_bench.schema import LrRule
+from fls_bench.schema import Cosine, LrRule, Sgd, StepDecay
 
 positive = st.floats(2.0**-12, 2.0**12)
 depths = st.integers(1, 8)
@@ -81,48 +83,77 @@ def test_the_multiplier_of_scaled_weights(c: float, alpha: float, depth: int) ->
     assert effective_multiplier(c, alpha, depth) == pytest.approx(c * alpha**depth)
 
 
+@pytest.mark.parametrize("power", [1, 2], ids=["Adam", "SGD"])
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
 @pytest.mark.parametrize("c", [2.0**-9, 2.0**-2, 1.0])
-def test_towards_over_aligned_the_rate_is_the_exact_one(c: float, depth: int) -> None:
-    assert relative_rate(rule(depth), c) == pytest.approx(c ** (-2 / depth))
+def test_towards_over_aligned_the_rate_is_the_exact_one(c: float, depth: int, power: int) -> None:
+    assert relative_rate(rule(depth), power, c) == pytest.approx(c ** (-power / depth))
 
 
 def test_the_rate_of_the_paper_is_that_of_two_layers() -> None:
-    assert relative_rate(rule(2), 1 / 16) == pytest.approx(16)
+    assert relative_rate(rule(2), 2, 1 / 16) == pytest.approx(16)
+    assert relative_rate(PLAIN, 2, 1 / 16) == pytest.approx(16)
 
 
 @pytest.mark.parametrize("depth", [2, 3, 4])
-def test_towards_lazy_the_rate_falls_with_the_square(depth: int) -> None:
+def test_towards_lazy_the_rate_falls_with_the_square_and_for_adam_in_proportion(depth: int) -> None:
     for c in (2.0**4, 2.0**6):
-        assert relative_rate(rule(depth), c) == pytest.approx(4 / c**2)
+        assert relative_rate(rule(depth), 2, c) == pytest.approx(4 / c**2)
+        assert relative_rate(rule(depth), 1, c) == pytest.approx(2 / c)
 
 
-@given(st.floats(0.05, 1.0), depths)
-def test_scaled_weights_at_multiplier_one_keep_their_rate(alpha: float, depth: int) -> None:
-    assert relative_rate(rule(depth), 1.0, alpha) == pytest.approx(1.0)
+@given(st.floats(0.05, 1.0), depths, st.sampled_from([1, 2]))
+def test_scaled_weights_at_multiplier_one_keep_their_rate(
+    alpha: float, depth: int, power: int
+) -> None:
+    assert relative_rate(rule(depth), power, 1.0, alpha) == pytest.approx(1.0)
 
 
 @settings(deadline=None)
-@given(positive, positive, st.floats(0.1, 10), depths)
+@given(positive, positive, st.floats(0.1, 10), depths, st.sampled_from([1, 2]))
 def test_rates_carried_there_and_back_are_the_same(
-    c: float, other: float, alpha: float, depth: int
+    c: float, other: float, alpha: float, depth: int, power: int
 ) -> None:
     here, there = (c, alpha), (other, 1.0)
-    carried = scaled_rate(0.1, rule(depth), at=here, to=there)
+    carried = scaled_rate(0.1, rule(depth), power, at=here, to=there)
     assert carried > 0
-    assert scaled_rate(carried, rule(depth), at=there, to=here) == pytest.approx(0.1)
-    assert scaled_rate(0.1, rule(depth), at=here, to=here) == 0.1
+    assert scaled_rate(carried, rule(depth), power, at=there, to=here) == pytest.approx(0.1)
+    assert scaled_rate(0.1, rule(depth), power, at=here, to=here) == 0.1
 
 
 def test_biases_of_layer_l_need_the_rate_eta_c_to_the_minus_2l_over_depth() -> None:
     eta, depth, c = 0.1, 3, 2.0**-6
-    weights = eta * relative_rate(rule(depth), c)
+    biases = LrRule(name="homogeneous", depth=depth, exponents={"b2": 2.0, "b3": 3.0})
+    weights = eta * relative_rate(biases, 2, c)
     for layer in (1, 2, 3):
-        rate = weights * bias_rate_factor(layer, depth, c)
+        rate = weights * factors(biases, 2, f"b{layer}", c).lr
         assert rate == pytest.approx(eta * c ** (-2 * layer / depth))
+
+
+@pytest.mark.parametrize("c", [2.0**-6, 2.0**-1])
+def test_behind_a_normalisation_only_what_is_listed_follows_c(c: float) -> None:
+    normalised = LrRule(name="normalised", depth=2, exponents={"head": 1.0, "shift": 1.0})
+    assert relative_rate(normalised, 2, c) == 1.0
+    assert factors(normalised, 2, "convolution", c) == Factors()
+    assert factors(normalised, 2, "head", c).lr == pytest.approx(1 / c)
+    assert factors(normalised, 1, "head", c).lr == pytest.approx(c**-0.5)
 
 
 @given(positive, depths)
 def test_a_step_shrinks_the_weights_alike_at_every_multiplier(c: float, depth: int) -> None:
-    decay = scaled_weight_decay(0.01, rule(depth), c)
-    assert decay * c ** (-2 / depth) == pytest.approx(0.01)
+    sgd, adam = factors(rule(depth), 2, "w", c), factors(rule(depth), 1, "w", c)
+    assert sgd.l2 * c ** (-2 / depth) == pytest.approx(1)
+    assert adam.decay * c ** (-1 / depth) == pytest.approx(1)
+    assert adam.epsilon * c ** (-1 / depth) == pytest.approx(1)
+    assert sgd.clip * c ** (1 / depth) == pytest.approx(1)
+
+
+def test_schedules_go_by_the_epoch() -> None:
+    cosine = Sgd(schedule=Cosine(epochs=10, final=0.2))
+    assert [schedule_factor(cosine, k, 99) for k in (0, 5, 10, 40)] == pytest.approx(
+        [1.0, 0.6, 0.2, 0.2]
+    )
+    assert schedule_factor(Sgd(schedule=Cosine()), 50, 100) == pytest.approx(0.5)
+    steps = Sgd(schedule=StepDecay(every=3, factor=0.5))
+    assert [schedule_factor(steps, k, 99) for k in range(7)] == [1, 1, 1, 0.5, 0.5, 0.5, 0.25]
+    assert schedule_factor(Sgd(), 7, 9) == 1.0

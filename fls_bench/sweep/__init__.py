@@ -1,13 +1,15 @@
 """The adaptive sweep over the output multiplier, paired by seed."""
 
-from fls_bench.sweep.plan import Listener, SweepPlan, SweepResult
-from fls_bench.sweep.search import keeping_tasks, replica_epochs_for, run_sweep
+from fls_bench.sweep.plan import Listener, Prepared, Stores, SweepPlan, SweepResult
+from fls_bench.sweep.search import prepare, replica_epochs_for, run_sweep
 
 __all__ = [
     "Listener",
+    "Prepared",
+    "Stores",
     "SweepPlan",
     "SweepResult",
-    "keeping_tasks",
+    "prepare",
     "replica_epochs_for",
     "run_sweep",
 ]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from fls_bench.scaling import format_multiplier
-from fls_bench.schema import Gain, Outcome, RateComparison, Regime
+from fls_bench.scaling import PLAIN, format_multiplier
+from fls_bench.schema import Gain, Outcome, RateComparison, Regime, Sweep
 from fls_bench.sweep.plan import SweepResult
 from fls_bench.sweep.sweeper import Sweeper
+from fls_bench.training import setup_digest
 from fls_bench.verdict import contrasts, regime
 
 
@@ -26,7 +28,8 @@ def follow_up(
         star: c*.
 
     Returns:
-        The result with the gain, the centered sweep (where over-fitted) and the rate comparisons.
+        The result with the gain, the centered sweep (where over-fitted), the plain rule's sweep
+        (for normalised nets) and the rate comparisons.
 
     Raises:
         BudgetExhaustedError: A part does not fit into the budget.
@@ -42,6 +45,8 @@ def follow_up(
         sweeper.visit(usable, plan.seeds[0], True, "centered")
         sweeper.visit(sorted({c0, star}), len(data.chance), True, "centered, more seeds")
         result = replace(result, centered=sweeper.sweep(usable, True))
+    if sweeper.rule.name == "normalised":
+        result = replace(result, plain=_plain_rule(sweeper, sorted(data.test)))
     if decision.regime is Regime.INCONCLUSIVE:
         return result
     against = {1.0} if decision.regime is Regime.NEAR_OPTIMAL else {c0, 1.0}
@@ -54,6 +59,34 @@ def follow_up(
         else:
             comparisons.append(found)
     return replace(result, rates=tuple(comparisons))
+
+
+def _plain_rule(sweeper: Sweeper, values: Sequence[float]) -> Sweep:
+    """The same c under YHL's plain eta/c; at the setup's own c both rules are one."""
+    setup = sweeper.setup
+    digest = setup_digest(setup, PLAIN, device=sweeper.engine.device)
+    store = sweeper.stores(digest)
+    plan, spent = sweeper.plan, sweeper.replica_epochs
+    plain = replace(
+        sweeper,
+        rule=PLAIN,
+        digest=digest,
+        store=store,
+        known=dict(store.load()) if store is not None else {},
+        used={},
+        rates={},
+        plan=plan if plan.budget is None else replace(plan, budget=max(1, plan.budget - spent)),
+    )
+    for run in sweeper.runs(sweeper.c0, setup.centered):
+        config = plain.config(sweeper.c0, run.config.seed, setup.centered)
+        plain.used[config.digest] = run.model_copy(update={"config": config})
+    try:
+        plain.visit(values, plan.seeds[0], setup.centered, "the plain rule eta/c")
+    finally:
+        for digest, run in plain.used.items():
+            if run.config.c != sweeper.c0:
+                sweeper.used[digest] = run  # it counts as spent
+    return plain.sweep(values, setup.centered)
 
 
 def _fresh_gain(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from fls_bench.schema import Cost, Gain, RateComparison, Sweep
+from fls_bench.schema import Cost, Gain, LrRule, RateComparison, Sweep
+from fls_bench.store import RunStore
+from fls_bench.training import Engine
+from fls_bench.training_setup import TrainingSetup
 from fls_bench.verdict import contrasts, regime
 
 
@@ -56,6 +60,39 @@ class SweepPlan:
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """A setup that is ready to be swept.
+
+    Attributes:
+        setup: Checked, its deciding error resolved.
+        rule: Its learning-rate rule.
+        engine: How it is trained.
+        digest: The key of its runs.
+        n_test: Number of test points.
+        plan: How far and how densely to sweep, with its budget.
+        offsets: A fixed grid in octaves relative to the setup's own value, in place of the adaptive.
+    """
+
+    setup: TrainingSetup
+    rule: LrRule
+    engine: Engine
+    digest: str
+    n_test: int
+    plan: SweepPlan
+    offsets: tuple[float, ...] | None = None
+
+    @property
+    def own(self) -> float:
+        """The setup's own value on the sweep's axis."""
+        on_scale = self.setup.axis == "init_scale"
+        return self.setup.init_scale if on_scale else self.setup.output_multiplier
+
+
+Stores = Callable[[str], RunStore | None]
+"""Setup digest -> the store of its runs, or None."""
+
+
+@dataclass(frozen=True)
 class SweepResult:
     """Everything that a diagnosis needs; plain and centered sweeps share seeds.
 
@@ -65,6 +102,7 @@ class SweepResult:
         decision: The verdict's test of the regime at the last look.
         star: Best multiplier by validation error, or None where c0 can't be judged.
         complete: Whether a look was finished before the budget ended.
+        plain: For normalised nets, the same c under the plain rule.
         gain: From c0 to c*, on fresh seeds; None where c* is c0 or the budget ended before.
         rates: c* at its best rate against others at theirs.
         cost: Runs and replica-epochs, resumed ones included.
@@ -77,6 +115,7 @@ class SweepResult:
     complete: bool = True
     gain: Gain | None = None
     centered: Sweep | None = None
+    plain: Sweep | None = None
     rates: tuple[RateComparison, ...] = ()
     cost: Cost = Cost()
     notes: tuple[tuple[str, str, str], ...] = ()

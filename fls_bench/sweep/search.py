@@ -9,19 +9,20 @@ chosen on training behaviour or validation error; the verdict reads test errors.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from functools import lru_cache
 
-from fls_bench.schema import Cost, LrRule, Outcome, Regime, RunConfig, TargetLoss
+from fls_bench.schema import Cost, LrRule, Outcome, Regime
 from fls_bench.store import RunStore
 from fls_bench.sweep.follow_up import follow_up
-from fls_bench.sweep.plan import Listener, SweepPlan, SweepResult
+from fls_bench.sweep.plan import Listener, Prepared, Stores, SweepPlan, SweepResult
 from fls_bench.sweep.sweeper import BudgetExhaustedError, Sweeper
 from fls_bench.training import (
-    REPLICAS_PER_BATCH,
+    Engine,
     check_setup,
-    is_batched,
+    choose_engine,
+    resolve_error,
     resolve_lr_rule,
     setup_digest,
     time_training,
@@ -32,96 +33,123 @@ from fls_bench.verdict import contrasts, regime
 MAX_TASKS_KEPT = 32
 """Draws of the data that a sweep keeps in memory."""
 
+MAX_KEPT_NUMBERS = 2**26
+"""Input values of one draw beyond which draws are not kept (0.25 GB)."""
+
 TRIAL_SECONDS = 0.25
 """How long a trial of the speed takes at least; below that, clocks and start-up are noise."""
 
-SLOW_TRIAL_SECONDS = 3.0
-"""A first epoch that takes longer than this is trial enough."""
-
+TRIAL_BATCHES = 16
 MAX_TRIAL_EPOCHS = 4096
 
 
-def keeping_tasks(setup: TrainingSetup) -> TrainingSetup:
+def keeping_tasks(setup: TrainingSetup, engine: Engine) -> TrainingSetup:
     """The same setup; where its nets train in this process, a seed's data are drawn once."""
-    if not is_batched(setup):
+    if not engine.batched:
         return setup
-    return replace(setup, task=lru_cache(maxsize=MAX_TASKS_KEPT)(setup.task_for))
+    task = setup.task_for(0)
+    size = sum(part.size for part in (task.x_train, task.x_val, task.x_test))
+    kept = max(1, min(MAX_TASKS_KEPT, MAX_TASKS_KEPT * MAX_KEPT_NUMBERS // max(1, size)))
+    return replace(setup, task=lru_cache(maxsize=kept)(setup.task_for))
 
 
-def replica_epochs_for(setup: TrainingSetup, rule: LrRule, seconds: float, jobs: int) -> int:
+def replica_epochs_for(
+    setup: TrainingSetup, rule: LrRule, engine: Engine, seconds: float, jobs: int
+) -> int:
     """Turn a wall-clock budget into replica-epochs by a trial at the setup's own c.
 
-    The trial trains for ever more epochs until they take long enough to be timed; what a run costs
-    once (its data, its weights, its evaluation) is not in it.
+    The trial trains on ever more minibatches, then epochs, until they take long enough to be timed;
+    what a run costs once (its data, its weights, its evaluation) is not in it.
 
     Args:
         setup: The setup.
         rule: Its learning-rate rule.
+        engine: How it is trained.
         seconds: Wall-clock budget, > 0.
-        jobs: Batches or processes at a time.
+        jobs: Batches or processes at a time; a GPU takes one.
 
     Returns:
         Replica-epochs that fit, at the speed of the trial, >= 1.
     """
-    setup = keeping_tasks(setup)
-    seeds = range(REPLICAS_PER_BATCH if is_batched(setup) else 1)
-
-    def trial(epochs: int) -> tuple[int, float]:
-        short = replace(setup, stop=TargetLoss(1e-9, max_epochs=epochs))
-        configs = [
-            RunConfig(
-                setup_digest="trial", c=setup.output_multiplier, init_scale=setup.init_scale,
-                lr=setup.optimizer.lr, seed=seed, centered=setup.centered, max_epochs=epochs,
-            )
-            for seed in seeds
-        ]  # fmt: skip
-        return time_training(short, rule, configs)
-
-    epochs = 1
-    done, taken = trial(epochs)
-    if taken < SLOW_TRIAL_SECONDS:
-        taken = 0.0  # it warmed up
-        while taken < TRIAL_SECONDS and epochs <= MAX_TRIAL_EPOCHS:
+    setup = keeping_tasks(setup, engine)
+    every = -(-setup.task_for(0).n_train // setup.batch_size)
+    batches, epochs = min(every, TRIAL_BATCHES), 1
+    time_training(setup, rule, engine, batches, epochs)  # it warms up
+    while True:
+        done, taken = time_training(setup, rule, engine, batches, epochs)
+        if taken >= TRIAL_SECONDS or epochs > MAX_TRIAL_EPOCHS:
+            break
+        if batches < every:
+            batches = min(every, 4 * batches)
+        else:
             epochs *= 4
-            done, taken = trial(epochs)
-        taken = min(taken, trial(epochs)[1])  # once more: the machine may have been busy
-    return max(1, int(seconds * jobs * done / taken))
+    again, taken_again = time_training(setup, rule, engine, batches, epochs)
+    speed = max(done / taken, again / taken_again)  # the machine may have been busy
+    return max(1, int(seconds * (1 if engine.device == "cuda" else jobs) * speed))
 
 
-def run_sweep(
+def prepare(
     setup: TrainingSetup,
-    *,
     plan: SweepPlan,
-    store: Callable[[str], RunStore | None],
-    listener: Listener,
-    jobs: int,
+    *,
+    stores: Stores,
+    device: str = "cpu",
     offsets: Sequence[float] | None = None,
-) -> SweepResult:
-    """Sweep the output multiplier (or init scale) around the setup's own.
+) -> Prepared:
+    """Check a setup, find its rule, and choose its engine (that of its stored runs, if any).
 
     Args:
         setup: The setup; its own c is the one that is judged.
         plan: How far and how densely.
-        store: Setup digest -> store of its runs, or None.
-        listener: Told what happens.
-        jobs: Batches or processes at a time.
-        offsets: A fixed grid in octaves relative to c0, in place of the adaptive one.
+        stores: Where runs are kept.
+        device: ``cpu`` or ``cuda``.
+        offsets: A fixed grid in octaves relative to its own value, in place of the adaptive one.
 
     Returns:
-        The sweep and what it says about the regime.
+        The setup, ready to be swept.
 
     Raises:
         InputError: The setup can't be trained.
     """
     task = check_setup(setup)
+    setup = resolve_error(setup, task)
     rule = resolve_lr_rule(setup, task)
-    digest = setup_digest(setup, rule)
-    kept = store(digest)
-    sweeper = Sweeper(
-        setup, rule, digest, len(task.y_test), plan, kept, listener, jobs,
-        known=dict(kept.load()) if kept is not None else {},
+    digest = setup_digest(setup, rule, device=device)
+    store = stores(digest)
+    engine = None if store is None else _kept_engine(store)
+    if engine is None:
+        engine = choose_engine(setup, rule, device)
+        if store is not None:
+            store.keep_engine(asdict(engine))
+    return Prepared(
+        keeping_tasks(setup, engine), rule, engine, digest, len(task.y_test), plan,
+        None if offsets is None else tuple(offsets),
     )  # fmt: skip
-    return search(sweeper, offsets)
+
+
+def _kept_engine(store: RunStore) -> Engine | None:
+    """How the store's runs were trained: a second trial might choose otherwise, and round so."""
+    kept = store.load_engine()
+    try:
+        return None if kept is None else Engine(**kept)
+    except TypeError:  # another version's
+        return None
+
+
+def run_sweep(prepared: Prepared, *, stores: Stores, listener: Listener, jobs: int) -> SweepResult:
+    """Sweep the output multiplier (or init scale) around the setup's own.
+
+    Args:
+        prepared: The setup, ready to be swept.
+        stores: Where runs are kept.
+        listener: Told what happens.
+        jobs: Batches or processes at a time.
+
+    Returns:
+        The sweep and what it says about the regime.
+    """
+    sweeper = Sweeper.of(prepared, stores, listener, jobs)
+    return search(sweeper, prepared.offsets)
 
 
 def search(sweeper: Sweeper, offsets: Sequence[float] | None) -> SweepResult:
@@ -133,7 +161,7 @@ def search(sweeper: Sweeper, offsets: Sequence[float] | None) -> SweepResult:
     bound, level = False, plan.level(0)
     try:
         focus = {sweeper.value(k) for k in grid}
-        if not is_batched(sweeper.setup):
+        if not sweeper.engine.batched:
             # Few seeds first: they show what a run really takes, which is mostly far less than the
             # most, so that a budget is not refused for nothing. (In batches this would cost speed.)
             for few in (1, contrasts.MIN_SEEDS):

@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from fls_bench.scaling import format_multiplier, scaled_rate
+from fls_bench.scaling import format_multiplier, rate_power, scaled_rate
 from fls_bench.schema import Cell, LrRule, Outcome, RunConfig, RunRecord, SeedResult, Sweep
 from fls_bench.store import RunStore
-from fls_bench.sweep.plan import Listener, SweepPlan
-from fls_bench.training import train_all
+from fls_bench.sweep.plan import Listener, Prepared, Stores, SweepPlan
+from fls_bench.training import Engine, train_all
 from fls_bench.training_setup import TrainingSetup
 from fls_bench.verdict import contrasts
 
@@ -28,6 +28,7 @@ class Sweeper:
 
     setup: TrainingSetup
     rule: LrRule
+    engine: Engine
     digest: str
     n_test: int
     plan: SweepPlan
@@ -35,9 +36,21 @@ class Sweeper:
     listener: Listener
     jobs: int
     known: dict[str, RunRecord] = field(default_factory=dict)
+    stores: Stores = field(default=lambda _: None)
     used: dict[str, RunRecord] = field(default_factory=dict)
     rates: dict[tuple[float, bool], float] = field(default_factory=dict)
     notes: list[tuple[str, str, str]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, prepared: Prepared, stores: Stores, listener: Listener, jobs: int) -> Sweeper:
+        """A sweep of a prepared setup, with the runs that its store holds."""
+        store = stores(prepared.digest)
+        return cls(
+            prepared.setup, prepared.rule, prepared.engine, prepared.digest, prepared.n_test,
+            prepared.plan, store, listener, jobs,
+            known=dict(store.load()) if store is not None else {},
+            stores=stores,
+        )  # fmt: skip
 
     # --- runs ---
 
@@ -58,7 +71,9 @@ class Sweeper:
         target = (c, value) if self.setup.axis == "init_scale" else (value, scale)
         rate = self.rates.get((value, centered))
         if rate is None:
-            rate = scaled_rate(self.setup.optimizer.lr, self.rule, at=own, to=target)
+            optimizer = self.setup.known_optimizer
+            power = rate_power(optimizer)
+            rate = scaled_rate(optimizer.lr, self.rule, power, at=own, to=target)
         return RunConfig(
             setup_digest=self.digest,
             c=target[0],
@@ -110,7 +125,7 @@ class Sweeper:
             self.used[record.config.digest] = self.known[record.config.digest] = record
             self.listener.done(1, text)
 
-        train_all(self.setup, self.rule, missing, keep, jobs=self.jobs)
+        train_all(self.setup, self.rule, missing, keep, engine=self.engine, jobs=self.jobs)
 
     @property
     def fresh_seeds(self) -> list[int]:
@@ -146,6 +161,7 @@ class Sweeper:
             axis=self.setup.axis,
             centered=centered,
             lr_rule=self.rule,
+            error="balanced_error" if self.setup.error == "balanced" else "error",
             n_test=self.n_test,
             cells=tuple(self.cell(value, centered) for value in sorted(values)),
         )

@@ -153,9 +153,6 @@ def is_normalised(setup: TrainingSetup) -> bool:
     return has_normalisation(make_net(setup, 0, 1.0, torch.float32))
 
 
-
-
-
 @contextmanager
 def one_thread() -> Iterator[None]:
     """One thread per job: splitting a small product over threads is slower, and rounds otherwise."""

@@ -190,9 +190,7 @@ def _by_trial(setup: TrainingSetup, rule: LrRule, device: str) -> Engine:
         except FlsBenchError:
             raise
         except Exception as error:
-            return Engine(
-                "single", device, why=f"As one batch it fails with {in_one_line(error)}."
-            )
+            return Engine("single", device, why=f"As one batch it fails with {in_one_line(error)}.")
         alone = _seconds_per_batch(singly, most)
         apart = _disagreement(batched(TRIAL_BATCHES)[0], singly(TRIAL_BATCHES)[0])
     ratio = engine.replicas * alone / together

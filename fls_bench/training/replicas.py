@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fls_bench.scaling import schedule_factor
-from fls_bench.schema import LrRule, Outcome, RunConfig
+from fls_bench.schema import Outcome, RunConfig
 from fls_bench.tasks import Task
 from fls_bench.training.runs import (
     TrainedRun,

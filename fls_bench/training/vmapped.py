@@ -67,7 +67,9 @@ class VmappedNets:
         def one(
             parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], inputs: Tensor
         ) -> Tensor:
-            output: Tensor = functional_call(self._net, (dict(parameters), dict(buffers)), (inputs,))
+            output: Tensor = functional_call(
+                self._net, (dict(parameters), dict(buffers)), (inputs,)
+            )
             return output
 
         f: Tensor = vmap(one, randomness="error")(self._parameters, self._buffers, x)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from fls_bench.scaling import format_multiplier, scaled_weight_decay
-from fls_bench.schema import DIRECTION, Code, CStar, Recommendation, Regime
+from fls_bench.scaling import factors, format_multiplier, rate_power, usual_exponent
+from fls_bench.schema import DIRECTION, AdamW, Code, CStar, Recommendation, Regime, Sgd
 from fls_bench.verdict.evidence import Evidence, points_of, symbol_of
 
 
@@ -103,26 +103,7 @@ def _snippet(evidence: Evidence, star: float, before: float, after: float) -> st
     else:
         f = "(model(x) - initial_model(x))" if sweep.centered else "model(x)"
         lines = [f"logits = {_python(star)} * {f}  # was {_python(c)} * {f}"]
-    arguments, was = [f"lr={after:.4g}"], [f"lr={before:.4g}"]
-    if advised.optimizer.momentum:
-        arguments.append(f"momentum={advised.optimizer.momentum:g}")
-    if advised.optimizer.nesterov:
-        arguments.append("nesterov=True")
-    if advised.optimizer.weight_decay:
-        ratio = 1.0 if sweep.axis == "init_scale" else star / c
-        decay = scaled_weight_decay(advised.optimizer.weight_decay, sweep.lr_rule, ratio)
-        arguments.append(f"weight_decay={decay:.4g}")
-        was.append(f"weight_decay={advised.optimizer.weight_decay:.4g}")
-    lines.append(
-        f"optimizer = torch.optim.SGD(model.parameters(), {', '.join(arguments)})"
-        f"  # was {', '.join(was)}"
-    )
-    if advised.has_biases and sweep.axis != "init_scale":
-        depth = sweep.lr_rule.depth
-        lines.append(
-            f"# biases of layer l = 1..{depth}: that rate times "
-            f"({_number(star / c)})**(-2 * (l - 1) / {depth}), in parameter groups of their own"
-        )
+    lines += _optimizer(evidence, 1.0 if sweep.axis == "init_scale" else star / c, before, after)
     if advised.built_in:
         option = "--init-scale" if sweep.axis == "init_scale" else "--output-multiplier"
         lines.append(
@@ -130,6 +111,68 @@ def _snippet(evidence: Evidence, star: float, before: float, after: float) -> st
             "rate at c = 1)"
         )
     return "\n".join(lines)
+
+
+def _optimizer(evidence: Evidence, ratio: float, before: float, after: float) -> list[str]:
+    """The optimizer with the settings that were trained with at c* = ratio times c."""
+    own, rule = evidence.advised.optimizer, evidence.sweep.lr_rule
+    if evidence.advised.custom:
+        return [f"# learning rate of your own optimizer: {after:.4g}  # was {before:.4g}"]
+    usual = usual_exponent(rule)
+    special = {name: e for name, e in rule.exponents.items() if e != usual} if ratio != 1 else {}
+    one_for_all: list[str] = []
+    if isinstance(own, Sgd):
+        kind = "SGD"
+        one_for_all += [f"momentum={own.momentum:g}"] if own.momentum else []
+        one_for_all += ["nesterov=True"] if own.nesterov else []
+    else:
+        kind = "AdamW" if isinstance(own, AdamW) else "Adam"
+        one_for_all += [f"betas=({own.beta1:g}, {own.beta2:g})"]
+
+    def settings(name: str, scale: float, lr: float) -> list[str]:
+        by = factors(rule, rate_power(own), name, scale)
+        listed = [f"lr={lr * by.lr:.4g}"]
+        if own.weight_decay:
+            decay = own.weight_decay * (by.decay if isinstance(own, AdamW) else by.l2)
+            listed.append(f"weight_decay={decay:.4g}")
+        if not isinstance(own, Sgd):
+            listed.append(f"eps={own.epsilon * by.epsilon:.4g}")
+        return listed
+
+    was = ", ".join(settings("", 1.0, before))
+    lines: list[str]
+    if not special:
+        arguments = ", ".join([*settings("", ratio, after), *one_for_all])
+        lines = [f"optimizer = torch.optim.{kind}(model.parameters(), {arguments})  # was {was}"]
+    else:
+        by_exponent = {special[name]: name for name in special} | {usual: ""}
+        lines = [
+            f"exponents = {_listed(special)}  # all others: {usual:g}",
+            "settings = {",
+            *(
+                f"    {e:g}: dict({', '.join(settings(by_exponent[e], ratio, after))}),"
+                for e in sorted(by_exponent)
+            ),
+            f"}}  # were {was} for all parameters",
+            "groups = [",
+            f'    {{"params": [p], **settings[exponents.get(name, {usual:g})]}}',
+            "    for name, p in model.named_parameters()",
+            "]",
+            f"optimizer = torch.optim.{kind}({', '.join(['groups', *one_for_all])})",
+        ]
+    if own.clip_norm is not None and ratio != 1:
+        by = factors(rule, rate_power(own), "", ratio)
+        lines.append(
+            f"# clip gradients at a norm of {own.clip_norm / by.clip:.4g}  # was {own.clip_norm:.4g}"
+            if not special
+            else f"# clip at {own.clip_norm:.4g} as before, but the norm of gradients times "
+            f"{_number(ratio)}**(-exponent / {rule.depth})"
+        )
+    return lines
+
+
+def _listed(special: dict[str, float]) -> str:
+    return "{" + ", ".join(f'"{name}": {e:g}' for name, e in special.items()) + "}"
 
 
 def _next_step(reason: Code) -> str:

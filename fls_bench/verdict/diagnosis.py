@@ -23,13 +23,22 @@ from fls_bench.schema import (
     Tier,
 )
 from fls_bench.verdict.advice import recommend
-from fls_bench.verdict.contrasts import Table, beats_chance, contrast, table
+from fls_bench.verdict.contrasts import (
+    Table,
+    beats_chance,
+    contrast,
+    practical_margin,
+    table,
+)
 from fls_bench.verdict.evidence import Evidence, points_of, symbol_of
 from fls_bench.verdict.mechanism import over_aligned_mechanism, over_fitted_face
 from fls_bench.verdict.regime import c_star, decide, log2_ratio, loss_disagrees
 
 MIN_TEST_PART = 100
 """With fewer test points, one of them is more than the largest practical margin: no verdict."""
+
+MIN_OCTAVES = 6.0
+"""Over at least so many octaves c has to leave the error alone before it is said not to matter."""
 
 SMALL_TEST_PART = 500
 """Below so many test points a finding reminds that the intervals do not cover their choice."""
@@ -135,6 +144,7 @@ def diagnose(evidence: Evidence) -> Diagnosis:
         text = "The budget ended the diagnosis early; what did not run is listed as skipped."
         findings.append(Finding(code="budget_bound", status="warning", text=text))
     findings += _setup_findings(evidence)
+    findings += _no_effect(evidence, data, regime)
     findings += _data_findings(sweep, data, c)
     return Diagnosis(
         regime=regime,
@@ -163,14 +173,80 @@ def _ratio(sweep: Sweep, c: float, star: CStar) -> Interval:
 
 
 def _setup_findings(evidence: Evidence) -> list[Finding]:
-    if evidence.sweep.lr_rule.name != "calibrated":
-        return []
-    text = (
-        "The net is not homogeneous (biases, normalisation, or another nonlinearity than ReLU), so "
-        "no learning-rate rule is exact for it: the rate at each other c is the rule's guess, "
-        "calibrated only where training failed. Part of a difference between c may be the rate."
+    rule, found = evidence.sweep.lr_rule, []
+    if rule.name == "calibrated" or (rule.name == "plain" and not evidence.advised.normalised):
+        text = (
+            "No learning-rate rule is exact for this net (a nonlinearity other than ReLU, or branches "
+            "of different depth): the rate at each other c is a guess, calibrated only where training "
+            "failed. Part of a difference between c may be the rate."
+        )
+        found.append(Finding(code="rule_not_exact", status="warning", text=text))
+    elif rule.name == "plain":
+        text = (
+            "One rate eta/c for all parameters: weights in front of a normalisation are "
+            "scale-invariant and take a 1/c times larger step, so what is judged is their step "
+            "together with the feature learning strength."
+        )
+        found.append(Finding(code="plain_rule", status="warning", text=text))
+    elif rule.name == "normalised":
+        text = (
+            "The net ends in a normalisation and a read-out, so c sets the initial scale of the "
+            f"read-out alone ({', '.join(rule.exponents)}): their rates follow c, all others keep "
+            "theirs. This is exact, and c means less here than in a net without normalisation."
+        )
+        found.append(Finding(code="normalised_rule", status="info", text=text))
+    if evidence.plain is not None:
+        found.append(_both_rules(evidence, evidence.plain))
+    return found
+
+
+def _both_rules(evidence: Evidence, plain: Sweep) -> Finding:
+    """What the same c give under YHL's eta/c on all parameters: shown beside, never decides."""
+    exact, other = table(evidence.sweep), table(plain)
+    rows = {}
+    for value in sorted(set(exact.test) | set(other.test)):
+        for name, data in (("exact", exact), ("plain", other)):
+            if value in data.test:
+                error = float(np.nanmean(data.test[value]))
+                rows[f"{name} {format_multiplier(value)}"] = round(error, 5)
+    c = evidence.c
+    text = "Under the plain rule eta/c on all parameters"
+    if c in other.test and len(other.test) > 1:
+        decision = decide(other.test, c, other.n_test, level=plain.level)
+        text += f" the same c would be judged {decision.regime.label}"
+    else:
+        text += " too few c reached the target to be judged"
+    text += (
+        " (test errors of both rules: see the evidence). There, weights in front of a normalisation "
+        "take a 1/c times larger step, so it measures that step as well as c; it decides nothing here."
     )
-    return [Finding(code="rule_not_exact", status="warning", text=text)]
+    return Finding(code="both_rules", status="info", text=text, evidence=rows)
+
+
+def _no_effect(evidence: Evidence, data: Table, regime: Regime) -> list[Finding]:
+    """Where no c differs from the best by more than the margin, over a wide range: say so, and why."""
+    if (
+        regime is not Regime.NEAR_OPTIMAL
+        or math.log2(max(data.test) / min(data.test)) < MIN_OCTAVES
+    ):
+        return []
+    means = {value: float(np.nanmean(errors)) for value, errors in data.test.items()}
+    delta = practical_margin(min(means.values()), data.n_test)
+    if max(means.values()) - min(means.values()) > delta:
+        return []
+    symbol, ends = symbol_of(evidence.sweep), (min(data.test), max(data.test))
+    text = (
+        f"{symbol} hardly matters here: from {format_multiplier(ends[0])} to "
+        f"{format_multiplier(ends[1])} mean test errors differ by "
+        f"{100 * (max(means.values()) - min(means.values())):.2g} points, less than the margin of "
+        f"{100 * delta:.2g}."
+    )
+    if evidence.sweep.lr_rule.name == "normalised":
+        text += (
+            " Behind a normalisation it only sets how the read-out starts; tune the learning rate of "
+            "the layers before it instead."
+        )
+    return [Finding(code="c_hardly_matters", status="info", text=text)]
 
 
 def _regime(evidence: Evidence, data: Table, star: CStar | None) -> tuple[Regime, Code]:
@@ -204,13 +280,6 @@ def _regime(evidence: Evidence, data: Table, star: CStar | None) -> tuple[Regime
             "test_part_too_small",
             f"The test part has {data.n_test} points, so one of them is more than one point of "
             f"error. At least {MIN_TEST_PART} would decide.",
-        )
-    if evidence.advised.normalised:
-        return open_because(
-            "normalised_net",
-            "The net has normalisation layers: weights in front of them are scale-invariant, so "
-            "sweeping c under one learning rate measures their step as well as the feature learning "
-            "strength. Rates per parameter group would decide; this version does not set them.",
         )
     decision = decide(data.test, c, data.n_test, level=sweep.level, symbol=symbol)
     if decision.regime is Regime.NEAR_OPTIMAL and not evidence.complete:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fls_bench.schema import Cost, Gain, Measurement, RateComparison, Sgd, Sweep
+from fls_bench.schema import AnyOptimizer, Cost, Gain, Measurement, RateComparison, Sgd, Sweep
 
 
 @dataclass(frozen=True)
@@ -16,14 +16,14 @@ class Advised:
         optimizer: At the setup's own c.
         route: ``wrapper`` or ``factory``.
         built_in: Whether ``fls-bench train`` can build the net.
-        has_biases: Whether a built-in net has biases, which need rates of their own.
+        custom: Whether the optimizer is the user's own, and ``optimizer`` only like it.
         normalised: Whether the net has normalisation layers.
     """
 
-    optimizer: Sgd = Sgd()
+    optimizer: AnyOptimizer = Sgd()
+    custom: bool = False
     route: str = "wrapper"
     built_in: bool = False
-    has_biases: bool = False
     normalised: bool = False
 
 
@@ -41,6 +41,7 @@ class Evidence:
         complete: Whether the sweep decided before its budget ended.
         advised: What a recommendation has to know of the setup.
         rates: c* at its best rate against others at theirs.
+        plain: For normalised nets, the same c under the plain rule, or None.
     """
 
     sweep: Sweep
@@ -52,6 +53,7 @@ class Evidence:
     complete: bool = True
     advised: Advised = Advised()
     rates: tuple[RateComparison, ...] = ()
+    plain: Sweep | None = None
 
 
 def symbol_of(sweep: Sweep) -> str:

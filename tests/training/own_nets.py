@@ -5,17 +5,25 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fls_bench import models
-from fls_bench.schema import ArchitectureSpec, LrRule, RunConfig, RunRecord, Sgd, TargetLoss
+from fls_bench.schema import (
+    AnyOptimizer,
+    ArchitectureSpec,
+    LrRule,
+    RunConfig,
+    RunRecord,
+    Sgd,
+    TargetLoss,
+)
 from fls_bench.tasks import Task, make_task
-from fls_bench.training import train_all
-from fls_bench.training.batched import train_batch
+from fls_bench.training import Engine, choose_engine, resolve_lr_rule, train_all
+from fls_bench.training.replicas import train_batch
 from fls_bench.training.runs import TrainedRun
 from fls_bench.training_setup import TrainingSetup
 
@@ -44,7 +52,7 @@ def built_in(
     task: Callable[[int], Task] | Task | None = None,
     stop: Any = None,
     batch_size: int = 5,
-    optimizer: Sgd = Sgd(),  # noqa: B008 (frozen)
+    optimizer: AnyOptimizer = Sgd(),  # noqa: B008 (frozen)
     **arguments: Any,
 ) -> TrainingSetup:
     n_outputs = 1 if loss == "logistic" else 3
@@ -76,10 +84,20 @@ def config(setup: TrainingSetup, **changes: Any) -> RunConfig:
 RULE = LrRule(name="homogeneous", depth=4)
 
 
+def rule_of(setup: TrainingSetup) -> LrRule:
+    """The rule that the setup's net is measured to allow."""
+    return resolve_lr_rule(setup, setup.task_for(0))
+
+
 def in_one_batch(
-    setup: TrainingSetup, configs: Sequence[RunConfig], dtype: torch.dtype = torch.float64
+    setup: TrainingSetup,
+    configs: Sequence[RunConfig],
+    dtype: torch.dtype = torch.float64,
+    rule: LrRule | None = None,
+    kind: Literal["fused", "vmapped"] = "fused",
 ) -> list[TrainedRun]:
     """Finished runs in the order of their configs."""
+    rule = rule or rule_of(setup)
     ended: dict[str, TrainedRun] = {}
 
     def finish(run: TrainedRun) -> None:
@@ -87,7 +105,8 @@ def in_one_batch(
         ended[run.config.digest] = run
 
     data = {one.seed: setup.task_for(one.seed) for one in configs}
-    train_batch(setup, data, configs, finish, dtype=dtype)
+    nets = Engine(kind).make(setup, rule, configs, dtype)
+    train_batch(setup, data, configs, nets, finish, dtype=dtype)
     return [ended[one.digest] for one in configs]
 
 
@@ -97,10 +116,12 @@ def records(
     jobs: int = 1,
     dtype: torch.dtype = torch.float64,
     rule: LrRule = RULE,
+    engine: Engine | None = None,
 ) -> list[RunRecord]:
     """Records in the order of their configs."""
     ended: list[RunRecord] = []
-    train_all(setup, rule, configs, ended.append, jobs=jobs, dtype=dtype)
+    engine = engine or choose_engine(setup, rule)
+    train_all(setup, rule, configs, ended.append, engine=engine, jobs=jobs, dtype=dtype)
     assert len(ended) == len(configs)
     by_digest = {one.config.digest: one for one in ended}
     return [by_digest[one.digest] for one in configs]

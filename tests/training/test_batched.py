@@ -10,10 +10,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from own_nets import built_in, config, distance, in_one_batch, records
+from own_nets import built_in, config, distance, in_one_batch, records, rule_of
 
 from fls_bench.schema import Outcome, RunConfig, RunRecord, TargetAccuracy, TargetLoss
-from fls_bench.training import is_batched
+from fls_bench.training import choose_engine
 from fls_bench.training.runs import TrainedRun
 from fls_bench.training.single import train_single
 from fls_bench.training_setup import TrainingSetup
@@ -53,11 +53,11 @@ def test_a_batch_is_the_plain_loop_many_times(
     activation: str, bias: bool, loss: str, stop: str
 ) -> None:
     setup = built_in(activation=activation, bias=bias, loss=loss, stop=STOPS[stop], depth=3)
-    assert is_batched(setup)
+    assert choose_engine(setup, rule_of(setup)).kind == "fused"
     runs = in_one_batch(setup, mixed(setup))
     assert len({run.epochs for run in runs}) > 1, "no replica leaves the batch before another"
     for run in runs:
-        same(run, train_single(setup, setup.task_for(run.config.seed), run.config,
+        same(run, train_single(setup, rule_of(setup), setup.task_for(run.config.seed), run.config,
                                dtype=torch.float64), 1e-10)  # fmt: skip
 
 
@@ -76,7 +76,7 @@ def test_so_it_is_for_full_batches_and_other_shapes(name: str, changes: dict[str
     setup = built_in(name, **changes)
     for run in in_one_batch(setup, mixed(setup)):
         task = setup.task_for(run.config.seed)
-        same(run, train_single(setup, task, run.config, dtype=torch.float64), 1e-10)
+        same(run, train_single(setup, rule_of(setup), task, run.config, dtype=torch.float64), 1e-10)
 
 
 # --- a replica does not see who shares its batch --------------------------------------------

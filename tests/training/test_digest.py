@@ -12,7 +12,7 @@ import torch
 from own_nets import Multiplied, Normed, blobs, built_in, own, plain_body
 from torch import Tensor, nn
 
-from fls_bench.schema import LrRule, Sgd, TargetAccuracy, TargetLoss
+from fls_bench.schema import Adam, AdamW, Cosine, LrRule, Sgd, TargetAccuracy, TargetLoss
 from fls_bench.training import setup_digest
 from fls_bench.training_setup import TrainingSetup
 
@@ -58,6 +58,12 @@ def test_what_belongs_to_a_run_is_not_part_of_it(changes: dict[str, Any]) -> Non
         {"task": lambda seed: blobs(seed + 1)},
         {"task": lambda seed: blobs(seed if seed == 0 else 7)},
         {"task": lambda seed: blobs(seed, spread=1.1)},
+        {"optimizer": Adam()},
+        {"optimizer": AdamW()},
+        {"optimizer": Sgd(clip_norm=1.0)},
+        {"optimizer": Sgd(schedule=Cosine())},
+        {"label_smoothing": 0.1},
+        {"error": "balanced"},
         {"feature_layer": "layers.0"},
         {"multiplier_route": "wrapper", "make_model": built_in(bias=True).make_model},
     ],
@@ -74,7 +80,11 @@ def test_what_changes_the_numbers_changes_it(changes: dict[str, Any]) -> None:
     ids=["penalty", "rates of biases"],
 )
 def test_the_multiplier_counts_where_something_refers_to_it(base: TrainingSetup) -> None:
-    assert digest(replace(base, output_multiplier=0.5)) != digest(base)
+    one, other = (
+        setup_digest(setup, own_nets.rule_of(base))
+        for setup in (base, replace(base, output_multiplier=0.5))
+    )
+    assert one != other
 
 
 class Body(nn.Module):

@@ -1,95 +1,171 @@
-"""The claim behind every sweep: c and init scale are one axis if the learning rate follows.
+"""The claim behind every sweep: c and the scale of the parameters are one axis if the rates follow.
 
-W(0) = alpha·W at multiplier 1, rate eta, is the same function at every step as W at c = alpha^L
-with the rates of ``scaling``. Tolerance: every step rounds its products of at most 8 terms in
-float64 (1.1e-16 each, some 1e-15 a step); 75 steps add up to 1e-13, and 1e-11 leaves two digits for
-the growth of a deviation by the training itself.
+Parameters times alpha^e at multiplier 1, with the setup's own settings, are the same function at
+every step as the parameters themselves at c = alpha^L with the settings of ``scaling``. Tolerance:
+every step rounds its products of at most some dozen terms in float64 (1.1e-16 each, some 1e-15 a
+step); 75 steps add up to 1e-13, and 1e-10 leaves three digits for the growth of a deviation by the
+training itself.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import pytest
 import torch
-from own_nets import built_in, config, in_one_batch
+from own_nets import INPUT_DIM, blobs, config, in_one_batch
+from torch import Tensor, nn
 from torch.func import functional_call
 
-from fls_bench.scaling import scaled_rate
-from fls_bench.schema import LrRule, Sgd, TargetLoss
-from fls_bench.training import single, train_one
-from fls_bench.training.runs import TrainedRun, make_net
+from fls_bench.homogeneity import measured_scaling
+from fls_bench.scaling import rate_power, scaled_rate
+from fls_bench.schema import Adam, AdamW, AnyOptimizer, Cosine, LrRule, Sgd, StepDecay, TargetLoss
+from fls_bench.training import optimizers, resolve_lr_rule, train_one
+from fls_bench.training.runs import TrainedRun
 from fls_bench.training_setup import TrainingSetup
 
-TOLERANCE = 1e-11
-ALPHA = 0.3
-OPTIMIZERS = {
-    "sgd": Sgd(lr=0.2),
-    "momentum": Sgd(lr=0.05, momentum=0.9),
-    "nesterov": Sgd(lr=0.05, momentum=0.9, nesterov=True),
-    "penalty": Sgd(lr=0.2, weight_decay=0.05),
-    "all": Sgd(lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.05),
+TOLERANCE = 1e-10
+ALPHA = 0.4
+OPTIMIZERS: dict[str, AnyOptimizer] = {
+    "sgd": Sgd(lr=0.1),
+    "momentum": Sgd(lr=0.03, momentum=0.9),
+    "nesterov": Sgd(lr=0.03, momentum=0.9, nesterov=True),
+    "penalty": Sgd(lr=0.1, weight_decay=0.05),
+    "clipped": Sgd(lr=0.3, clip_norm=0.2),
+    "adam": Adam(lr=0.01, epsilon=1e-3),
+    "adam with penalty": Adam(lr=0.01, epsilon=1e-3, weight_decay=0.05),
+    "adamw": AdamW(lr=0.01, epsilon=1e-3, weight_decay=0.1),
+    "all": AdamW(
+        lr=0.02, epsilon=1e-3, weight_decay=0.1, clip_norm=0.2, schedule=Cosine(epochs=20)
+    ),
+    "steps": Sgd(lr=0.1, momentum=0.5, weight_decay=0.05, schedule=StepDecay(every=4)),
 }
 
 
-def make(depth: int, epochs: int, optimizer: Sgd, bias: bool) -> TrainingSetup:
-    stop = TargetLoss(target_loss=1e-9, max_epochs=epochs)
-    return built_in(depth=depth, bias=bias, stop=stop, optimizer=optimizer)
+def stack(depth: int, bias: bool, norm: Callable[[int], nn.Module] | None = None) -> nn.Module:
+    layers: list[nn.Module] = []
+    for layer in range(depth - 1):
+        layers.append(nn.Linear(INPUT_DIM if layer == 0 else 8, 8, bias=bias))
+        layers += [] if norm is None else [norm(8)]
+        layers.append(nn.ReLU())
+    return nn.Sequential(*layers, nn.Linear(8, 3, bias=bias))
 
 
-def pair(setup: TrainingSetup, depth: int, compensated: bool = True) -> tuple[TrainedRun, ...]:
-    """The run at init scale alpha, and the run at c = alpha^L."""
-    rule = LrRule(name="homogeneous", depth=depth)
-    lr, c = setup.optimizer.lr, ALPHA**depth
-    rate = scaled_rate(lr, rule, at=(1.0, ALPHA), to=(c, 1.0)) if compensated else lr
-    configs = config(setup, init_scale=ALPHA, lr=lr), config(setup, c=c, lr=rate)
-    return tuple(train_one(setup, rule, one, dtype=torch.float64)[0] for one in configs)
+class Image(nn.Module):
+    """The five inputs as a row of pixels, so that convolutions are tried on the same data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv1d(1, 4, 3, padding=1)
+        self.second = nn.Conv1d(4, 4, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm1d(4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm(self.second(torch.relu(self.first(x.unsqueeze(1))))))
+        logits: Tensor = self.head(x.mean(-1))
+        return logits
 
 
-def drift(setup: TrainingSetup, runs: tuple[TrainedRun, ...]) -> float:
+NETS: dict[str, tuple[Callable[[], nn.Module], str, int]] = {
+    "2 layers": (lambda: stack(2, bias=False), "homogeneous", 2),
+    "4 layers": (lambda: stack(4, bias=False), "homogeneous", 4),
+    "3 layers with biases": (lambda: stack(3, bias=True), "homogeneous", 3),
+    "batch norm": (lambda: stack(3, True, nn.BatchNorm1d), "normalised", 2),
+    "affine-free": (
+        lambda: stack(3, False, lambda n: nn.BatchNorm1d(n, affine=False)),
+        "normalised",
+        1,
+    ),
+    "layer norm": (lambda: stack(3, True, nn.LayerNorm), "normalised", 2),
+    "convolutions": (Image, "normalised", 2),
+}
+
+
+def pair(
+    net: str, optimizer: AnyOptimizer, *, batched: bool = False, compensated: bool = True
+) -> tuple[TrainedRun, ...]:
+    """The run with parameters times alpha^e, and the run at c = alpha^L."""
+    make, kind, depth = NETS[net]
+    task = blobs(0, n_train=25)
+    scaled = TrainingSetup(
+        make_model=make, task=task, optimizer=optimizer, batch_size=5,
+        stop=TargetLoss(target_loss=1e-9, max_epochs=15),
+    )  # fmt: skip
+    rule = resolve_lr_rule(scaled, task)
+    assert (rule.name, rule.depth) == (kind, depth)
+    found = measured_scaling(make(), torch.as_tensor(task.x_train))
+    assert found is not None
+
+    def smaller() -> nn.Module:
+        model = make().double()  # float32 would round the product
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.mul_(ALPHA ** found.exponents[name])
+        return model
+
+    c = ALPHA**depth
+    rate = scaled_rate(optimizer.lr, rule, rate_power(optimizer), at=(1.0, 1.0), to=(c, 1.0))
+    if not compensated:
+        rate = optimizer.lr
+    both = (
+        (replace(scaled, make_model=smaller), config(scaled, lr=optimizer.lr)),
+        (scaled, config(scaled, c=c, lr=rate)),
+    )
+    if batched:
+        return tuple(in_one_batch(s, [k], rule=rule, kind="vmapped")[0] for s, k in both)
+    return tuple(train_one(s, rule, k, dtype=torch.float64)[0] for s, k in both)
+
+
+def drift(net: str, runs: tuple[TrainedRun, ...]) -> float:
     """Largest difference of the two functions on test points, relative to their size."""
-    x = torch.as_tensor(setup.task_for(0).x_test, dtype=torch.float64)
-    net = make_net(setup, 0, 1.0, torch.float64)
+    x = torch.as_tensor(blobs(0).x_test, dtype=torch.float64)
+    model = NETS[net][0]().double().eval()
     scaled, multiplied = (
-        run.config.c * functional_call(net, dict(run.final), (x,)).detach() for run in runs
+        run.config.c * functional_call(model, dict(run.final), (x,)).detach() for run in runs
     )
     return float((scaled - multiplied).abs().max() / scaled.abs().max())
 
 
-@pytest.mark.parametrize("bias", [False, True], ids=["no bias", "bias"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("depth", [2, 3, 4])
-def test_init_scale_and_multiplier_give_one_function_at_every_step(
-    depth: int, optimizer: str, bias: bool
-) -> None:
-    for epochs in (1, 15):
-        setup = make(depth, epochs, OPTIMIZERS[optimizer], bias)
-        runs = pair(setup, depth)
-        assert runs[0].steps == 5 * epochs
-        assert drift(setup, runs) < TOLERANCE
-        assert runs[0].train_loss == pytest.approx(runs[1].train_loss, rel=TOLERANCE)
+@pytest.mark.parametrize("net", NETS)
+def test_scaled_parameters_and_multiplier_give_one_function(net: str, optimizer: str) -> None:
+    runs = pair(net, OPTIMIZERS[optimizer])
+    assert runs[0].steps == 75
+    assert drift(net, runs) < TOLERANCE
+    assert runs[0].train_loss == pytest.approx(runs[1].train_loss, rel=TOLERANCE)
 
 
-def test_the_batched_engine_keeps_the_identity_too() -> None:
-    rule = LrRule(name="homogeneous", depth=3)
-    setup = make(3, 15, Sgd(lr=0.2), bias=True)
-    rate = scaled_rate(0.2, rule, at=(1.0, ALPHA), to=(ALPHA**3, 1.0))
-    configs = config(setup, init_scale=ALPHA, lr=0.2), config(setup, c=ALPHA**3, lr=rate)
-    assert drift(setup, tuple(in_one_batch(setup, configs))) < TOLERANCE
+@pytest.mark.parametrize("optimizer", ["sgd", "steps", "all"])
+@pytest.mark.parametrize("net", ["3 layers with biases", "batch norm", "convolutions"])
+def test_a_batch_of_any_nets_keeps_the_identity_too(net: str, optimizer: str) -> None:
+    assert drift(net, pair(net, OPTIMIZERS[optimizer], batched=True)) < TOLERANCE
 
 
 def test_it_breaks_without_compensation() -> None:
-    setup = make(3, 15, Sgd(lr=0.2), bias=False)
-    assert drift(setup, pair(setup, 3, compensated=False)) > 0.1
+    assert drift("4 layers", pair("4 layers", OPTIMIZERS["sgd"], compensated=False)) > 0.1
 
 
-def test_it_breaks_with_one_rate_for_all_biases(monkeypatch: pytest.MonkeyPatch) -> None:
-    setup = make(3, 15, Sgd(lr=0.2), bias=True)
-    assert drift(setup, pair(setup, 3)) < TOLERANCE
-    monkeypatch.setattr(single, "bias_rate_factor", lambda *_: 1.0)
-    assert drift(setup, pair(setup, 3)) > 1e-3
+@pytest.mark.parametrize(
+    ("broken", "net", "optimizer", "least"),
+    [
+        ("lr", "3 layers with biases", "sgd", 1e-3),
+        ("lr", "batch norm", "adam", 1e-3),
+        ("l2", "4 layers", "penalty", 1e-3),
+        ("l2", "batch norm", "penalty", 1e-3),
+        ("decay", "4 layers", "adamw", 1e-3),
+        ("epsilon", "4 layers", "adam", 1e-3),
+        ("clip", "batch norm", "clipped", 1e-3),
+    ],
+)
+def test_it_breaks_where_one_setting_does_not_follow(
+    broken: str, net: str, optimizer: str, least: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = optimizers.factors
 
+    def wrong(rule: LrRule, power: int, name: str, c_ratio: float) -> object:
+        return replace(right(rule, power, name, c_ratio), **{broken: 1.0})
 
-def test_it_breaks_with_one_penalty_for_all_multipliers(monkeypatch: pytest.MonkeyPatch) -> None:
-    setup = make(3, 15, OPTIMIZERS["penalty"], bias=False)
-    assert drift(setup, pair(setup, 3)) < TOLERANCE
-    monkeypatch.setattr("fls_bench.training.scaled_weight_decay", lambda decay, *_: decay)
-    assert drift(setup, pair(setup, 3)) > 1e-3
+    monkeypatch.setattr(optimizers, "factors", wrong)
+    assert drift(net, pair(net, OPTIMIZERS[optimizer])) > least

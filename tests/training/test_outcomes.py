@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from fls_bench.schema import LrRule, Outcome, RunRecord, Sgd, TargetAccuracy, TargetLoss
 from fls_bench.tasks import Task, make_task
-from fls_bench.training import make_net, runs, train_one
+from fls_bench.training import make_net, recording, train_one
 from fls_bench.training.runs import batch_order, progress, sample_losses
 from fls_bench.training_setup import TrainingSetup
 
@@ -203,7 +203,7 @@ def test_a_record_is_what_the_net_says_on_validation_and_test_points(
         assert loss == pytest.approx(-np.log(odds).mean(), rel=1e-9)
     assert record.chance_error == pytest.approx(np.mean(task.y_test != 0))
     assert record.test_ties == 0
-    monkeypatch.setattr(runs, "POINTS_AT_ONCE", 7)
+    monkeypatch.setattr(recording, "POINTS_AT_ONCE", 7)
     again = train_one(setup, RULE, record.config, dtype=torch.float64)[1]
     assert again.measurements == pytest.approx(record.measurements, rel=1e-9)
     assert again.test_loss == pytest.approx(record.test_loss, rel=1e-12)
@@ -231,9 +231,9 @@ def test_an_accuracy_is_reached_exactly_where_it_is_met() -> None:
         logits = torch.tensor([[0.0, 1.0]]).expand(n, 2)
         for k in range(1, n + 1):
             labels, stop = (torch.arange(n) < k).long(), TargetAccuracy(target_accuracy=k / n)
-            assert bool(progress(logits, labels, "cross_entropy", stop)[1])
+            assert bool(progress(logits, labels, built_in(stop=stop))[1])
             fewer = (torch.arange(n) < k - 1).long()
-            assert not bool(progress(logits, fewer, "cross_entropy", stop)[1])
+            assert not bool(progress(logits, fewer, built_in(stop=stop))[1])
 
 
 @pytest.mark.parametrize("size", [0.1, 5.0, 21.0, 600.0])

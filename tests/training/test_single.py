@@ -12,23 +12,35 @@ from typing import Any
 import own_nets
 import pytest
 import torch
-from own_nets import blobs, built_in, config, distance, in_one_batch, is_finite, own, records
+from own_nets import (
+    blobs,
+    built_in,
+    config,
+    distance,
+    in_one_batch,
+    is_finite,
+    own,
+    records,
+    rule_of,
+)
 from torch import nn
 
 from fls_bench.errors import InputError, RunFailedError
-from fls_bench.schema import LrRule, Outcome, RunRecord, Sgd, TargetLoss
+from fls_bench.schema import Adam, LrRule, Outcome, RunRecord, Sgd, TargetLoss
 from fls_bench.tasks import Task
 from fls_bench.training import (
+    Engine,
     check_setup,
-    is_batched,
+    choose_engine,
     make_net,
     resolve_lr_rule,
     setup_digest,
     train_all,
     train_one,
 )
-from fls_bench.training.runs import TrainedRun, record
-from fls_bench.training.single import _parameter_groups
+from fls_bench.training.optimizers import settings
+from fls_bench.training.recording import record
+from fls_bench.training.runs import TrainedRun
 from fls_bench.training_setup import TrainingSetup
 
 RULE = LrRule(name="calibrated", depth=2)
@@ -39,7 +51,7 @@ RULE = LrRule(name="calibrated", depth=2)
 
 def test_processes_give_the_records_of_this_process_and_an_error_is_a_failed_run() -> None:
     setup = own(own_nets.failing)
-    assert not is_batched(setup)
+    assert not choose_engine(setup, RULE).batched
     configs = [config(setup, seed=seed, c=c, lr=0.05) for seed in (0, 1, 2) for c in (0.5, 2.0)]
     here, there = (records(setup, configs, jobs=jobs, dtype=torch.float32) for jobs in (1, 2))
     assert here == there
@@ -55,7 +67,8 @@ def test_processes_give_the_records_of_this_process_and_an_error_is_a_failed_run
 def test_a_process_that_dies_is_said() -> None:
     setup = own(own_nets.dying)
     with pytest.raises(RunFailedError, match="process died"):
-        records(setup, [config(setup, seed=seed) for seed in (0, 1)], jobs=2)
+        configs = [config(setup, seed=seed) for seed in (0, 1)]
+        records(setup, configs, jobs=2, engine=Engine("single"))
 
 
 def test_a_setup_that_can_not_travel_is_the_users_to_correct() -> None:
@@ -93,13 +106,15 @@ def test_an_error_while_saving_a_record_ends_training_and_no_record_follows(
 
     monkeypatch.setattr("fls_bench.training.record", late)
     with pytest.raises(OSError, match="disk full"):
-        train_all(setup, RULE, [config(setup, seed=seed) for seed in range(6)], keep, jobs=2)
+        engine = choose_engine(setup, RULE)
+        configs = [config(setup, seed=seed) for seed in range(6)]
+        train_all(setup, RULE, configs, keep, engine=engine, jobs=2)
     time.sleep(0.5)
     assert seen == 1
 
 
 def test_no_runs_are_no_work() -> None:
-    train_all(own(own_nets.normed), RULE, [], pytest.fail, jobs=2)
+    train_all(own(own_nets.normed), RULE, [], pytest.fail, engine=Engine("single"), jobs=2)
 
 
 def test_the_number_of_threads_is_given_back() -> None:
@@ -134,7 +149,9 @@ def test_nothing_touches_the_global_random_state(make: Callable[[], TrainingSetu
     setup_digest(setup, rule)
     make_net(setup, 3, 1.0, torch.float32)
     train_one(setup, rule, config(setup, centered=True))
-    jobs = 2 if is_batched(setup) else 1  # threads share the state, processes do not
+    jobs = (
+        2 if choose_engine(setup, rule).batched else 1
+    )  # threads share the state, processes do not
     records(setup, [config(setup, seed=seed) for seed in range(8)], jobs=jobs)
     assert torch.equal(state, torch.get_rng_state())
 
@@ -187,10 +204,10 @@ def test_a_factory_needs_its_parameter() -> None:
 
 def test_a_factory_of_built_in_nets_is_not_batched() -> None:
     plain = built_in()
-    assert is_batched(plain)
-    assert not is_batched(replace(plain, multiplier_route="factory"))
-    assert not is_batched(replace(plain, optimizer=Sgd(momentum=0.5)))
-    assert not is_batched(replace(plain, optimizer=Sgd(weight_decay=0.5)))
+    assert choose_engine(plain, RULE).kind == "fused"
+    assert choose_engine(own(own_nets.factory), RULE).kind == "single"
+    for other in (Sgd(momentum=0.5), Sgd(weight_decay=0.5), Adam()):
+        assert choose_engine(replace(plain, optimizer=other), RULE).kind != "fused"
 
 
 # --- a setup that can't work ----------------------------------------------------------------
@@ -253,11 +270,28 @@ def test_a_right_setup_gives_its_task() -> None:
     ("setup", "rule"),
     [
         (built_in(depth=3), LrRule(name="homogeneous", depth=3)),
-        (built_in(depth=3, bias=True), LrRule(name="homogeneous", depth=3)),
+        (
+            built_in(depth=3, bias=True),
+            LrRule(
+                name="homogeneous", depth=3, exponents={"layers.1.bias": 2.0, "layers.2.bias": 3.0}
+            ),
+        ),
         (built_in(depth=3, activation="tanh"), LrRule(name="calibrated", depth=3)),
         (own(own_nets.wrapped), LrRule(name="homogeneous", depth=2)),
         (own(own_nets.factory), LrRule(name="homogeneous", depth=2)),
-        (own(own_nets.normed), LrRule(name="calibrated", depth=2)),
+        (
+            own(own_nets.normed),
+            LrRule(
+                name="normalised",
+                depth=2,
+                exponents={
+                    "body.1.weight": 1.0,
+                    "body.1.bias": 1.0,
+                    "head.weight": 1.0,
+                    "head.bias": 2.0,
+                },
+            ),
+        ),
         (
             own(own_nets.normed, lr_rule=LrRule(name="homogeneous", depth=7)),
             LrRule(name="homogeneous", depth=7),
@@ -280,11 +314,16 @@ def test_a_net_that_can_not_run_in_double_precision_gets_no_exact_rule() -> None
 
 def test_a_step_shrinks_biases_as_it_shrinks_weights() -> None:
     for own_c, c in ((1.0, 0.25), (1.0, 1.0), (0.25, 8.0)):
-        setup = replace(built_in(bias=True), output_multiplier=own_c)
+        setup = built_in(bias=True, optimizer=Sgd(weight_decay=0.1))
+        setup = replace(setup, output_multiplier=own_c)
         one = config(setup, c=c, lr=0.5 * c**-0.5)
-        groups = _parameter_groups(make_net(setup, 0, c, torch.float64), one, 0.1 * c**0.5, own_c)
-        assert {round(group["lr"] * group["weight_decay"], 12) for group in groups} == {0.05}
-        assert (len(groups) == 1) == (c == own_c)
+        rule = rule_of(setup)
+        names = [f"layers.{k}.{kind}" for k in range(4) for kind in ("weight", "bias")]
+        found = {settings(setup, rule, one, name) for name in names}
+        assert {round(each.lr * each.weight_decay, 12) for each in found} == {
+            round(0.05 * own_c**-0.5, 12)
+        }
+        assert (len(found) == 1) == (c == own_c)
 
 
 @pytest.mark.parametrize("own_c", [0.25, 1.0])
