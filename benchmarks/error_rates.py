@@ -22,6 +22,7 @@ from fls_bench.bench import Options
 from fls_bench.schema import LrRule, Outcome, Regime, RunConfig, RunRecord, Sgd, TargetLoss
 from fls_bench.sweep import SweepPlan, SweepResult, sweeper
 from fls_bench.sweep.search import search
+from fls_bench.training import Engine
 from fls_bench.training_setup import TrainingSetup
 from fls_bench.verdict.diagnosis import diagnose
 from fls_bench.verdict.evidence import Evidence
@@ -96,7 +97,7 @@ def simulate(
 
     def fake(
         setup: TrainingSetup, rule: LrRule, configs: Sequence[RunConfig],
-        on_record: Callable[[RunRecord], None], *, jobs: int,
+        on_record: Callable[[RunRecord], None], *, engine: Engine, jobs: int,
     ) -> None:  # fmt: skip
         for config in configs:
             on_record(world.run(config, world_seed))
@@ -110,7 +111,8 @@ def simulate(
     )
     plan: SweepPlan = Options(listener=Silent(), max_seeds=max_seeds).plan()
     state = sweeper.Sweeper(
-        setup, LrRule(name="homogeneous", depth=4), "simulated", N_TEST, plan, None, Silent(), 1
+        setup, LrRule(name="homogeneous", depth=4), Engine("fused"), "simulated", N_TEST, plan,
+        None, Silent(), 1,
     )
     with patch.object(sweeper, "train_all", fake):
         result = search(state, None)

@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "fls_bench"
 LAYERS = (
     ("errors",),
     ("schema",),
-    ("scaling", "metrics.*", "report.summary"),
+    ("scaling", "homogeneity", "metrics.*", "report.summary"),
     ("report.charts",),
     ("metrics", "verdict", "tasks", "models", "suite", "store", "report.*"),
     ("bundle", "training_setup"),
@@ -38,11 +38,11 @@ OWNERS = {
     "matplotlib": ("report.charts",),
     "jinja2": ("report.html",),
     "markupsafe": ("report.html",),
-    "scipy": ("verdict", "theory", "metrics.*"),
+    "scipy": ("verdict", "theory", "homogeneity", "metrics.*"),
     "safetensors": ("bundle",),
     "joblib": ("training", "bench", "facts"),
     "threadpoolctl": ("metrics.probes",),
-    "torch": ("metrics", "models", "bundle", "training_setup", "training", "subject", "facts"),
+    "torch": ("homogeneity", "metrics", "models", "bundle", "training_setup", "training", "subject", "facts"),
     "numpy": ("*",),
     "pydantic": ("*",),
 }

@@ -332,7 +332,7 @@ def few_outputs(): return TrainingSetup(make_model=few, task=draw)
 def other_dim(): return TrainingSetup(make_model=narrow, task=draw)
 def no_weights(): return TrainingSetup(make_model=torch.nn.Identity, task=draw)
 def nan_net(): return TrainingSetup(make_model=lambda: Nan(64, 10), task=draw)
-def other_loss(): return TrainingSetup(make_model=net, task=draw, loss="mse")
+def other_loss(): return TrainingSetup(make_model=net, task=draw, loss="hinge")
 def other_optimizer(): return TrainingSetup(make_model=net, task=draw, optimizer=torch.optim.SGD)
 def half_batch(): return TrainingSetup(make_model=net, task=draw, batch_size=2.5)
 """
@@ -365,7 +365,7 @@ BAD_SETUPS: dict[str, tuple[str, ...]] = {
     "own_code:other_dim": ("can't take the data", "[64]", "same input dimension"),
     "own_code:no_weights": ("no parameters",),
     "own_code:nan_net": ("outputs at init are NaN or infinite",),
-    "own_code:other_loss": ("loss = 'mse' is unknown", "cross_entropy"),
+    "own_code:other_loss": ("loss = 'hinge' is unknown", "cross_entropy"),
     "own_code:other_optimizer": ("optimizer is not an Sgd",),
     "own_code:half_batch": ("batch_size = 2.5",),
 }

@@ -247,7 +247,7 @@ def test_nothing_is_stored_where_that_is_asked_for(
     assert cli(*line, "--no-store").code == 0
     assert not Path("runs").exists()
     assert cli(*line).code == 0
-    assert len(list(Path("runs").iterdir())) == 1
+    assert len(list(Path("runs").glob("*.jsonl"))) == 1
 
 
 def test_output_files_are_overwritten_only_when_that_is_asked_for(

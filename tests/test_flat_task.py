@@ -10,7 +10,7 @@ from error_rates import Silent
 from fls_bench.bench import Options
 from fls_bench.schema import Recipe, TargetLoss
 from fls_bench.subject import built_in_setup
-from fls_bench.sweep import SweepPlan, run_sweep
+from fls_bench.sweep import SweepPlan, prepare, run_sweep
 from fls_bench.tasks import task_source
 from fls_bench.verdict.diagnosis import diagnose
 from fls_bench.verdict.evidence import Evidence
@@ -34,7 +34,8 @@ def test_gain_covers_zero_and_no_side_is_called(num_sweeps: int) -> None:
         plan = SweepPlan(seeds=(6,), coarse=(-4.0, -2.0, 0.0, 2.0), limit=6.0)
         plan = SweepPlan(**{**vars(plan), "first_seed": 1000 * (number + 1)})
         jobs = Options(listener=Silent()).num_jobs
-        found = run_sweep(setup, plan=plan, store=lambda _: None, listener=Silent(), jobs=jobs)
+        prepared = prepare(setup, plan, stores=lambda _: None)
+        found = run_sweep(prepared, stores=lambda _: None, listener=Silent(), jobs=jobs)
         regimes[diagnose(Evidence(found.sweep, 1.0, found.gain)).regime.label] += 1
         if found.gain is not None:
             covered.append(found.gain.low <= 0 <= found.gain.high)

@@ -43,7 +43,7 @@ def setup(**changes: Any) -> TrainingSetup:
         ({"batch_size": True}, "batch_size"),
         ({"make_model": nn.Linear(2, 2).weight}, "make_model is not callable"),
         ({"task": "digits"}, "neither a Task nor a function"),
-        ({"loss": "mse"}, "loss = 'mse' is unknown"),
+        ({"loss": "hinge"}, "loss = 'hinge' is unknown"),
         ({"axis": "c"}, "axis = 'c' is unknown"),
         ({"multiplier_route": "inside"}, "multiplier_route = 'inside' is unknown"),
         ({"optimizer": "sgd"}, "optimizer is not an Sgd"),

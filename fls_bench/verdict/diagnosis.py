@@ -190,14 +190,19 @@ def _setup_findings(evidence: Evidence) -> list[Finding]:
         found.append(Finding(code="plain_rule", status="warning", text=text))
     elif rule.name == "normalised":
         text = (
-            "The net ends in a normalisation and a read-out, so c sets the initial scale of the "
-            f"read-out alone ({', '.join(rule.exponents)}): their rates follow c, all others keep "
-            "theirs. This is exact, and c means less here than in a net without normalisation."
+            "The net is normalised inside, so c sets the scale of what follows the last normalisation "
+            f"alone ({_some(list(rule.exponents))}): these rates follow c, all others keep theirs. "
+            "This is exact, and c means less here than in a net without normalisation."
         )
         found.append(Finding(code="normalised_rule", status="info", text=text))
     if evidence.plain is not None:
         found.append(_both_rules(evidence, evidence.plain))
     return found
+
+
+def _some(names: Sequence[str], most: int = 6) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _both_rules(evidence: Evidence, plain: Sweep) -> Finding:
