@@ -162,8 +162,18 @@ def test_the_transformer_is_the_formula_it_stands_for() -> None:
         torch.testing.assert_close(output, linear(tokens[0], "readout"))
 
 
-def test_dropout_acts_in_training_alone() -> None:
-    net, x = built("vit", {"dim": 8, "dropout": 0.5}), numbers(3, *GREY)
+@pytest.mark.parametrize("silent", [(), ("hidden", "out"), ("attention",), ("attention", "hidden")])
+def test_dropout_acts_on_every_part_in_training_alone(silent: tuple[str, ...]) -> None:
+    """What is left when parts of the block add nothing is dropped from still."""
+    net, x = built("vit", {"dim": 8, "depth": 1, "dropout": 0.5}), numbers(3, *GREY)
+    block = net.blocks[0]
+    if silent:
+        # The tokens would carry the dropout on the embedded patches into everything after it.
+        net.dropout.p = 0.5 if silent == ("attention", "hidden") else 0.0
+    with torch.no_grad():
+        for part in silent:
+            for parameter in block.get_submodule(part).parameters():
+                parameter.zero_()
     with torch.random.fork_rng(devices=[]):
         assert not torch.equal(net(x), net(x))
         net.eval()
@@ -199,11 +209,12 @@ def test_weights_have_the_variance_of_their_rule() -> None:
 
 def test_the_signal_stays_finite_through_many_blocks_without_normalisation() -> None:
     x = numbers(4, *GREY)
-    sizes = [
-        float(built("resnet", {"blocks": blocks, "norm": "none", "width": 8})(x).detach().std())
-        for blocks in (1, 4, 16)
-    ]
-    assert all(0.1 < size < 30 for size in sizes), sizes
+    for blocks in (1, 4, 16):
+        net = built("resnet", {"blocks": blocks, "norm": "none", "width": 8})
+        for name, matrix in models.weight_matrices(net).items():
+            ends_branch = name.endswith("conv2")
+            near(matrix, 2 / matrix.shape[1] / (3 * blocks if ends_branch else 1))
+        assert 0.1 < float(net(x).detach().std()) < 30
 
 
 # --- ResNet-18 ------------------------------------------------------------------------------
@@ -441,38 +452,38 @@ def test_flat_features_are_kept_whatever_their_width() -> None:
     assert torch.equal(features["0"], torch.relu(net[0](x)).detach())
 
 
-class Twice(nn.Module):
-    """A layer that is used twice, and one that reads its input again after it was changed."""
+class Shared(nn.Module):
+    """A layer that is used twice, with another between."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.shared, self.last = nn.Linear(6, 5), nn.Linear(5, 5), nn.Linear(5, 3)
+        self.first, self.shared = nn.Linear(6, 5), nn.Linear(5, 5)
+        self.between, self.last = nn.Linear(5, 5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.between(torch.relu(self.shared(self.first(x))))
+        logits: Tensor = self.last(torch.relu(self.shared(hidden)))
+        return logits
+
+
+def test_a_layer_used_twice_counts_where_it_ran_last() -> None:
+    net, x = Shared().double(), numbers(4, 6)
+    features, output = models.named_features(net, x)
+    assert list(features) == ["first", "between", "shared"]
+    torch.testing.assert_close(output, net.last(features["shared"]).detach())
+
+
+class InPlace(Shared):
+    """Reads a tensor again after it was changed."""
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.first(x)
-        hidden = hidden + self.shared(hidden)
-        hidden = self.shared(hidden)
-        hidden.relu_()
+        hidden.mul_(self.shared(hidden))
         logits: Tensor = self.last(hidden)
         return logits
 
 
-def test_a_layer_used_twice_keeps_the_order_of_execution() -> None:
-    net, x = Twice().double(), numbers(4, 6)
-    features, output = models.named_features(net, x)
-    assert list(features) == ["first", "shared"]
-    torch.testing.assert_close(output, net.last(features["shared"]).detach())
-
-
 def test_a_tensor_changed_in_place_is_a_new_feature() -> None:
-    class InPlace(Twice):
-        def forward(self, x: Tensor) -> Tensor:
-            hidden = self.first(x)
-            gate = self.shared(hidden)
-            hidden.mul_(gate)
-            logits: Tensor = self.last(hidden)
-            return logits
-
     net, x = InPlace().double(), numbers(4, 6)
     features, output = models.named_features(net, x)
     assert list(features) == ["first", "shared"]
