@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+import weakref
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-WEIGHT_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+WEIGHT_LAYERS = (nn.Linear, *CONVOLUTIONS)
+
+MAX_FEATURES = 1024
+"""Maps and token sequences of more numbers per point than this are averaged over places."""
 
 
 @torch.no_grad()
@@ -16,8 +21,20 @@ def named_features(net: nn.Module, x: Tensor) -> tuple[dict[str, Tensor], Tensor
     """Run a net and keep its hidden features.
 
     A feature is what a weight layer hands to the next one: the input of each linear or
-    convolutional layer but the first, flattened, under the name of the layer before it. Inputs that
-    are not one row per sample (a layer inside a module may act on something else) are left out.
+    convolutional layer but the first, as one row per point, under the name of the layer executed
+    before it. In a chain of layers that is the layer's own activation.
+
+    - A layer that reads a tensor which another one has read already is passed over: it is no new
+      feature, and gives its name to none. So the projection on the shortcut of a residual block
+      does not count, and the sum of branch and shortcut has the name of the branch's last layer.
+    - The last feature is the read-out's input.
+    - Maps [n, channels, ...] of more than ``MAX_FEATURES`` numbers per point are averaged to the
+      finest grid of equal sides with channels·side^d <= ``MAX_FEATURES`` (at least one cell),
+      tokens [n, ..., width] over all tokens: ranks, kernels and probes cost the square of the
+      width, and a linear probe of more features than points fits anything. Inputs [n, width] are
+      kept as they are, whatever their width.
+    - Inputs that are not one row per sample (a layer inside a module may act on something else) are
+      left out.
 
     Args:
         net: Any module, left in the mode that it is in.
@@ -27,12 +44,23 @@ def named_features(net: nn.Module, x: Tensor) -> tuple[dict[str, Tensor], Tensor
         (layer name -> [n, width] in the order of execution, output [n, K]).
     """
     names = {module: name for name, module in net.named_modules()}
-    seen: list[tuple[str, Tensor | None]] = []
+    features: dict[str, Tensor] = {}
+    read: list[tuple[weakref.ref[Tensor], int]] = []
+    previous: str | None = None
 
     def keep(module: nn.Module, args: tuple[Any, ...]) -> None:
-        value = args[0].detach() if args and isinstance(args[0], Tensor) else None
-        per_sample = value is not None and value.ndim > 1 and len(value) == len(x)
-        seen.append((names[module], value.flatten(1) if value is not None and per_sample else None))
+        nonlocal previous
+        value = args[0] if args and isinstance(args[0], Tensor) else None
+        if value is not None:
+            # The version tells a tensor that was changed in place since. A weak reference holds no
+            # memory: a tensor that is gone can't be read again.
+            if any(ref() is value and version == value._version for ref, version in read):
+                return
+            read.append((weakref.ref(value), value._version))
+            if previous is not None and value.ndim > 1 and len(value) == len(x):
+                features.pop(previous, None)  # a layer that is used twice: in order of execution
+                features[previous] = _rows(value.detach(), isinstance(module, CONVOLUTIONS))
+        previous = names[module]
 
     handles = [
         module.register_forward_pre_hook(keep)
@@ -44,10 +72,23 @@ def named_features(net: nn.Module, x: Tensor) -> tuple[dict[str, Tensor], Tensor
     finally:
         for handle in handles:
             handle.remove()
-    features = {
-        previous: value for (previous, _), (_, value) in pairwise(seen) if value is not None
-    }
     return features, output
+
+
+def _rows(value: Tensor, is_map: bool) -> Tensor:
+    """The input of a layer as [n, width]; see ``named_features``."""
+    if value.ndim == 2 or value.shape[1:].numel() <= MAX_FEATURES:
+        return value.flatten(1)
+    if not is_map:
+        return value.flatten(1, -2).mean(1)
+    channels, *sides = value.shape[1:]
+    side = 1
+    while channels * (side + 1) ** len(sides) <= MAX_FEATURES:
+        side += 1
+    missing = [1] * (3 - len(sides))
+    depth, height, width = (*missing, *(min(side, length) for length in sides))
+    solid = value.reshape(len(value), channels, *missing, *sides)
+    return functional.adaptive_avg_pool3d(solid, (depth, height, width)).flatten(1)
 
 
 def weight_matrices(net: nn.Module) -> dict[str, Tensor]:

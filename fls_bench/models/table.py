@@ -11,7 +11,9 @@ from pydantic import ValidationError
 from torch import nn
 
 from fls_bench.errors import InputError
-from fls_bench.models import mlp
+from fls_bench.models import cnn, mlp, resnet, vit
+from fls_bench.models.images import sized_image
+from fls_bench.models.inits import init_he
 from fls_bench.schema import Frozen
 
 MAX_PARAMETERS = 50_000_000
@@ -52,6 +54,34 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         mlp.init_balanced,
         mlp.sized_flat,
         "balanced two-layer ReLU net with one logit (YHL section 5)",
+    ),
+    "cnn": Architecture(
+        cnn.CnnArguments,
+        cnn.Cnn,
+        init_he,
+        sized_image,
+        "plain convolutional net for small images, no normalisation by default, He init",
+    ),
+    "resnet": Architecture(
+        resnet.ResnetArguments,
+        resnet.make_resnet,
+        resnet.init_resnet,
+        sized_image,
+        "small residual net for small images, BatchNorm by default",
+    ),
+    "resnet18": Architecture(
+        resnet.Resnet18Arguments,
+        resnet.make_resnet18,
+        resnet.init_resnet18,
+        sized_image,
+        "ResNet-18 with the names and the init of torchvision's",
+    ),
+    "vit": Architecture(
+        vit.VitArguments,
+        vit.Vit,
+        vit.init_vit,
+        sized_image,
+        "small vision transformer: pre-LayerNorm, learned positions",
     ),
 }
 
@@ -101,9 +131,10 @@ def _described(name: str, arguments: Mapping[str, Any]) -> tuple[Frozen, nn.Modu
         checked = row.arguments.model_validate(dict(arguments))
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "arguments"
+        place = ".".join(str(part) for part in first["loc"])
+        told = first["msg"].removeprefix("Value error, ")
         raise InputError(
-            f"The net {name!r} can't be built: {place}: {first['msg']}.",
+            f"The net {name!r} can't be built: {f'{place}: ' if place else ''}{told}.",
             f"Its arguments are {', '.join(row.arguments.model_fields)}.",
         ) from None
     with torch.device("meta"):
