@@ -6,7 +6,7 @@ redraws training and validation from the rest; generated data are redrawn whole.
 """
 
 from fls_bench.tasks.arrays import arrays_source, npz_source
-from fls_bench.tasks.sources import TASKS, load_task, task_source
+from fls_bench.tasks.sources import TASKS, function_source, load_task, named_source, task_source
 from fls_bench.tasks.task import MIN_PER_PART, Array, Labels, Task, TaskSource, make_task
 
 __all__ = [
@@ -17,8 +17,10 @@ __all__ = [
     "Task",
     "TaskSource",
     "arrays_source",
+    "function_source",
     "load_task",
     "make_task",
+    "named_source",
     "npz_source",
     "task_source",
 ]
