@@ -14,11 +14,11 @@ from fls_bench.errors import FlsBenchError, InputError
 from fls_bench.schema import TaskSpec
 from fls_bench.tasks.arrays import arrays_source, npz_source
 from fls_bench.tasks.bundled import breast_cancer, digits, wine
-from fls_bench.tasks.dsprites import dsprites
 from fls_bench.tasks.folders import folder_source
 from fls_bench.tasks.generated import mixture, noise, product_of_signs
 from fls_bench.tasks.images import cifar10, fashion_mnist, mnist
 from fls_bench.tasks.signals import mnist1d
+from fls_bench.tasks.sprites import dsprites
 from fls_bench.tasks.tables import table_source
 from fls_bench.tasks.task import Task, TaskSource
 
@@ -182,7 +182,7 @@ def function_source(name: str, function: Any, n_train: int | None = None) -> Tas
     """
     if not callable(function):
         raise InputError(
-            f"{name!r} is a {type(function).__name__}, not a function.",
+            f"{name!r} is of type {type(function).__name__}, not a function.",
             "Name a function seed -> fls_bench.Task.",
         )
     try:

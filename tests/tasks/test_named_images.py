@@ -23,7 +23,7 @@ from PIL import Image
 
 from fls_bench.errors import InputError
 from fls_bench.schema import TaskSpec
-from fls_bench.tasks import Task, dsprites, images, load_task, places, signals, task_source
+from fls_bench.tasks import Task, images, load_task, places, signals, sprites, task_source
 
 SIZES = {"n_train": 40, "n_val": 20, "n_test": 30}
 
@@ -32,7 +32,7 @@ SIZES = {"n_train": 40, "n_val": 20, "n_test": 30}
 def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     yield
-    for function in (images._idx_set, images._cifar10, dsprites._official, signals._official):
+    for function in (images._idx_set, images._cifar10, sprites._official, signals._official):
         function.cache_clear()
 
 
@@ -194,7 +194,7 @@ def test_absent_data_say_how_to_bring_them(
     name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(places, "found", lambda *_: None)
-    monkeypatch.setattr(dsprites.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(sprites.importlib.util, "find_spec", lambda _: None)
 
     def not_installed(_: str) -> str:
         raise signals.PackageNotFoundError
@@ -314,15 +314,15 @@ def test_a_cache_that_can_not_be_written_does_no_harm(
 def test_factors_choose_a_grid_of_known_dimension() -> None:
     sizes = [3, 6, 40, 32, 32]
     for factors, count in ((("x",), 32), (("x", "y"), 32 * 32), (("orientation",), 39)):
-        indices = dsprites.grid_indices(factors)
+        indices = sprites.grid_indices(factors)
         assert len(indices) == 3 * count
-        values = dict(zip(dsprites.GRID, np.unravel_index(indices, sizes), strict=True))
-        for factor, fixed in dsprites.FIXED.items():
+        values = dict(zip(sprites.GRID, np.unravel_index(indices, sizes), strict=True))
+        for factor, fixed in sprites.FIXED.items():
             assert (len(set(values[factor])) > 1) == (factor in factors)
             assert factor in factors or set(values[factor]) == {fixed}
         assert np.bincount(values["shape"]).tolist() == [count] * 3
-    indices = dsprites.grid_indices(("orientation", "scale", "x", "y"))
-    assert len(set(indices.tolist())) == len(indices) == dsprites.MAX_IMAGES
+    indices = sprites.grid_indices(("orientation", "scale", "x", "y"))
+    assert len(set(indices.tolist())) == len(indices) == sprites.MAX_IMAGES
     assert (np.diff(indices) > 0).all()
 
 
@@ -341,7 +341,7 @@ def test_another_archive_is_not_dsprites_and_its_pickle_is_not_touched(folder: P
             return os.mkdir, (str(folder / "executed"),)
 
     metadata = np.array([Payload()], dtype=object)
-    np.savez(folder / dsprites.FILE, imgs=np.zeros((2, 64, 64), dtype=np.uint8), metadata=metadata)
+    np.savez(folder / sprites.FILE, imgs=np.zeros((2, 64, 64), dtype=np.uint8), metadata=metadata)
     with pytest.raises(InputError, match="another shape or type"):
         task_source("dsprites")(0)
     assert not (folder / "executed").exists()

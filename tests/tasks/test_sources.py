@@ -65,7 +65,7 @@ def test_a_function_without_a_seed_is_called_once_and_its_points_are_redrawn() -
 @pytest.mark.parametrize(
     ("value", "problem"),
     [
-        (3, "is a int, not a function"),
+        (3, "is of type int, not a function"),
         (lambda seed: None, "returned NoneType"),
         (lambda seed: labelled(60)[0], "returned ndarray"),
         (lambda seed: 1 / 0, "failed with ZeroDivisionError"),
