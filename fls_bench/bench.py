@@ -177,7 +177,7 @@ def diagnose_file(
         path: A bundle.
         options: Seeds, budget, store.
         builder: ``package.module:function`` for a net that is not built in (imports the user's code).
-        data: An .npz in place of the file's own task.
+        data: Data as ``task_source`` names them, in place of the file's own task.
 
     Returns:
         The report.

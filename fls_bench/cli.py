@@ -202,7 +202,10 @@ def _main(
 @app.command()
 def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="Model file to write.")],
-    task: Annotated[str, typer.Option(help="Task by name, or an .npz file.")] = "digits",
+    task: Annotated[
+        str,
+        typer.Option(help="Task by name, file or folder of data, or package.module:function."),
+    ] = "digits",
     n_train: Annotated[
         int | None, typer.Option(help="Training points; default: the task's own.")
     ] = None,
@@ -265,6 +268,7 @@ def _train_setup(
     from fls_bench.schema import Recipe, Sgd, TargetLoss
     from fls_bench.subject import built_in_setup
     from fls_bench.tasks import task_source
+    from fls_bench.training_setup import import_object
 
     try:
         recipe = Recipe(
@@ -286,7 +290,11 @@ def _train_setup(
         return built_in_setup(
             model,
             {"width": width} | ({} if depth is None else {"depth": depth}),
-            task_source(task, {} if n_train is None else {"n_train": n_train}),
+            task_source(
+                task,
+                {} if n_train is None else {"n_train": n_train},
+                code=lambda name: import_object(name, "--task"),
+            ),
             recipe,
             base_lr=lr,
             output_multiplier=c,
@@ -318,7 +326,12 @@ def diagnose(
         str | None,
         typer.Option(help="package.module:builder of the file's net (imports your code)."),
     ] = None,
-    data: Annotated[Path | None, typer.Option(help=".npz in place of the file's own data.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="In place of the file's own data: .npz, .csv, .parquet, image folder, name."
+        ),
+    ] = None,
     seed: SeedOption = 0,
     max_seeds: MaxSeedsOption = 20,
     budget: BudgetOption = "10m",

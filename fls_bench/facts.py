@@ -7,6 +7,7 @@ from importlib import metadata
 from typing import Any
 
 import joblib
+import numpy as np
 import torch
 
 from fls_bench import __version__
@@ -90,17 +91,34 @@ def advised(setup: TrainingSetup) -> Advised:
     )
 
 
+MAX_IMBALANCE = 3
+"""Where the commonest class has more than so many times the points of the rarest, say so."""
+
+MIN_TEST_POINTS = 30
+"""Fewer test points of a class tell its error to no better than about 18 points of percent."""
+
+
 def data_findings(setup: TrainingSetup, task: Task) -> list[Finding]:
-    """What a reader should know of the data: where parts came from, whether seeds redraw them."""
+    """What a reader should know of the data: where parts came from, what they share, the classes.
+
+    Args:
+        setup: Draws the data of other seeds.
+        task: One draw.
+
+    Returns:
+        The findings, none where all is well.
+    """
     findings = [Finding(code="data", status="info", text=note) for note in task.notes]
-    rows = {row.tobytes() for row in task.x_train}
-    shared = sum(row.tobytes() in rows for row in task.x_test)
-    if shared:
-        text = (
-            f"{shared} of {len(task.x_test)} test points are also training points: test error is too "
-            "low, and least where a net memorises most."
-        )
-        findings.append(Finding(code="test_points_in_training", status="problem", text=text))
+    for part, x, code, status, harm in (
+        ("test", task.x_test, "test_points_in_training", "problem",
+         "test error is too low, and least where a net memorises most"),
+        ("validation", task.x_val, "validation_points_in_training", "warning",
+         "what is chosen on validation data leans toward nets that memorise"),
+    ):  # fmt: skip
+        if shared := task.shared_with_training(x):
+            text = f"{shared} of {len(x)} {part} points are also training points: {harm}."
+            findings.append(Finding.model_validate({"code": code, "status": status, "text": text}))
+    findings += _class_findings(task)
     if len({setup.task_for(seed).fingerprint for seed in (1, 2)}) == 1:
         text = (
             "Every seed trains on the same points: seeds vary the initial weights and the order "
@@ -108,6 +126,41 @@ def data_findings(setup: TrainingSetup, task: Task) -> list[Finding]:
         )
         findings.append(Finding(code="fixed_training_data", status="info", text=text))
     return findings
+
+
+def _class_findings(task: Task) -> list[Finding]:
+    """Classes that are missing, rare, or much rarer than others."""
+    findings = []
+    training = task.class_counts
+    test = np.bincount(task.y_test, minlength=task.n_classes)
+    for part, counts, harm in (
+        ("training", training, "no net can learn them"),
+        ("test", test, "nothing is measured on them"),
+    ):
+        if missing := np.flatnonzero(counts == 0).tolist():
+            text = (
+                f"{len(missing)} of {task.n_classes} classes have no {part} points, so that {harm}: "
+                f"{_shown(missing)}."
+            )
+            findings.append(Finding(code=f"class_missing_in_{part}", status="warning", text=text))
+    rare = np.flatnonzero((test > 0) & (test < MIN_TEST_POINTS)).tolist()
+    if rare and task.imbalance > MAX_IMBALANCE:
+        text = (
+            f"{len(rare)} of {task.n_classes} classes have fewer than {MIN_TEST_POINTS} test points, "
+            f"so that their errors are uncertain: {_shown(rare)}."
+        )
+        findings.append(Finding(code="class_rare_in_test", status="warning", text=text))
+    if task.imbalance > MAX_IMBALANCE:
+        text = (
+            f"The commonest class has {task.imbalance:.1f} times the points of the rarest: the share "
+            "of wrong answers says little of the rare classes."
+        )
+        findings.append(Finding(code="class_imbalance", status="warning", text=text))
+    return findings
+
+
+def _shown(classes: list[int]) -> str:
+    return ", ".join(map(str, classes[:10])) + (", ..." if len(classes) > 10 else "")
 
 
 def setup_facts(setup: TrainingSetup, task: Task, result: SweepResult) -> dict[str, Any]:

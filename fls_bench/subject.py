@@ -17,7 +17,7 @@ from fls_bench.errors import InputError
 from fls_bench.metrics import NetState, Snapshot
 from fls_bench.scaling import rate_power, scaled_rate
 from fls_bench.schema import ArchitectureSpec, Axis, Recipe, Tier
-from fls_bench.tasks import Task, TaskSource, arrays_source, load_task, npz_source, task_source
+from fls_bench.tasks import Task, TaskSource, arrays_source, load_task, named_source, task_source
 from fls_bench.training import resolve_lr_rule, user_code
 from fls_bench.training.runs import TrainedRun, make_net
 from fls_bench.training_setup import TrainingSetup, import_object
@@ -131,7 +131,7 @@ def from_bundle(
         tier: The best tier that it affords.
         why: Why not more.
         builder: ``package.module:function`` that the user gave for a net that is not built in.
-        data: An .npz of the user's, in place of the file's own task.
+        data: Data of the user's as ``task_source`` names them, in place of the file's own task.
 
     Returns:
         The subject.
@@ -186,11 +186,11 @@ def from_bundle(
 def _source(bundle: Bundle, data: Path | None) -> TaskSource | None:
     spec = bundle.header.task
     if data is not None:
-        return npz_source(data)
+        return task_source(str(data), code=lambda name: import_object(name, "--data"))
     if spec is None:
         return None
     if not spec.embedded:
-        return task_source(spec.name, spec.arguments)
+        return named_source(spec.name, spec.arguments)
     arrays = {key: value.numpy() for key, value in bundle.data.items()}
     if "x_val" not in arrays:
         return arrays_source(spec.name, arrays, None, None, spec.n_classes)

@@ -43,6 +43,9 @@ OWNERS = {
     "joblib": ("training", "bench", "facts"),
     "threadpoolctl": ("metrics.probes",),
     "torch": ("homogeneity", "metrics", "models", "bundle", "training_setup", "training", "subject", "facts"),
+    "PIL": ("tasks",),
+    "pyarrow": ("tasks",),
+    "mnist1d": ("tasks",),
     "numpy": ("*",),
     "pydantic": ("*",),
 }

@@ -6,19 +6,44 @@ redraws training and validation from the rest; generated data are redrawn whole.
 """
 
 from fls_bench.tasks.arrays import arrays_source, npz_source
-from fls_bench.tasks.sources import TASKS, load_task, task_source
+from fls_bench.tasks.bundled import breast_cancer, digits, wine
+from fls_bench.tasks.drawing import SPLIT_SEED
+from fls_bench.tasks.folders import folder_source
+from fls_bench.tasks.generated import MAX_NUMBERS, mixture, noise, product_of_signs
+from fls_bench.tasks.images import cifar10, fashion_mnist, mnist
+from fls_bench.tasks.signals import mnist1d
+from fls_bench.tasks.sources import TASKS, function_source, load_task, named_source, task_source
+from fls_bench.tasks.sprites import dsprites
+from fls_bench.tasks.tables import table_source
 from fls_bench.tasks.task import MIN_PER_PART, Array, Labels, Task, TaskSource, make_task
 
 __all__ = [
+    "MAX_NUMBERS",
     "MIN_PER_PART",
+    "SPLIT_SEED",
     "TASKS",
     "Array",
     "Labels",
     "Task",
     "TaskSource",
     "arrays_source",
+    "breast_cancer",
+    "cifar10",
+    "digits",
+    "dsprites",
+    "fashion_mnist",
+    "folder_source",
+    "function_source",
     "load_task",
     "make_task",
+    "mixture",
+    "mnist",
+    "mnist1d",
+    "named_source",
+    "noise",
     "npz_source",
+    "product_of_signs",
+    "table_source",
     "task_source",
+    "wine",
 ]

@@ -17,7 +17,7 @@ from fls_bench.tasks.task import (
     Task,
     TaskSource,
     checked_arrays,
-    make_task,
+    joined,
     no_validation,
 )
 
@@ -31,6 +31,11 @@ def _read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
     known = {f"{a}_{p}" for a in "xy" for p in _PARTS} | {"x", "y"}
     try:
         with path.open("rb") as stream:  # numpy leaves a file open that it fails to read
+            start = stream.read(6)
+            stream.seek(0)
+            if not start.startswith((b"PK", b"\x93NUMPY", b"\x80")):
+                # numpy takes any other file for a pickle, and says so.
+                raise ValueError("it is no numpy archive" if start else "it is empty")
             archive = np.load(stream, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise InputError(f"{str(path)!r} is not an .npz archive.", remedy)
@@ -72,6 +77,7 @@ def arrays_source(
     n_train: int | None,
     spec: TaskSpec | None,
     n_classes: int | None = None,
+    notes: tuple[str, ...] = (),
 ) -> TaskSource:
     """Turn arrays by name (see ``npz_source``) into a task source.
 
@@ -81,6 +87,7 @@ def arrays_source(
         n_train: Training points per draw, or None.
         spec: Recorded with the task; None for arrays that have no name to load them by.
         n_classes: K where it is known; None: one more than the largest label.
+        notes: Recorded with each task.
 
     Returns:
         seed -> Task.
@@ -93,11 +100,12 @@ def arrays_source(
         x, y = checked_arrays(name, "whole", arrays["x"], arrays["y"])
         num_test = min(1000, int(0.4 * len(y)))
         wanted = (len(y) - num_test) // 2 if n_train is None else n_train
-        notes = (
+        drawn_notes = (
+            *notes,
             f"Only x and y were given: {num_test} points are the test part for every seed, and "
             "inputs are standardised by the other points.",
         )
-        return lambda seed: draw_whole(name, x, y, wanted, seed, spec, num_test, notes)
+        return lambda seed: draw_whole(name, x, y, wanted, seed, spec, num_test, drawn_notes)
     needed = ["x_train", "y_train", "x_test", "y_test"]
     if given & {"x_val", "y_val"}:
         needed += ["x_val", "y_val"]
@@ -125,13 +133,14 @@ def arrays_source(
         )
 
     def source(seed: int) -> Task:
-        drawn, others = np.arange(len(y)), np.arange(0)
-        if n_train < len(y):
-            drawn, others = part_of(y, drawn, n_train, checked_seed(seed))
-        notes = () if validation is not None else (no_validation(len(others), len(y)),)
-        return make_task(
-            name, (x[drawn], y[drawn]), test, validation or (x[others], y[others]),
-            n_classes=n_classes or int(y.max()) + 1, spec=spec, notes=notes,
+        drawn, others = part_of(y, np.arange(len(y)), n_train, checked_seed(seed))
+        x_val, y_val = validation or (x[others], y[others])
+        text = () if validation is not None else (no_validation(len(others), len(y)),)
+        return joined(
+            Task(
+                name, n_classes or int(y.max()) + 1, x[drawn], y[drawn], x_val, y_val, *test,
+                spec=spec, notes=(*notes, *text),
+            )
         )  # fmt: skip
 
     return source

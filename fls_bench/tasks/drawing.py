@@ -54,16 +54,13 @@ def part_of(y: Labels, pool: Indices, size: int, seed: int) -> tuple[Indices, In
 
 def draw_whole(
     name: str,
-    x: npt.NDArray[np.float32] | Bytes,
+    x: Array,
     y: Labels,
     n_train: int,
     seed: int,
     spec: TaskSpec | None,
     num_test: int,
     notes: tuple[str, ...] = (),
-    *,
-    per_channel: bool = False,
-    n_classes: int | None = None,
 ) -> Task:
     """Fixed test part, then n_train training points drawn by seed; the rest validates.
 
@@ -76,8 +73,6 @@ def draw_whole(
         spec: Recorded with the task.
         num_test: Test points.
         notes: Recorded with the task.
-        per_channel: Images [n, channels, height, width], standardised by channel and not by pixel.
-        n_classes: K; None: the largest label + 1.
 
     Returns:
         The task, standardised by all points that are not test points.
@@ -101,35 +96,38 @@ def draw_whole(
     train, val = part_of(y, pool, n_train, checked_seed(seed))
     # Standardised by training and validation points together: no test point is looked at, and all
     # seeds share one input space.
-    axes = (0, 2, 3) if per_channel else (0,)
-    mean, std = (getattr(x[pool], moment)(axes, keepdims=True) for moment in ("mean", "std"))
+    mean, std = x[pool].mean(0), x[pool].std(0)
     z = ((x - mean) / np.where(std > 0, std, 1)).astype(np.float32)
     return make_task(
         name, (z[train], y[train]), (z[test], y[test]), (z[val], y[val]),
-        n_classes=n_classes or int(y.max()) + 1, spec=spec, notes=notes,
+        n_classes=int(y.max()) + 1, spec=spec, notes=notes,
     )  # fmt: skip
 
 
-# --- images with an official test part -------------------------------------------------------
+# --- data with an official test part ---------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
-class Images:
-    """Decoded images in the two parts that their authors gave them.
+class Official:
+    """Data in the two parts that their authors gave them.
 
     Attributes:
-        x_train: [n, channels, height, width], 0 .. 255; likewise x_test.
+        x_train: Images [n, channels, height, width], 0 .. 255; or float32 features [n, d]. Likewise
+            x_test.
         y_train: [n] in 0 .. K-1; likewise y_test.
     """
 
-    x_train: Bytes
+    x_train: Bytes | Array
     y_train: Labels
-    x_test: Bytes
+    x_test: Bytes | Array
     y_test: Labels
 
     @cached_property
     def _moments(self) -> tuple[Array, Array]:
-        """Mean and deviation of each channel over all training images, [channels, 1, 1]."""
+        """Mean and deviation over the training part, of each channel or of each feature."""
+        if self.x_train.dtype != np.uint8:
+            mean, std = self.x_train.mean(0), self.x_train.std(0)
+            return mean, np.where(std > 0, std, np.float32(1))
         values, moments = np.arange(256.0), []
         for k in range(self.x_train.shape[1]):
             # In pieces, as numpy counts on a copy that is eight times as large.
@@ -137,14 +135,14 @@ class Images:
             counts = sum(np.bincount(piece.reshape(-1), minlength=256) for piece in pieces)
             mean = np.average(values, weights=counts)
             moments.append((mean, np.sqrt(np.average((values - mean) ** 2, weights=counts)) or 1.0))
-        mean, std = np.array(moments, dtype=np.float32).T[:, :, None, None]
-        return mean, std
+        both = np.array(moments, dtype=np.float32)
+        return both[:, :1, None], both[:, 1:, None]
 
-    def scaled(self, x: Bytes) -> Array:
-        """Images as inputs of a net: each channel standardised by all training images.
+    def scaled(self, x: Bytes | Array) -> Array:
+        """Standardise by the training part: images by channel, features one by one.
 
         Args:
-            x: [n, channels, height, width].
+            x: [n, ...] of the shape of the parts.
 
         Returns:
             float32 of the same shape.
@@ -155,23 +153,23 @@ class Images:
 
 
 @lru_cache(maxsize=8)
-def _test_part(images: Images, n_test: int) -> tuple[Array, Labels]:
-    drawn, _ = part_of(images.y_test, np.arange(len(images.y_test)), n_test, SPLIT_SEED % 2**32)
-    return images.scaled(images.x_test[drawn]), images.y_test[drawn]
+def _test_part(data: Official, n_test: int) -> tuple[Array, Labels]:
+    drawn, _ = part_of(data.y_test, np.arange(len(data.y_test)), n_test, SPLIT_SEED % 2**32)
+    return data.scaled(data.x_test[drawn]), data.y_test[drawn]
 
 
-def draw_images(
-    name: str, images: Images, seed: int, *, n_train: int, n_val: int, n_test: int
+def draw_official(
+    name: str, data: Official, seed: int, *, n_train: int, n_val: int, n_test: int
 ) -> Task:
-    """A fixed part of the official test images; training and validation images drawn by seed.
+    """A fixed part of the official test points; training and validation points drawn by seed.
 
     Args:
         name: Name of the task, recorded with its sizes.
-        images: All images.
+        data: All points.
         seed: Of the draw.
-        n_train: Training images, out of the official training part.
-        n_val: Validation images, out of the rest of it.
-        n_test: Test images, out of the official test part.
+        n_train: Training points, out of the official training part.
+        n_val: Validation points, out of the rest of it.
+        n_test: Test points, out of the official test part.
 
     Returns:
         The task. All draws of one size share the arrays of their test part.
@@ -179,27 +177,27 @@ def draw_images(
     Raises:
         InputError: A size that can't be drawn.
     """
-    pool = len(images.y_train)
+    pool = len(data.y_train)
     for key, value, most in (
         ("n_train", n_train, pool - MIN_PER_PART),
         ("n_val", n_val, pool - n_train),
-        ("n_test", n_test, len(images.y_test)),
+        ("n_test", n_test, len(data.y_test)),
     ):
         if not MIN_PER_PART <= value <= most:
             raise InputError(
-                f"Task {name!r} can't give {key} = {value}: it has {pool} images to train and "
-                f"validate on and {len(images.y_test)} to test on.",
+                f"Task {name!r} can't give {key} = {value}: it has {pool} points to train and "
+                f"validate on and {len(data.y_test)} to test on.",
                 f"Choose {key} between {MIN_PER_PART} and {most}.",
             )
-    drawn, _ = part_of(images.y_train, np.arange(pool), n_train + n_val, checked_seed(seed))
-    train, val = part_of(images.y_train, drawn, n_train, seed)
-    x_test, y_test = _test_part(images, n_test)
+    drawn, _ = part_of(data.y_train, np.arange(pool), n_train + n_val, checked_seed(seed))
+    train, val = part_of(data.y_train, drawn, n_train, seed)
+    x_test, y_test = _test_part(data, n_test)
     arguments = {"n_train": n_train, "n_val": n_val, "n_test": n_test}
     return joined(
         Task(
-            name, int(images.y_train.max()) + 1,
-            images.scaled(images.x_train[train]), images.y_train[train],
-            images.scaled(images.x_train[val]), images.y_train[val],
+            name, int(data.y_train.max()) + 1,
+            data.scaled(data.x_train[train]), data.y_train[train],
+            data.scaled(data.x_train[val]), data.y_train[val],
             x_test, y_test, TaskSpec(name=name, arguments=arguments, seed=seed),
         )
     )  # fmt: skip
