@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from fls_bench.metrics.probes import PROBE_STRENGTHS, Split, linear_probe
+from fls_bench.metrics import probes
+from fls_bench.metrics.probes import PROBE_STRENGTHS, Split, prepared
 
 SIZES = (40, 30, 60)
 
@@ -19,6 +20,10 @@ def splits(seed=0, d=5, noise=1.5, dtype=torch.float64):
         x = centers[y] + noise * rng.normal(size=(n, d))
         result.append(Split(torch.from_numpy(x).to(dtype), torch.from_numpy(y)))
     return result
+
+
+def linear_probe(*parts, **options):
+    return probes.linear_probe(prepared(*parts), **options)
 
 
 def changed(parts, change):
@@ -42,7 +47,7 @@ def test_against_a_search_written_out(seed):
     assert probe.problem is None
     assert probe.strength == PROBE_STRENGTHS[best]
     expected = fits[best].score(x_test, test.labels.numpy())
-    assert float(probe.accuracy) == pytest.approx(expected, abs=1e-12)
+    assert float(probe.score) == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_test_split_chooses_nothing():
@@ -53,24 +58,24 @@ def test_the_test_split_chooses_nothing():
 
 
 def test_separable_labels_are_read_and_random_ones_are_not():
-    assert float(linear_probe(*splits(noise=0.01)).accuracy) == 1
+    assert float(linear_probe(*splits(noise=0.01)).score) == 1
     # Chance is 1/3; 60 points leave [0.13, 0.58] with probability below 1e-4.
-    assert 0.13 < float(linear_probe(*splits(noise=1e6)).accuracy) < 0.58
+    assert 0.13 < float(linear_probe(*splits(noise=1e6)).score) < 0.58
 
 
 @settings(deadline=None, max_examples=8)
 @given(st.permutations(range(5)), st.lists(st.floats(1e-3, 1e3), min_size=5, max_size=5))
 def test_order_and_scale_of_features_do_not_matter(order, scales):
     parts = splits()
-    expected = float(linear_probe(*parts).accuracy)
+    expected = float(linear_probe(*parts).score)
     moved = linear_probe(*changed(parts, lambda x: (x * torch.tensor(scales))[:, order]))
-    assert float(moved.accuracy) == expected
+    assert float(moved.score) == expected
 
 
 def test_a_dead_feature_does_not_matter():
     parts = splits(dtype=torch.float32)
     more = changed(parts, lambda x: torch.cat([x, torch.zeros(len(x), 1)], dim=1))
-    assert float(linear_probe(*more).accuracy) == float(linear_probe(*parts).accuracy)
+    assert float(linear_probe(*more).score) == float(linear_probe(*parts).score)
 
 
 def test_problems_are_named_and_give_no_number():
@@ -87,12 +92,12 @@ def test_problems_are_named_and_give_no_number():
         (constant, "do not vary"),
     ):
         probe = linear_probe(*parts)
-        assert probe.accuracy.isnan()
+        assert probe.score.isnan()
         assert probe.strength is None
         assert fragment in (probe.problem or "")
 
 
 def test_a_fit_that_does_not_converge_gives_no_number():
     probe = linear_probe(*splits(), max_iterations=2)
-    assert probe.accuracy.isnan()
+    assert probe.score.isnan()
     assert "did not converge in 2 iterations" in (probe.problem or "")
