@@ -6,6 +6,7 @@ clock, so that the same net and data give the same kernel on every machine.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -79,7 +80,12 @@ def tangent_kernels(
     over outputs as in Mohamadi, Bae, Sutherland, "A fast, well-founded approximation to the empirical
     neural tangent kernel" (arXiv 2206.12543), there for the sum of the logits.
     """
+    # functional_call does not put a module back that stands in the net under two names.
+    net = copy.deepcopy(net)
     trained = {name: p for name, p in net.named_parameters() if p.requires_grad}
+    # Of a shared parameter a state holds every name, and one of them is enough.
+    names = {*dict(net.named_parameters()), *dict(net.named_buffers())}
+    states = [{name: state[name] for name in state if name in names} for state in states]
     num_parameters = sum(p.numel() for p in trained.values())
     if not num_parameters:
         return "The net has no parameter that is trained."
@@ -88,7 +94,7 @@ def tangent_kernels(
     item = next(iter(trained.values())).element_size()
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            outputs = functional_call(net, dict(states[0]), (x_train[:1],))
+            outputs = functional_call(net, states[0], (x_train[:1],))
     except Exception as error:
         return f"The net can't be run on a single point: {_in_one_line(error)}."
     if outputs.ndim != 2 or len(outputs) != 1:

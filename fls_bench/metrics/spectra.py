@@ -63,7 +63,9 @@ def fit_tail(values: Tensor, *, min_tail: int = MIN_TAIL) -> Tail:
 
     .. math:: \alpha = 1 + m \Big/ \sum_{i=1}^m \log(x_i / x_{min})
 
-    for the m values >= x_min; each value is tried as x_min that leaves ``min_tail`` or more.
+    for the m values >= x_min; each value is tried as x_min that leaves ``min_tail`` or more. The
+    empirical distribution at a value is the share below it, as in the authors' program and in the
+    tools that follow it, so that exponents can be compared with theirs.
 
     Args:
         values: ``[..., r]`` positive, ascending, r >= ``min_tail``.
@@ -86,8 +88,7 @@ def fit_tail(values: Tensor, *, min_tail: int = MIN_TAIL) -> Tail:
     fitted = -torch.expm1((1 - exponents[..., None]) * above)
     first = torch.arange(starts, device=logs.device)[:, None]
     rank = torch.arange(r, device=logs.device)[None, :] - first
-    lower, upper = rank / sizes[:, None], (rank + 1) / sizes[:, None]
-    gaps = torch.maximum((fitted - lower).abs(), (upper - fitted).abs())
+    gaps = (fitted - rank / sizes[:, None]).abs()
     distances = gaps.masked_fill(rank < 0, 0.0).amax(dim=-1).nan_to_num(nan=torch.inf)
     distance, start = distances.min(dim=-1)
     exponent = exponents.gather(-1, start[..., None])[..., 0]

@@ -320,10 +320,11 @@ def test_layers_have_their_places():
 
 
 def test_a_number_does_not_depend_on_what_else_is_asked_or_on_global_randomness():
-    whole = baseline()
+    snap = snapshot()
+    whole = by_key(measure(snap))
     torch.manual_seed(123)
-    for name in ("alignment.class_means_permutation_null", "probe.first_minus_last", "loss.test"):
-        part = measure(snapshot(), [name])
+    for name in METRICS:
+        part = measure(snap, [name])
         assert {m.metric for m in part} == {name}
         assert all(whole[m.metric, m.layer] == m for m in part)
 
@@ -669,3 +670,75 @@ def test_missing_initial_features_are_said():
     found = by_key(measure(dataclasses.replace(snap, init=gone)))
     assert "initial features" in found["cka.init_to_final", "fc1"].reason
     assert "initial features" in found["probe.linear_at_init", "fc2"].reason
+
+
+def test_the_layer_that_counts_as_the_last_can_be_chosen():
+    snap = snapshot(widths=(12, 10, 9), last_layer="fc2")
+    found = measure(snap)
+    by_name = {}
+    for m in found:
+        by_name.setdefault(m.metric, []).append(m.layer)
+    for name in ("dimension.two_nn", "probe.neighbours", "probe.inputs_kept"):
+        assert by_name[name] == ["fc2"]
+    assert by_name["probe.linear"] == ["fc1", "fc2"]
+    assert by_name["collapse.variability_train"] == ["fc2"]
+    assert by_name["agreement.nearest_class_mean_in_features"] == ["fc2"]
+    assert by_name["rank.effective"] == ["fc1", "fc2", "fc3", LOGITS]
+    duality = by_key(found)["collapse.self_duality", "fc2"]
+    assert "does not act on the features" in duality.reason
+    last = by_key(measure(dataclasses.replace(snap, last_layer=None)))
+    assert ("probe.neighbours", "fc3") in last
+    assert last["collapse.self_duality", "fc3"].status == "ok"
+    same = by_key(measure(dataclasses.replace(snap, last_layer="fc3")))
+    assert same == last
+
+
+def test_rank_over_classes_is_a_ratio_to_the_number_of_classes_less_one():
+    found = baseline()
+    for layer in ("fc1", "fc2", LOGITS):
+        expected = found["rank.effective", layer].value / (K - 1)
+        assert found["rank.over_classes", layer].value == pytest.approx(expected)
+
+
+def test_a_change_along_the_class_means_beats_both_nulls_and_a_random_one_does_not():
+    snap = snapshot()
+    directions = class_directions(snap.x_train, snap.y_train, K)
+    initial = snap.init.weights["fc1"]
+    for change, beats in (
+        (draw(WIDTHS[0], K, seed=3) @ directions, True),
+        (draw(WIDTHS[0], D, seed=4), False),
+    ):
+        weights = {**snap.final.weights, "fc1": initial + change}
+        found = by_key(measure(with_final(snap, weights=weights), sorted(ENERGIES)))
+        share = found["energy.class_means", "fc1"].value
+        nulls = [
+            found[f"energy.class_means_{name}_null", "fc1"] for name in ("permutation", "principal")
+        ]
+        assert all(null.low <= null.value <= null.high for null in nulls)
+        assert all(share > null.high for null in nulls) is beats
+    assert share == pytest.approx((K - 1) / D, abs=0.15)
+
+
+def test_a_change_has_no_energy_where_there_is_none_or_everything_is_in_the_span():
+    snap = snapshot()
+    still = by_key(measure(dataclasses.replace(snap, final=snap.init), sorted(ENERGIES)))
+    assert "did not change" in still["energy.class_means", "fc1"].reason
+    narrow = by_key(measure(snapshot(widths=(12, 3)), sorted(ENERGIES)))
+    assert "span all inputs" in narrow["energy.class_means", "fc3"].reason
+
+
+def test_agreement_in_feature_space_is_1_for_a_collapsed_net():
+    snap = snapshot()
+    final = change_features(
+        snap.final,
+        lambda layer, x: (
+            torch.nn.functional.one_hot(
+                (snap.y_train if len(x) == 48 else snap.final.test_outputs.argmax(1))[: len(x)], K
+            ).double()
+            if layer == "fc2" and len(x) != 40
+            else x
+        ),
+    )
+    collapsed = dataclasses.replace(snap, final=final)
+    assert value(collapsed, "agreement.nearest_class_mean_in_features", "fc2") == 1
+    assert value(snap, "agreement.nearest_class_mean_in_features", "fc2") < 1

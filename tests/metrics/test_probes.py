@@ -3,10 +3,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.linear_model import LogisticRegression
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import r2_score
 
 from fls_bench.metrics import probes
-from fls_bench.metrics.probes import PROBE_STRENGTHS, Split, prepared
+from fls_bench.metrics.probes import (
+    MAX_WIDTH,
+    NEIGHBOURS,
+    PROBE_STRENGTHS,
+    RIDGES,
+    Split,
+    few_shot_probe,
+    input_components,
+    neighbour_probe,
+    prepared,
+    recovery_probe,
+)
 
 SIZES = (40, 30, 60)
 
@@ -101,3 +114,109 @@ def test_a_fit_that_does_not_converge_gives_no_number():
     probe = linear_probe(*splits(), max_iterations=2)
     assert probe.score.isnan()
     assert "did not converge in 2 iterations" in (probe.problem or "")
+
+
+# --- other probes -------------------------------------------------------------------------------
+
+
+def standardised(parts):
+    mean, std = parts[0].features.mean(0), parts[0].features.std(0, correction=0)
+    return [((part.features - mean) / std).numpy() for part in parts]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_neighbours_by_sorting_all_distances(seed):
+    parts = splits(seed)
+    x = standardised(parts)
+    y = [part.labels.numpy() for part in parts]
+
+    def accuracy(k, split):
+        hits = 0
+        for point, label in zip(x[split], y[split], strict=True):
+            near = y[0][np.argsort(((x[0] - point) ** 2).sum(1))[:k]]
+            hits += np.bincount(near).argmax() == label
+        return hits / len(y[split])
+
+    best = max(NEIGHBOURS, key=lambda k: accuracy(k, 1))
+    probe = neighbour_probe(prepared(*parts))
+    assert probe.strength == best
+    assert float(probe.score) == pytest.approx(accuracy(best, 2))
+
+
+def test_few_points_have_fewer_neighbours():
+    train, validation, test = splits()
+    few = Split(train.features[:6], train.labels[:6])
+    assert neighbour_probe(prepared(few, validation, test)).strength in (5, 1)
+
+
+def test_few_shots_written_out():
+    parts = splits(2, noise=2.0)
+    x, y = standardised(parts), [part.labels.numpy() for part in parts]
+    generator, accuracies = torch.Generator().manual_seed(3), []
+    for _ in range(4):
+        order = torch.randperm(len(y[0]), generator=generator).numpy()
+        means = np.stack([x[0][[i for i in order if y[0][i] == k][:5]].mean(0) for k in range(3)])
+        nearest = ((x[2][:, None] - means) ** 2).sum(2).argmin(1)
+        accuracies.append((nearest == y[2]).mean())
+    probe = few_shot_probe(prepared(*parts), torch.Generator().manual_seed(3), draws=4)
+    assert float(probe.score) == pytest.approx(np.mean(accuracies))
+
+
+def test_few_shots_need_their_points():
+    parts = splits()
+    probe = few_shot_probe(prepared(*parts), torch.Generator(), shots=15)
+    assert "13 training points; 15" in (probe.problem or "")
+    assert probe.score.isnan()
+
+
+def test_recovery_against_sklearn():
+    parts = splits(d=12)
+    inputs = [torch.randn(len(p.labels), 20, generator=torch.Generator().manual_seed(9)).double()
+              @ torch.diag(torch.arange(20, 0, -1).double()) for p in parts]  # fmt: skip
+    inputs = [x[:, :20] + 5 * p.features[:, :1] for x, p in zip(inputs, parts, strict=True)]
+    pca = PCA(4, whiten=True, svd_solver="full").fit(inputs[0].numpy())
+    targets = [pca.transform(x.numpy()) for x in inputs]
+    x = standardised(parts)
+    fits = [Ridge(alpha=ridge).fit(x[0], targets[0]) for ridge in RIDGES]
+    best = max(range(len(RIDGES)), key=lambda i: r2_score(targets[1], fits[i].predict(x[1])))
+    probe = recovery_probe(prepared(*parts), input_components(inputs, components=4))
+    assert probe.strength == RIDGES[best]
+    expected = r2_score(targets[2], fits[best].predict(x[2]))
+    assert float(probe.score) == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize("d", [6, 100])
+def test_components_are_those_of_the_training_inputs(d):
+    parts = splits(d=d)
+    inputs = [part.features for part in parts]
+    pca = PCA(4, svd_solver="full").fit(inputs[0].numpy())
+    for found, x in zip(input_components(inputs, components=4), inputs, strict=True):
+        theirs = pca.transform(x.numpy()) / np.std(pca.transform(inputs[0].numpy()), axis=0)
+        np.testing.assert_allclose(np.abs(found.numpy())[:, ::-1], np.abs(theirs), atol=1e-8)
+
+
+def test_what_features_keep_is_recovered_and_what_they_drop_is_not():
+    parts = splits(d=6)
+    inputs = [part.features for part in parts]
+    components = input_components(inputs, components=6)
+    assert float(recovery_probe(prepared(*parts), components).score) > 0.99
+    noise = changed(
+        parts, lambda x: torch.randn(x.shape, generator=torch.Generator().manual_seed(7))
+    )
+    assert float(recovery_probe(prepared(*noise), components).score) < 0.1
+
+
+def test_inputs_that_do_not_vary_have_no_components():
+    flat = [torch.ones(5, 3), torch.ones(4, 3), torch.ones(4, 3)]
+    assert "do not vary" in input_components(flat)
+    assert "does not vary over" in input_components([torch.eye(5), torch.ones(4, 5), torch.eye(5)])
+
+
+def test_wide_features_are_reduced_and_still_read():
+    wide = changed(splits(d=5, noise=0.2), lambda x: x.repeat(1, 80) * torch.arange(1, 401))
+    data = prepared(*wide)
+    assert data.x[0].shape == (40, 40)
+    many = [Split(p.features.repeat(8, 1), p.labels.repeat(8)) for p in wide]
+    assert prepared(*many).x[0].shape == (320, MAX_WIDTH)
+    assert float(probes.linear_probe(data).score) == 1
+    assert float(neighbour_probe(data).score) == 1
