@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test calibration lint types bench error-rates schema clean
+.PHONY: demo test calibration lint types bench error-rates schema metrics-page clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("fls-bench needs Python >= 3.11") if sys.version_info < (3, 11) else None'
@@ -37,6 +37,9 @@ error-rates: $(VENV)/.installed
 
 schema: $(VENV)/.installed
 	$(BIN)/python -m fls_bench.report > docs/report.schema.json
+
+metrics-page: $(VENV)/.installed
+	$(BIN)/python -c 'from fls_bench.metrics.page import page; print(page(), end="")' > docs/metrics.md
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

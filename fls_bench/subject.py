@@ -17,6 +17,7 @@ from fls_bench.errors import InputError
 from fls_bench.metrics import NetState, Snapshot
 from fls_bench.scaling import rate_power, scaled_rate
 from fls_bench.schema import ArchitectureSpec, Axis, Recipe, Tier
+from fls_bench.tangent import tangent_kernels
 from fls_bench.tasks import Task, TaskSource, arrays_source, load_task, named_source, task_source
 from fls_bench.training import resolve_lr_rule, user_code
 from fls_bench.training.runs import TrainedRun, make_net
@@ -221,6 +222,8 @@ def snapshot_of(
     final: Mapping[str, Tensor],
     init: Mapping[str, Tensor] | None,
     seed: int = 0,
+    *,
+    with_kernel: bool = True,
 ) -> Snapshot:
     """Run a net on its data, at the end and at init, for the metrics.
 
@@ -230,12 +233,14 @@ def snapshot_of(
         final: Parameters and buffers by name.
         init: The same at init, init scale applied; or None.
         seed: Seed of the build; its weights are overwritten.
+        with_kernel: Whether tangent kernels are computed, the dearest part by far.
 
     Returns:
         The snapshot.
 
     Raises:
-        InputError: Names or shapes don't fit the net, or the net can't take the data.
+        InputError: Names or shapes don't fit the net, the net can't take the data, or has no layer
+            of the name that the setup gives as its last.
     """
     with user_code("make_model failed", "Correct it, or its arguments."):
         net = make_net(setup, seed, setup.output_multiplier, torch.float32).eval()
@@ -276,6 +281,25 @@ def snapshot_of(
             f"{task.name!r} with loss {setup.loss} needs [{expected}].",
             "Give data with the net's number of classes.",
         )
+    if setup.feature_layer is not None and setup.feature_layer not in after.train_features:
+        recorded = ", ".join(after.train_features) or "none"
+        raise InputError(
+            f"The net has no layer {setup.feature_layer!r} whose features are recorded.",
+            f"Set feature_layer to one of these, or leave it out: {recorded}.",
+        )
+    no_kernel = "The tangent kernel of this net was not computed."
+    if with_kernel:
+        kernels = tangent_kernels(
+            net,
+            [final] if init is None else [final, init],
+            torch.as_tensor(task.x_train),
+            torch.as_tensor(task.x_test),
+        )
+        if isinstance(kernels, str):
+            no_kernel = kernels
+        else:
+            after = replace(after, kernel=kernels[0])
+            before = None if before is None else replace(before, kernel=kernels[1])
     x_train, x_val, x_test = (
         torch.as_tensor(x).flatten(1) for x in (task.x_train, task.x_val, task.x_test)
     )
@@ -291,6 +315,8 @@ def snapshot_of(
         y_val=torch.as_tensor(task.y_val),
         x_test=x_test,
         y_test=torch.as_tensor(task.y_test),
+        last_layer=setup.feature_layer,
+        no_kernel=no_kernel,
     )
 
 

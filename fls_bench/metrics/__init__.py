@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from fls_bench.errors import InputError
-from fls_bench.metrics.readings import LOGITS, Reading
-from fls_bench.metrics.snapshot import SPLITS, NetState, Snapshot, SplitName
-from fls_bench.metrics.table import METRICS, Metric, Need
+from fls_bench.metrics.metric import LOGITS, Metric, Need, Reading
+from fls_bench.metrics.snapshot import SPLITS, NetState, Snapshot, SplitName, TangentKernel
+from fls_bench.metrics.table import METRICS
 from fls_bench.schema import Measurement
 
 if TYPE_CHECKING:
@@ -23,10 +23,21 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["LOGITS", "METRICS", "Metric", "NetState", "Snapshot", "SplitName", "measure"]
+__all__ = [
+    "LOGITS",
+    "METRICS",
+    "Metric",
+    "NetState",
+    "Snapshot",
+    "SplitName",
+    "TangentKernel",
+    "measure",
+]
 
 # What is random in a metric is drawn from this seed, whatever else is measured.
 _SEED = 0
+
+_WORDS = {"kernel": "gradients"}
 
 
 def measure(snapshot: Snapshot, names: Sequence[str] | None = None) -> tuple[Measurement, ...]:
@@ -108,6 +119,11 @@ def _obstacle(
     init_used = "init" in row.needs or ("outputs" in row.needs and snapshot.centered)
     if init_used and snapshot.init is None:
         return "The initial weights of the net are not known."
+    if "kernel" in row.needs and (
+        snapshot.final.kernel is None
+        or (init_used and snapshot.init is not None and snapshot.init.kernel is None)
+    ):
+        return snapshot.no_kernel
     splits = [split for split in SPLITS if f"{split}_data" in row.needs]
     for split in splits:
         n = len(snapshot.labels(split))
@@ -131,10 +147,13 @@ def _not_finite(snapshot: Snapshot) -> dict[tuple[str, Need, SplitName | None], 
             for split in SPLITS:
                 parts[state, "features", split] = net.features(split).values()
                 parts[state, "outputs", split] = [net.outputs(split)]
+            if net.kernel is not None:
+                blocks = (net.kernel.train, net.kernel.test)
+                parts[state, "kernel", None] = [block for block in blocks if block is not None]
     return {
         (state, kind, split): (
-            f"The {state} {kind}{f' on the {split} points' if split else ''} hold NaN or infinite "
-            "values."
+            f"The {state} {_WORDS.get(kind, kind)}{f' on the {split} points' if split else ''} "
+            "hold NaN or infinite values."
         )
         for (state, kind, split), tensors in parts.items()
         if not all(tensor.isfinite().all() for tensor in tensors)

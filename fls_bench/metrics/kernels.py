@@ -93,3 +93,54 @@ def linear_cka(features: Tensor, reference: Tensor) -> Tensor:
         cross = (y.mT @ x).square().sum(dim=(-2, -1))
     norms = kernel.square().sum(dim=(-2, -1)).sqrt() * other.square().sum(dim=(-2, -1)).sqrt()
     return (cross / norms).clamp(max=1.0)
+
+
+def kernel_alignment(kernel: Tensor, other: Tensor) -> Tensor:
+    r"""Centred alignment of two kernels on the same points.
+
+    .. math:: \langle HKH, HLH \rangle_F / (\|HKH\|_F \|HLH\|_F), \qquad H = I - 11^T/n
+
+    Linear CKA where both are linear kernels; label alignment where L = Y Y^T for one-hot labels Y.
+
+    Args:
+        kernel: ``[n, n]`` symmetric.
+        other: The same shape.
+
+    Returns:
+        0-d float64 in [0, 1]; NaN where a kernel is constant.
+
+    Source: Cortes, Mohri, Rostamizadeh, "Algorithms for learning kernels based on centered
+    alignment" (JMLR 13, 2012), definition 4.
+    """
+    first, second = _double_centered(kernel), _double_centered(other)
+    norms: Tensor = torch.linalg.matrix_norm(first) * torch.linalg.matrix_norm(second)
+    return ((first * second).sum() / norms).clamp(0.0, 1.0)
+
+
+def _double_centered(kernel: Tensor) -> Tensor:
+    k = kernel.double()
+    centred = k - k.mean(dim=0, keepdim=True) - k.mean(dim=1, keepdim=True) + k.mean()
+    level = _ROUNDING_ULPS * torch.finfo(torch.float32).eps * torch.linalg.matrix_norm(k)
+    return centred.masked_fill(torch.linalg.matrix_norm(centred) <= level, 0.0)
+
+
+def kernel_regression(kernel: Tensor, across: Tensor, targets: Tensor, jitter: float) -> Tensor:
+    """What kernel ridge regression predicts at new points.
+
+    Args:
+        kernel: ``[n, n]`` among the training points.
+        across: ``[t, n]`` from new to training points.
+        targets: ``[n, K]``.
+        jitter: Ridge, as a share of the mean of the kernel's diagonal.
+
+    Returns:
+        ``[t, K]`` float64; NaN where the system has no solution.
+
+    Source: Jacot, Gabriel, Hongler, "Neural tangent kernel" (arXiv 1806.07572), section 5: the limit
+    of training under a constant kernel.
+    """
+    k = kernel.double()
+    ridge = jitter * k.diagonal().mean() * torch.eye(len(k), dtype=k.dtype, device=k.device)
+    solution, failed = torch.linalg.solve_ex(k + ridge, targets.double())
+    predicted: Tensor = across.double() @ solution
+    return predicted.masked_fill(failed != 0, torch.nan)

@@ -86,3 +86,60 @@ def point_losses(logits: Tensor, labels: Tensor) -> Tensor:
     if x.shape[-1] == 1:
         return softplus((1 - 2 * labels.long()) * x[..., 0])
     return -x.log_softmax(dim=-1).gather(-1, labels[..., None].long())[..., 0]
+
+
+def class_probabilities(logits: Tensor) -> Tensor:
+    """Softmax of logits ``[..., n, K]`` as float64; one logit f gives (1 - p, p), p its sigmoid."""
+    x = logits.double()
+    if x.shape[-1] == 1:
+        x = torch.cat([torch.zeros_like(x), x], dim=-1)
+    return x.softmax(dim=-1)
+
+
+def brier_score(logits: Tensor, labels: Tensor) -> Tensor:
+    r"""Mean squared distance of the probabilities from the one-hot labels.
+
+    .. math:: \frac1n \sum_i \sum_k (p_{ik} - [y_i = k])^2
+
+    Args:
+        logits: ``[n, K]``; one logit counts as two classes.
+        labels: ``[n]`` int.
+
+    Returns:
+        0-d float64 in [0, 2], 0 best.
+
+    Source: Brier, "Verification of forecasts expressed in terms of probability" (Monthly Weather
+    Review 78, 1950), equation 2.
+    """
+    p = class_probabilities(logits)
+    truth = torch.nn.functional.one_hot(labels.long(), p.shape[-1]).double()
+    return (p - truth).square().sum(dim=-1).mean()
+
+
+CALIBRATION_BINS = 15
+
+
+def calibration_error(logits: Tensor, labels: Tensor, *, bins: int = CALIBRATION_BINS) -> Tensor:
+    r"""Expected calibration error: confidence against accuracy, in equal bins of confidence.
+
+    .. math:: \sum_b \frac{n_b}{n} |\mathrm{acc}_b - \mathrm{conf}_b|
+
+    Confidence is the largest probability; bins are (i/bins, (i + 1)/bins]. It reads too high for few
+    points, for a net that is perfectly calibrated by up to about sqrt(bins / n) / 3.
+
+    Args:
+        logits: ``[n, K]``; one logit counts as two classes.
+        labels: ``[n]`` int.
+        bins: Number of bins.
+
+    Returns:
+        0-d float64 in [0, 1], 0 best.
+
+    Source: Guo, Pleiss, Sun, Weinberger, "On calibration of modern neural networks" (arXiv
+    1706.04599), equation 3, with their 15 bins.
+    """
+    confidence = class_probabilities(logits).amax(dim=-1)
+    surplus = confidence - (1 - point_errors(logits, labels))
+    index = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    sums = torch.zeros(bins, dtype=surplus.dtype, device=surplus.device)
+    return sums.index_add(0, index, surplus).abs().sum() / len(surplus)

@@ -1,17 +1,18 @@
-"""Linear probes: how well labels can be read from features by logistic regression.
+"""Probes of frozen features: what can be read from them, by simple learners of scikit-learn.
 
-scikit-learn is imported inside the function: it costs most of a second, and few callers probe.
+scikit-learn is imported inside the functions: it costs most of a second, and few callers probe.
 """
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from fls_bench.metrics.alignment import class_means, nearest_class_mean
 from fls_bench.metrics.kernels import centered_features
 
 if TYPE_CHECKING:
@@ -20,8 +21,12 @@ if TYPE_CHECKING:
 # Inverse regularisation strengths. Below 0.01 the probe underfits a few hundred samples, above 10
 # it no longer changes: both were seen on digits with 150 samples.
 PROBE_STRENGTHS = (0.01, 0.1, 1.0, 10.0)
+NEIGHBOURS = (15, 5, 1)
+RIDGES = (1e4, 1e3, 1e2, 1e1, 1.0, 1e-1)
+MAX_WIDTH = 256
+"""Wider features are reduced to this many principal components of the training points."""
 _MAX_ITERATIONS = 5000
-_NO_ACCURACY = torch.tensor(torch.nan, dtype=torch.float64)
+_NO_VALUE = torch.tensor(torch.nan, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -34,74 +39,71 @@ class Split:
 
 @dataclass(frozen=True)
 class Probe:
-    """A fitted probe's result.
+    """A probe's result.
 
     Attributes:
-        accuracy: 0-d float64 in [0, 1] on the test split; NaN where there is a problem.
-        strength: The inverse regularisation strength that was chosen; None where there is a
+        score: 0-d float64: accuracy in [0, 1] or R^2 <= 1 on the test split; NaN where there is a
             problem.
-        problem: One sentence that says why there is no accuracy, or None.
+        strength: What was chosen on the validation split; None where nothing was, or there is a
+            problem.
+        problem: One sentence that says why there is no score, or None.
     """
 
-    accuracy: Tensor
+    score: Tensor
     strength: float | None = None
     problem: str | None = None
 
 
-def linear_probe(
-    train: Split,
-    validation: Split,
-    test: Split,
-    *,
-    strengths: Sequence[float] = PROBE_STRENGTHS,
-    max_iterations: int = _MAX_ITERATIONS,
-) -> Probe:
-    """Test accuracy of L2-regularised logistic regression on standardised frozen features.
+@dataclass(frozen=True)
+class Prepared:
+    """Features of three splits, ready to be probed.
 
-    The scaler and the regression see the training split only; the regularisation is chosen by
-    accuracy on the validation split (the strongest among equals); the test split chooses nothing.
+    Attributes:
+        x: Training, validation and test features ``[n, width]`` float64: each column with mean 0 and
+            variance 1 over the training points (constant ones 0), and, where there are more than
+            MAX_WIDTH, their leading principal components.
+        y: Their labels ``[n]``.
+        problem: Why they can't be probed, or None; x is then empty.
+    """
+
+    x: tuple[Any, ...]
+    y: tuple[Any, ...]
+    problem: str | None = None
+
+
+def prepared(train: Split, validation: Split, test: Split) -> Prepared:
+    """Standardise features by the training split, and reduce wide ones.
 
     Args:
         train: ``[n, width]`` features and labels of the training split.
         validation: The same of the validation split.
         test: The same of the test split.
-        strengths: Inverse regularisation strengths, ascending.
-        max_iterations: Limit of the solver; a fit that reaches it gives no accuracy.
 
     Returns:
-        The accuracy, or the reason why there is none.
-
-    Source: Alain, Bengio, "Understanding intermediate layers using linear classifier probes"
-    (arXiv 1610.01644), section 3.
+        The features, or the reason why they can't be probed.
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
+    from sklearn.decomposition import PCA
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     from threadpoolctl import threadpool_limits
 
-    problem = _problem(train, validation, test)
+    splits = (train, validation, test)
+    problem = _problem(*splits)
     if problem is not None:
-        return Probe(_NO_ACCURACY, problem=problem)
-    x_train, x_val, x_test = (s.features.double().cpu().numpy() for s in (train, validation, test))
-    y_train, y_val, y_test = (s.labels.cpu().numpy() for s in (train, validation, test))
-    probes = [
-        make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=max_iterations))
-        for strength in strengths
-    ]
+        return Prepared((), (), problem)
+    x = [split.features.double().cpu().numpy() for split in splits]
+    steps: list[Any] = [StandardScaler()]
+    if x[0].shape[1] > MAX_WIDTH:
+        kept = min(MAX_WIDTH, len(x[0]))
+        steps.append(PCA(kept, svd_solver="covariance_eigh" if kept == MAX_WIDTH else "full"))
+    scaler = make_pipeline(*steps)
     # On products this small, threads that wait for each other cost ten times what they save.
-    with threadpool_limits(limits=1), warnings.catch_warnings():
-        warnings.simplefilter("error", ConvergenceWarning)
-        try:
-            for probe in probes:
-                probe.fit(x_train, y_train)
-        except ConvergenceWarning:
-            problem = f"The logistic regression did not converge in {max_iterations} iterations."
-            return Probe(_NO_ACCURACY, problem=problem)
-        # max returns the first of equals: the strongest regularisation.
-        best = max(range(len(probes)), key=lambda i: probes[i].score(x_val, y_val))
-        hits = torch.from_numpy(probes[best].predict(x_test) == y_test)
-    return Probe(hits.double().mean(), strength=strengths[best])
+    with threadpool_limits(limits=1):
+        scaler.fit(x[0])
+        return Prepared(
+            tuple(scaler.transform(part) for part in x),
+            tuple(split.labels.cpu().numpy() for split in splits),
+        )
 
 
 def _problem(train: Split, validation: Split, test: Split) -> str | None:
@@ -116,3 +118,177 @@ def _problem(train: Split, validation: Split, test: Split) -> str | None:
     if not centered_features(train.features).any():
         return "The features do not vary over the training points."
     return None
+
+
+def linear_probe(
+    data: Prepared,
+    *,
+    strengths: Sequence[float] = PROBE_STRENGTHS,
+    max_iterations: int = _MAX_ITERATIONS,
+) -> Probe:
+    """Test accuracy of L2-regularised logistic regression on standardised frozen features.
+
+    The regression sees the training split only; the regularisation is chosen by accuracy on the
+    validation split (the strongest among equals); the test split chooses nothing.
+
+    Args:
+        data: Features and labels.
+        strengths: Inverse regularisation strengths, ascending.
+        max_iterations: Limit of the solver; a fit that reaches it gives no accuracy.
+
+    Returns:
+        The accuracy, or the reason why there is none.
+
+    Source: Alain, Bengio, "Understanding intermediate layers using linear classifier probes"
+    (arXiv 1610.01644), section 3.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
+
+    if data.problem is not None:
+        return Probe(_NO_VALUE, problem=data.problem)
+    probes = [LogisticRegression(C=strength, max_iter=max_iterations) for strength in strengths]
+    with threadpool_limits(limits=1), warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        try:
+            for probe in probes:
+                probe.fit(data.x[0], data.y[0])
+        except ConvergenceWarning:
+            problem = f"The logistic regression did not converge in {max_iterations} iterations."
+            return Probe(_NO_VALUE, problem=problem)
+        return _best(data, probes, strengths)
+
+
+def neighbour_probe(data: Prepared, *, neighbours: Sequence[int] = NEIGHBOURS) -> Probe:
+    """Test accuracy of the vote of the nearest training points, in standardised frozen features.
+
+    Their number is chosen by accuracy on the validation split (the largest among equals).
+
+    Args:
+        data: Features and labels.
+        neighbours: Numbers to choose from, descending; those beyond the training points left out.
+
+    Returns:
+        The accuracy, or the reason why there is none.
+
+    Source: Wu, Xiong, Yu, Lin, "Unsupervised feature learning via non-parametric instance
+    discrimination" (arXiv 1805.01978), section 3.4, here without weights.
+    """
+    from sklearn.neighbors import KNeighborsClassifier
+    from threadpoolctl import threadpool_limits
+
+    if data.problem is not None:
+        return Probe(_NO_VALUE, problem=data.problem)
+    numbers = [k for k in neighbours if k <= len(data.y[0])]
+    with threadpool_limits(limits=1):
+        probes = [
+            KNeighborsClassifier(k, algorithm="brute").fit(data.x[0], data.y[0]) for k in numbers
+        ]
+        return _best(data, probes, numbers)
+
+
+def _best(data: Prepared, probes: Sequence[Any], settings: Sequence[float]) -> Probe:
+    """Test accuracy of the fitted probe that is best on the validation split, first among equals."""
+    best = max(range(len(probes)), key=lambda i: probes[i].score(data.x[1], data.y[1]))
+    hits = torch.from_numpy(probes[best].predict(data.x[2]) == data.y[2])
+    return Probe(hits.double().mean(), strength=settings[best])
+
+
+def few_shot_probe(
+    data: Prepared, generator: torch.Generator, *, shots: int = 5, draws: int = 10
+) -> Probe:
+    """Test accuracy of the nearest class mean of a few training points per class, mean over draws.
+
+    Args:
+        data: Features and labels.
+        generator: Draws the points.
+        shots: Training points per class.
+        draws: How many times they are drawn.
+
+    Returns:
+        The accuracy, or the reason why there is none.
+
+    Source: Snell, Swersky, Zemel, "Prototypical networks for few-shot learning" (arXiv 1703.05175),
+    section 2.2, on frozen features.
+    """
+    if data.problem is not None:
+        return Probe(_NO_VALUE, problem=data.problem)
+    x, y = torch.from_numpy(data.x[0]), torch.from_numpy(data.y[0]).long()
+    test, truth = torch.from_numpy(data.x[2]), torch.from_numpy(data.y[2]).long()
+    counts = y.bincount()
+    fewest = counts[counts > 0].amin()
+    if fewest < shots:
+        problem = f"A class has {int(fewest)} training points; {shots} are drawn from each."
+        return Probe(_NO_VALUE, problem=problem)
+    n_classes = int(max(y.amax(), truth.amax())) + 1
+    hits = []
+    for _ in range(draws):
+        order = torch.randperm(len(y), generator=generator)
+        chosen = torch.cat([order[y[order] == k][:shots] for k in counts.nonzero()])
+        means = class_means(x[chosen], y[chosen], n_classes)
+        hits.append((nearest_class_mean(test, means) == truth).double().mean())
+    return Probe(torch.stack(hits).mean())
+
+
+def input_components(inputs: Sequence[Tensor], *, components: int = 10) -> tuple[Tensor, ...] | str:
+    """Scores of points on the leading principal components of the training inputs.
+
+    Args:
+        inputs: ``[n, d]`` of the training, validation and test split.
+        components: How many, at most the rank of the training inputs.
+
+    Returns:
+        ``[n, components]`` float64 of each split, variance 1 over the training points; or the reason
+        why there are none.
+    """
+    x = centered_features(inputs[0])
+    if not bool(x.any()):
+        return "The inputs do not vary over the training points."
+    n, d = x.shape
+    if d <= n:
+        values, basis = torch.linalg.eigh(x.mT @ x)
+    else:
+        values, left = torch.linalg.eigh(x @ x.mT)
+        basis = x.mT @ left / values.clamp_min(1e-300).sqrt()
+    kept = min(components, int((values > 1e-12 * values[-1]).sum()))
+    directions = basis[:, -kept:] / (values[-kept:] / n).sqrt()
+    mean = inputs[0].double().mean(dim=0)
+    scores = tuple((part.double() - mean) @ directions for part in inputs)
+    if any(not len(part) or bool((part.amin(dim=0) == part.amax(dim=0)).any()) for part in scores):
+        return "A principal component of the inputs does not vary over validation or test points."
+    return scores
+
+
+def recovery_probe(
+    data: Prepared, components: Sequence[Tensor], *, ridges: Sequence[float] = RIDGES
+) -> Probe:
+    """Test R^2 of the inputs' leading principal components, read from features by ridge regression.
+
+    Each component counts alike. The ridge is chosen by R^2 on the validation split (the largest
+    among equals).
+
+    Args:
+        data: Features; labels are not used.
+        components: Of the three splits, from :func:`input_components`.
+        ridges: Penalties on standardised features, descending.
+
+    Returns:
+        The mean R^2 (<= 1; below 0 where the components are predicted worse than by their mean), or
+        the reason why there is none.
+
+    Source: own definition; linear decodability as in Alain, Bengio (arXiv 1610.01644).
+    """
+    from sklearn.linear_model import Ridge
+    from sklearn.metrics import r2_score
+    from threadpoolctl import threadpool_limits
+
+    if data.problem is not None:
+        return Probe(_NO_VALUE, problem=data.problem)
+    train, validation, test = (part.cpu().numpy() for part in components)
+    with threadpool_limits(limits=1):
+        fits = [Ridge(alpha=ridge).fit(data.x[0], train) for ridge in ridges]
+        scores = [r2_score(validation, fit.predict(data.x[1])) for fit in fits]
+        best = scores.index(max(scores))
+        score = r2_score(test, fits[best].predict(data.x[2]))
+    return Probe(torch.tensor(score, dtype=torch.float64), strength=ridges[best])

@@ -15,6 +15,26 @@ SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, eq=False)
+class TangentKernel:
+    """Empirical tangent kernel of one state of a net on a fixed part of its points.
+
+    An entry is the inner product of the gradients of f at two points with respect to all trained
+    parameters, mean over the K' outputs (the trace of the K' x K' block over K'). c is left out.
+
+    Attributes:
+        train_points: ``[m]`` indices into the training points.
+        train: ``[m, m]`` float64 among these.
+        test_points: ``[t]`` indices into the test points.
+        test: ``[t, m]`` from test to training points; None at init, where nothing needs it.
+    """
+
+    train_points: Tensor
+    train: Tensor
+    test_points: Tensor
+    test: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
 class NetState:
     """One state of a net, at init or at the end of training.
 
@@ -28,6 +48,7 @@ class NetState:
             with one logit.
         val_outputs: The same for the validation split.
         test_outputs: The same for the test split.
+        kernel: Tangent kernel of this state, or None where it was not computed.
     """
 
     weights: Mapping[str, Tensor]
@@ -37,6 +58,7 @@ class NetState:
     train_outputs: Tensor
     val_outputs: Tensor
     test_outputs: Tensor
+    kernel: TangentKernel | None = None
 
     def features(self, split: SplitName) -> Mapping[str, Tensor]:
         """Hidden features of one split."""
@@ -67,6 +89,8 @@ class Snapshot:
         n_classes: K.
         x_train: ``[n_train, d]`` flattened float inputs; x_val and x_test alike.
         y_train: ``[n_train]`` int labels, 0 to K - 1; y_val and y_test alike.
+        last_layer: Layer whose features count as the last; None: the last hidden one.
+        no_kernel: One sentence that says why the states hold no tangent kernel.
     """
 
     final: NetState
@@ -80,6 +104,14 @@ class Snapshot:
     y_val: Tensor
     x_test: Tensor
     y_test: Tensor
+    last_layer: str | None = None
+    no_kernel: str = "The tangent kernel of this net was not computed."
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Hidden layers with features, forward order, up to the one that counts as the last."""
+        names = tuple(self.final.train_features)
+        return names[: names.index(self.last_layer) + 1] if self.last_layer in names else names
 
     def inputs(self, split: SplitName) -> Tensor:
         """Flattened inputs of one split."""

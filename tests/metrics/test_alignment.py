@@ -11,6 +11,7 @@ from fls_bench.metrics.alignment import (
     class_means,
     nearest_class_mean,
     permuted_alignments,
+    split_half_cosine,
 )
 
 K = 3
@@ -143,3 +144,34 @@ def test_leading_dimensions_are_replicas():
     torch.testing.assert_close(means[1, 2], class_means(x[1, 2], y[1, 2], K))
     torch.testing.assert_close(values[1, 2], alignment(weights[1, 2], x[1, 2], y[1, 2]))
     assert torch.equal(labels[1, 2], nearest_class_mean(x[1, 2], means[1, 2]))
+
+
+def split_half(x, y, splits=20, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return float(split_half_cosine(x, y, K, generator, splits=splits))
+
+
+def test_split_halves_agree_on_what_has_no_noise_and_not_on_noise():
+    x, y = blobs(n=60, spread=0)
+    assert split_half(x, y) == pytest.approx(1)
+    x, y = blobs(n=600, d=200, spread=1e3)
+    assert abs(split_half(x, y)) < 0.1
+
+
+def test_split_halves_against_a_known_signal():
+    # Halves of m points per class in d dimensions: cosine about s / (s + noise), s and noise the
+    # squared lengths of the true direction and of its error.
+    n, d, spread = 600, 400, 4.0
+    x, y = blobs(n=n, d=d, spread=spread)
+    centers = draw(K, d)
+    signal = float((centers - centers.mean(0)).square().sum(1).mean())
+    noise = spread**2 * d * (1 - 1 / K) / (n / K / 2)
+    assert split_half(x, y) == pytest.approx(signal / (signal + noise), abs=0.03)
+
+
+def test_split_halves_leave_out_a_class_with_one_point():
+    x, y = blobs(n=40, spread=0)
+    y[y == 2] = 0
+    y[0] = 2
+    assert split_half(x, y) <= 1
+    assert split_half(torch.ones(10, 4), torch.arange(10) % K) != split_half(x, y)  # NaN

@@ -1,8 +1,16 @@
 import pytest
 import torch
-from sklearn.metrics import log_loss, zero_one_loss
+from sklearn.metrics import brier_score_loss, log_loss, zero_one_loss
 
-from fls_bench.metrics.outputs import class_centered, point_errors, point_losses, tied_points
+from fls_bench.metrics.outputs import (
+    brier_score,
+    calibration_error,
+    class_centered,
+    class_probabilities,
+    point_errors,
+    point_losses,
+    tied_points,
+)
 
 
 def draw(*shape, seed=0):
@@ -63,3 +71,51 @@ def test_leading_dimensions_are_replicas(width):
         result = function(logits, labels)
         assert result.shape == (2, 3, 20)
         torch.testing.assert_close(result[1, 2], function(logits[1, 2], labels[1, 2]))
+
+
+@pytest.mark.parametrize("width", [1, 4])
+def test_brier_score_against_sklearn(width):
+    logits, labels = 3 * draw(60, width), torch.arange(60) % max(2, width)
+    p = class_probabilities(logits)
+    expected = brier_score_loss(
+        labels.numpy(), p.numpy(), scale_by_half=False, labels=list(range(p.shape[1]))
+    )
+    assert float(brier_score(logits, labels)) == pytest.approx(expected)
+    assert float(brier_score(1e3 * draw(60, width).sign(), labels)) <= 2
+
+
+def ece_by_loops(p, labels, bins):
+    total = 0.0
+    for b in range(bins):
+        inside = [
+            (max(row), row.index(max(row)) == y)
+            for row, y in zip(p.tolist(), labels.tolist(), strict=True)
+            if b / bins < max(row) <= (b + 1) / bins
+        ]
+        if inside:
+            accuracy = sum(hit for _, hit in inside) / len(inside)
+            confidence = sum(c for c, _ in inside) / len(inside)
+            total += len(inside) / len(labels) * abs(accuracy - confidence)
+    return total
+
+
+@pytest.mark.parametrize("width", [1, 4])
+@pytest.mark.parametrize("scale", [0.1, 1.0, 10.0])
+def test_calibration_error_against_loops(width, scale):
+    logits, labels = scale * draw(300, width), torch.arange(300) % max(2, width)
+    for bins in (5, 15):
+        expected = ece_by_loops(class_probabilities(logits), labels, bins)
+        assert float(calibration_error(logits, labels, bins=bins)) == pytest.approx(expected)
+
+
+def test_calibration_error_of_known_outputs():
+    labels = torch.arange(1000) % 4
+    assert float(calibration_error(torch.zeros(1000, 4), labels)) == pytest.approx(0)
+    sure = 100 * torch.nn.functional.one_hot(labels, 4)
+    assert float(calibration_error(sure, labels)) == pytest.approx(0)
+    assert float(calibration_error(sure.roll(1, 1), labels)) == pytest.approx(1)
+    # Labels drawn from the probabilities: within 5 deviations of what the docstring says.
+    p = draw(20000, 4).softmax(1)
+    drawn = torch.multinomial(p, 1, generator=torch.Generator().manual_seed(1))[:, 0]
+    assert float(calibration_error(p.log(), drawn)) < (15 / 20000) ** 0.5 / 3
+    assert float(calibration_error(3 * p.log(), drawn)) > 0.1

@@ -3,9 +3,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.linear_model import LogisticRegression
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import r2_score
 
-from fls_bench.metrics.probes import PROBE_STRENGTHS, Split, linear_probe
+from fls_bench.metrics import probes
+from fls_bench.metrics.probes import (
+    MAX_WIDTH,
+    NEIGHBOURS,
+    PROBE_STRENGTHS,
+    RIDGES,
+    Split,
+    few_shot_probe,
+    input_components,
+    neighbour_probe,
+    prepared,
+    recovery_probe,
+)
 
 SIZES = (40, 30, 60)
 
@@ -19,6 +33,10 @@ def splits(seed=0, d=5, noise=1.5, dtype=torch.float64):
         x = centers[y] + noise * rng.normal(size=(n, d))
         result.append(Split(torch.from_numpy(x).to(dtype), torch.from_numpy(y)))
     return result
+
+
+def linear_probe(*parts, **options):
+    return probes.linear_probe(prepared(*parts), **options)
 
 
 def changed(parts, change):
@@ -42,7 +60,7 @@ def test_against_a_search_written_out(seed):
     assert probe.problem is None
     assert probe.strength == PROBE_STRENGTHS[best]
     expected = fits[best].score(x_test, test.labels.numpy())
-    assert float(probe.accuracy) == pytest.approx(expected, abs=1e-12)
+    assert float(probe.score) == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_test_split_chooses_nothing():
@@ -53,24 +71,24 @@ def test_the_test_split_chooses_nothing():
 
 
 def test_separable_labels_are_read_and_random_ones_are_not():
-    assert float(linear_probe(*splits(noise=0.01)).accuracy) == 1
+    assert float(linear_probe(*splits(noise=0.01)).score) == 1
     # Chance is 1/3; 60 points leave [0.13, 0.58] with probability below 1e-4.
-    assert 0.13 < float(linear_probe(*splits(noise=1e6)).accuracy) < 0.58
+    assert 0.13 < float(linear_probe(*splits(noise=1e6)).score) < 0.58
 
 
 @settings(deadline=None, max_examples=8)
 @given(st.permutations(range(5)), st.lists(st.floats(1e-3, 1e3), min_size=5, max_size=5))
 def test_order_and_scale_of_features_do_not_matter(order, scales):
     parts = splits()
-    expected = float(linear_probe(*parts).accuracy)
+    expected = float(linear_probe(*parts).score)
     moved = linear_probe(*changed(parts, lambda x: (x * torch.tensor(scales))[:, order]))
-    assert float(moved.accuracy) == expected
+    assert float(moved.score) == expected
 
 
 def test_a_dead_feature_does_not_matter():
     parts = splits(dtype=torch.float32)
     more = changed(parts, lambda x: torch.cat([x, torch.zeros(len(x), 1)], dim=1))
-    assert float(linear_probe(*more).accuracy) == float(linear_probe(*parts).accuracy)
+    assert float(linear_probe(*more).score) == float(linear_probe(*parts).score)
 
 
 def test_problems_are_named_and_give_no_number():
@@ -87,12 +105,118 @@ def test_problems_are_named_and_give_no_number():
         (constant, "do not vary"),
     ):
         probe = linear_probe(*parts)
-        assert probe.accuracy.isnan()
+        assert probe.score.isnan()
         assert probe.strength is None
         assert fragment in (probe.problem or "")
 
 
 def test_a_fit_that_does_not_converge_gives_no_number():
     probe = linear_probe(*splits(), max_iterations=2)
-    assert probe.accuracy.isnan()
+    assert probe.score.isnan()
     assert "did not converge in 2 iterations" in (probe.problem or "")
+
+
+# --- other probes -------------------------------------------------------------------------------
+
+
+def standardised(parts):
+    mean, std = parts[0].features.mean(0), parts[0].features.std(0, correction=0)
+    return [((part.features - mean) / std).numpy() for part in parts]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_neighbours_by_sorting_all_distances(seed):
+    parts = splits(seed)
+    x = standardised(parts)
+    y = [part.labels.numpy() for part in parts]
+
+    def accuracy(k, split):
+        hits = 0
+        for point, label in zip(x[split], y[split], strict=True):
+            near = y[0][np.argsort(((x[0] - point) ** 2).sum(1))[:k]]
+            hits += np.bincount(near).argmax() == label
+        return hits / len(y[split])
+
+    best = max(NEIGHBOURS, key=lambda k: accuracy(k, 1))
+    probe = neighbour_probe(prepared(*parts))
+    assert probe.strength == best
+    assert float(probe.score) == pytest.approx(accuracy(best, 2))
+
+
+def test_few_points_have_fewer_neighbours():
+    train, validation, test = splits()
+    few = Split(train.features[:6], train.labels[:6])
+    assert neighbour_probe(prepared(few, validation, test)).strength in (5, 1)
+
+
+def test_few_shots_written_out():
+    parts = splits(2, noise=2.0)
+    x, y = standardised(parts), [part.labels.numpy() for part in parts]
+    generator, accuracies = torch.Generator().manual_seed(3), []
+    for _ in range(4):
+        order = torch.randperm(len(y[0]), generator=generator).numpy()
+        means = np.stack([x[0][[i for i in order if y[0][i] == k][:5]].mean(0) for k in range(3)])
+        nearest = ((x[2][:, None] - means) ** 2).sum(2).argmin(1)
+        accuracies.append((nearest == y[2]).mean())
+    probe = few_shot_probe(prepared(*parts), torch.Generator().manual_seed(3), draws=4)
+    assert float(probe.score) == pytest.approx(np.mean(accuracies))
+
+
+def test_few_shots_need_their_points():
+    parts = splits()
+    probe = few_shot_probe(prepared(*parts), torch.Generator(), shots=15)
+    assert "13 training points; 15" in (probe.problem or "")
+    assert probe.score.isnan()
+
+
+def test_recovery_against_sklearn():
+    parts = splits(d=12)
+    inputs = [torch.randn(len(p.labels), 20, generator=torch.Generator().manual_seed(9)).double()
+              @ torch.diag(torch.arange(20, 0, -1).double()) for p in parts]  # fmt: skip
+    inputs = [x[:, :20] + 5 * p.features[:, :1] for x, p in zip(inputs, parts, strict=True)]
+    pca = PCA(4, whiten=True, svd_solver="full").fit(inputs[0].numpy())
+    targets = [pca.transform(x.numpy()) for x in inputs]
+    x = standardised(parts)
+    fits = [Ridge(alpha=ridge).fit(x[0], targets[0]) for ridge in RIDGES]
+    best = max(range(len(RIDGES)), key=lambda i: r2_score(targets[1], fits[i].predict(x[1])))
+    probe = recovery_probe(prepared(*parts), input_components(inputs, components=4))
+    assert probe.strength == RIDGES[best]
+    expected = r2_score(targets[2], fits[best].predict(x[2]))
+    assert float(probe.score) == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize("d", [6, 100])
+def test_components_are_those_of_the_training_inputs(d):
+    parts = splits(d=d)
+    inputs = [part.features for part in parts]
+    pca = PCA(4, svd_solver="full").fit(inputs[0].numpy())
+    for found, x in zip(input_components(inputs, components=4), inputs, strict=True):
+        theirs = pca.transform(x.numpy()) / np.std(pca.transform(inputs[0].numpy()), axis=0)
+        np.testing.assert_allclose(np.abs(found.numpy())[:, ::-1], np.abs(theirs), atol=1e-8)
+
+
+def test_what_features_keep_is_recovered_and_what_they_drop_is_not():
+    parts = splits(d=6)
+    inputs = [part.features for part in parts]
+    components = input_components(inputs, components=6)
+    assert float(recovery_probe(prepared(*parts), components).score) > 0.99
+    noise = changed(
+        parts, lambda x: torch.randn(x.shape, generator=torch.Generator().manual_seed(7))
+    )
+    assert float(recovery_probe(prepared(*noise), components).score) < 0.1
+
+
+def test_inputs_that_do_not_vary_have_no_components():
+    flat = [torch.ones(5, 3), torch.ones(4, 3), torch.ones(4, 3)]
+    assert "do not vary" in input_components(flat)
+    assert "does not vary over" in input_components([torch.eye(5), torch.ones(4, 5), torch.eye(5)])
+
+
+def test_wide_features_are_reduced_and_still_read():
+    wide = changed(splits(d=5, noise=0.2), lambda x: x.repeat(1, 80) * torch.arange(1, 401))
+    data = prepared(*wide)
+    assert data.x[0].shape == (40, 40)
+    many = [Split(p.features.repeat(8, 1), p.labels.repeat(8)) for p in wide]
+    assert prepared(*many).x[0].shape == (320, MAX_WIDTH)
+    assert float(probes.linear_probe(data).score) == 1
+    assert float(neighbour_probe(data).score) == 1

@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.neighbors import NearestNeighbors
+
+from fls_bench.metrics.dimension import neighbour_ratios, two_nn_dimension
+
+
+def draw(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(*shape, generator=generator, dtype=torch.float64)
+
+
+def dimension(x):
+    ratios, duplicates = neighbour_ratios(x)
+    assert int(duplicates) == 0
+    return float(two_nn_dimension(ratios))
+
+
+def test_against_sklearn_and_a_fit_written_out():
+    x = draw(300, 4) @ draw(4, 20, seed=1) + 100
+    distances, _ = NearestNeighbors(n_neighbors=3).fit(x.numpy()).kneighbors(x.numpy())
+    ratios = distances[:, 2] / distances[:, 1]
+    np.testing.assert_allclose(neighbour_ratios(x)[0].numpy(), ratios, rtol=1e-7)
+    mu = np.sort(ratios)[:270]
+    y = -np.log(1 - np.arange(1, 271) / 300)
+    slope = np.linalg.lstsq(np.log(mu)[:, None], y, rcond=None)[0][0]
+    assert dimension(x) == pytest.approx(slope)
+
+
+@pytest.mark.parametrize("d", [1, 2, 5])
+def test_cubes_of_a_known_dimension_in_a_larger_space(d):
+    # The error of one estimate is about d / sqrt(n).
+    found = [dimension(draw(1000, d, seed=s) @ torch.randn(d, 30).double()) for s in range(4)]
+    assert np.mean(found) == pytest.approx(d, rel=0.12)
+
+
+def test_a_curved_manifold():
+    u = 6.28 * draw(1500, 2)
+    torus = torch.stack([
+        (2 + u[:, 0].cos()) * u[:, 1].cos(), (2 + u[:, 0].cos()) * u[:, 1].sin(), u[:, 0].sin()
+    ], dim=1)  # fmt: skip
+    assert dimension(torus) == pytest.approx(2, rel=0.12)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 2**32 - 1), st.floats(1e-3, 1e3))
+def test_scale_rotation_and_order_do_not_matter(seed, scale):
+    x = draw(60, 5, seed=seed)
+    turn = torch.linalg.qr(draw(5, 5, seed=seed + 1)).Q
+    order = draw(60, seed=seed + 2).argsort()
+    assert dimension(scale * (x[order] @ turn + 1)) == pytest.approx(dimension(x), rel=1e-6)
+
+
+def test_duplicates_are_counted_and_have_no_ratio():
+    x = draw(50, 3).float()
+    x[:4] = x[4]
+    ratios, duplicates = neighbour_ratios(x)
+    assert int(duplicates) == 5
+    assert ratios.isnan().nonzero()[:, 0].tolist() == [0, 1, 2, 3, 4]
