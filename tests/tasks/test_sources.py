@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Cli
 
 from fls_bench import facts, tasks
 from fls_bench.errors import InputError
@@ -112,6 +113,25 @@ def test_code_is_imported_only_for_a_caller_who_says_so(trap: Path) -> None:
     assert trap.exists(), "the trap is harmless, so the test proves nothing"
     with pytest.raises(InputError, match="SystemError"):
         source(0)
+
+
+def test_the_command_line_takes_the_users_code_and_tables(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [f"{k % 7},{k % 5},{'ab'[k % 2]}" for k in range(60)]
+    (tmp_path / "own.csv").write_text("\n".join(["u,v,label", *lines]))
+    (tmp_path / "own_data.py").write_text(
+        "import numpy as np\ndef data():\n    return np.eye(60), np.arange(60) % 2\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    small = ["--depth", "2", "--width", "4", "--max-epochs", "2", "-q", "--force"]
+    for task in ("own.csv", "own_data:data"):
+        assert cli("train", "-o", "m.pt", "--task", task, *small).code == 0
+    ended = cli("diagnose", "m.pt", "--data", "no.csv")
+    assert (ended.code, "There is no file 'no.csv'" in ended.err) == (2, True)
+    ended = cli("diagnose", "m.pt", "--data", "own.csv")
+    assert (ended.code, "do not fit together" in ended.err) == (2, True)
 
 
 @pytest.mark.parametrize(
