@@ -111,8 +111,15 @@ def simulate(
     )
     plan: SweepPlan = Options(listener=Silent(), max_seeds=max_seeds).plan()
     state = sweeper.Sweeper(
-        setup, LrRule(name="homogeneous", depth=4), Engine("fused"), "simulated", N_TEST, plan,
-        None, Silent(), 1,
+        setup,
+        LrRule(name="homogeneous", depth=4),
+        Engine("fused"),
+        "simulated",
+        N_TEST,
+        plan,
+        None,
+        Silent(),
+        1,
     )
     with patch.object(sweeper, "train_all", fake):
         result = search(state, None)

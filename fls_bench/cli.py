@@ -63,6 +63,9 @@ JobsOption = Annotated[
     int | None,
     typer.Option(min=1, max=1024, help="Batches or processes at a time; default: cores."),
 ]
+DeviceOption = Annotated[
+    str, typer.Option(help="auto, cpu or cuda; auto takes a GPU where there is one.")
+]
 StoreOption = Annotated[
     Path | None, typer.Option(help="Folder for finished runs; default: the user's cache.")
 ]
@@ -99,7 +102,7 @@ def _seconds(text: str) -> float:
 
 def _options(
     listen: Progress, seed: int, max_seeds: int, budget: str, max_epochs: int | None,
-    jobs: int | None, store: Path | None, no_store: bool,
+    jobs: int | None, device: str, store: Path | None, no_store: bool,
 ) -> Options:  # fmt: skip
     from fls_bench.bench import Options
 
@@ -112,7 +115,7 @@ def _options(
             )
     return Options(
         listener=listen, seed=seed, max_seeds=max_seeds, budget_seconds=_seconds(budget),
-        max_epochs=max_epochs, jobs=jobs, store=False if no_store else store,
+        max_epochs=max_epochs, jobs=jobs, device=device, store=False if no_store else store,
     )  # fmt: skip
 
 
@@ -204,28 +207,54 @@ def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="Model file to write.")],
     task: Annotated[
         str,
-        typer.Option(help="Task by name, file or folder of data, or package.module:function."),
+        typer.Option(
+            help="Data by name, file, folder or package.module:function; arguments after commas: "
+            "rows.csv,target=price."
+        ),
     ] = "digits",
     n_train: Annotated[
         int | None, typer.Option(help="Training points; default: the task's own.")
     ] = None,
-    model: Annotated[str, typer.Option(help="mlp or two_layer.")] = "mlp",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="mlp, two_layer, cnn, resnet, resnet18 or vit; arguments after commas: "
+            "cnn,norm=batch,width=32."
+        ),
+    ] = "mlp",
     depth: Annotated[
         int | None, typer.Option(help="Weight layers of an mlp, the read-out counted; default: 4.")
     ] = None,
-    width: Annotated[int, typer.Option(help="Units per hidden layer.")] = 128,
+    width: Annotated[int | None, typer.Option(help="Units or channels; default: 128, 16.")] = None,
     output_multiplier: Annotated[
         str, typer.Option(help="c: 0.002, 2^-9 or 1/16; smaller c = larger FLS.")
     ] = "1",
     init_scale: Annotated[str, typer.Option(help="alpha, the factor on initial weights.")] = "1",
-    lr: Annotated[float, typer.Option(help="Rate at c = 1; the rule gives that at c.")] = 0.1,
+    lr: Annotated[
+        float | None,
+        typer.Option(help="Rate at c = 1; the rule gives that at c; default: 0.1, Adam 0.001."),
+    ] = None,
+    optimizer: Annotated[
+        str,
+        typer.Option(
+            help="sgd, adam or adamw; settings after commas: adamw,weight_decay=0.1,clip_norm=1,"
+            "schedule=cosine (or schedule=step:30)."
+        ),
+    ] = "sgd",
+    loss: Annotated[str, typer.Option(help="cross_entropy, logistic or mse.")] = "",
+    label_smoothing: Annotated[float, typer.Option(help="Of the cross-entropy.")] = 0.0,
+    augment: Annotated[str, typer.Option(help="Of training images: flip, crop or both.")] = "",
     batch_size: Annotated[int, typer.Option(help="Points per step.")] = 25,
     target_loss: Annotated[float, typer.Option(help="Stop at this training loss.")] = 0.1,
+    target_accuracy: Annotated[
+        float | None, typer.Option(help="Stop at this training accuracy, in place of a loss.")
+    ] = None,
     max_epochs: Annotated[int, typer.Option(help="Most epochs.")] = 300,
     centered: Annotated[bool, typer.Option("--centered", help="Train c·(f - f_0).")] = False,
     seed: Annotated[
         int, typer.Option(min=0, max=10**6, help="Seed of weights, data and order.")
     ] = 0,
+    device: DeviceOption = "auto",
     force: ForceOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -237,11 +266,21 @@ def train(
     from fls_bench.scaling import format_multiplier
 
     report.check_target(output, force)
-    setup = _train_setup(
-        task, n_train, model, depth, width, output_multiplier, init_scale,
-        lr, batch_size, target_loss, max_epochs, centered, seed,
-    )  # fmt: skip
-    facts = bench.train(setup, output, seed=seed, force=force)
+    recipe = {
+        "optimizer": _optimizer(optimizer, lr),
+        "loss": loss or ("logistic" if model.startswith("two_layer") else "cross_entropy"),
+        "label_smoothing": label_smoothing,
+        "augmentation": [part.strip() for part in augment.split(",") if part.strip()],
+        "batch_size": batch_size,
+        "stop": {"max_epochs": max_epochs}
+        | ({"target_loss": target_loss} if target_accuracy is None else {})
+        | ({} if target_accuracy is None else {"target_accuracy": target_accuracy}),
+        "seed": seed,
+        "data_seed": seed,
+    }
+    sizes = {"n_train": n_train}, {"depth": depth, "width": width}
+    setup = _train_setup(task, model, sizes, recipe, output_multiplier, init_scale, centered)
+    facts = bench.train(setup, output, seed=seed, force=force, device=device)
     if not quiet:
         c = format_multiplier(setup.output_multiplier)
         console.note(
@@ -258,45 +297,71 @@ def train(
             )
 
 
+def _named(option: str, text: str) -> tuple[str, dict[str, Any]]:
+    """Read ``NAME,key=value,...``; values as in JSON, else as text."""
+    import json as json_module
+
+    name, *rest = text.split(",")
+    arguments: dict[str, Any] = {}
+    for part in rest:
+        key, equals, value = part.partition("=")
+        if not equals or not key.strip().isidentifier():
+            raise InputError(
+                f"{option}: {part[:60]!r} is not of the form key=value.",
+                f"Give for example {option} NAME,key=value.",
+            )
+        try:
+            arguments[key.strip()] = json_module.loads(value)
+        except ValueError:
+            arguments[key.strip()] = value.strip()
+    return name, arguments
+
+
+def _optimizer(text: str, lr: float | None) -> dict[str, Any]:
+    kind, settings = _named("--optimizer", text)
+    schedule = settings.get("schedule")
+    if isinstance(schedule, str):
+        name, _, number = schedule.partition(":")
+        length = {"cosine": "epochs", "step": "every"}.get(name)
+        if length is None or (number and not number.isdecimal()):
+            raise InputError(
+                f"--optimizer: schedule={schedule} is unknown.",
+                "Give schedule=cosine, schedule=cosine:50 (epochs) or schedule=step:30.",
+            )
+        settings["schedule"] = {"kind": name} | ({length: int(number)} if number else {})
+    return {**settings, "kind": kind} | ({} if lr is None else {"lr": lr})
+
+
 def _train_setup(
-    task: str, n_train: int | None, model: str, depth: int | None, width: int,
-    output_multiplier: str, init_scale: str, lr: float, batch_size: int, target_loss: float,
-    max_epochs: int, centered: bool, seed: int,
+    task: str, model: str, sizes: tuple[dict[str, Any], dict[str, Any]], recipe: dict[str, Any],
+    output_multiplier: str, init_scale: str, centered: bool,
 ) -> TrainingSetup:  # fmt: skip
     from pydantic import ValidationError
 
-    from fls_bench.schema import Recipe, Sgd, TargetLoss
+    from fls_bench.schema import Recipe
     from fls_bench.subject import built_in_setup
     from fls_bench.tasks import task_source
     from fls_bench.training_setup import import_object
 
     try:
-        recipe = Recipe(
-            loss="logistic" if model == "two_layer" else "cross_entropy",
-            optimizer=Sgd(lr=lr),
-            batch_size=batch_size,
-            stop=TargetLoss(target_loss=target_loss, max_epochs=max_epochs),
-            seed=seed,
-            data_seed=seed,
-        )
+        checked = Recipe.model_validate(recipe)
     except ValidationError as error:
         first = error.errors()[0]
-        raise InputError(
-            f"--{str(first['loc'][-1]).replace('_', '-')}: {first['msg']}.", "Correct its value."
-        ) from None
+        keys = [str(part) for part in first["loc"] if str(part).islower()]
+        place = ", ".join(dict.fromkeys(key.replace("_", "-") for key in keys))
+        raise InputError(f"--{place}: {first['msg']}.", "Correct its value.") from None
     c = _multiplier("--output-multiplier", output_multiplier)
     alpha = _multiplier("--init-scale", init_scale)
+    (task, of_task), (model, of_model) = _named("--task", task), _named("--model", model)
+    for arguments, given in ((of_task, sizes[0]), (of_model, sizes[1])):
+        arguments.update({key: value for key, value in given.items() if value is not None})
     try:
         return built_in_setup(
             model,
-            {"width": width} | ({} if depth is None else {"depth": depth}),
-            task_source(
-                task,
-                {} if n_train is None else {"n_train": n_train},
-                code=lambda name: import_object(name, "--task"),
-            ),
-            recipe,
-            base_lr=lr,
+            of_model,
+            task_source(task, of_task, code=lambda name: import_object(name, "--task")),
+            checked,
+            base_lr=checked.optimizer.lr,
             output_multiplier=c,
             init_scale=alpha,
             centered=centered,
@@ -337,6 +402,7 @@ def diagnose(
     budget: BudgetOption = "10m",
     max_epochs: MaxEpochsOption = None,
     jobs: JobsOption = None,
+    device: DeviceOption = "auto",
     store: StoreOption = None,
     no_store: NoStoreOption = False,
     json: JsonOption = None,
@@ -363,7 +429,9 @@ def diagnose(
     from fls_bench.training_setup import import_setup
 
     with _stdout_kept(), console.Progress(quiet) as listen:
-        options = _options(listen, seed, max_seeds, budget, max_epochs, jobs, store, no_store)
+        options = _options(
+            listen, seed, max_seeds, budget, max_epochs, jobs, device, store, no_store
+        )
         if path is not None:
             made = bench.diagnose_file(path, options, builder=model, data=data)
         else:
@@ -381,6 +449,7 @@ def run(
     budget: BudgetOption = "10m",
     max_epochs: MaxEpochsOption = None,
     jobs: JobsOption = None,
+    device: DeviceOption = "auto",
     store: StoreOption = None,
     no_store: NoStoreOption = False,
     json: JsonOption = None,
@@ -404,7 +473,9 @@ def run(
     from fls_bench.training_setup import import_setup
 
     with _stdout_kept(), console.Progress(quiet) as listen:
-        options = _options(listen, seed, max_seeds, budget, max_epochs, jobs, store, no_store)
+        options = _options(
+            listen, seed, max_seeds, budget, max_epochs, jobs, device, store, no_store
+        )
         own = None if setup is None else import_setup(setup)
         made = bench.run(loaded, options, own)
     _deliver(made, json, html, quiet, force)

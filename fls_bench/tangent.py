@@ -94,7 +94,7 @@ def tangent_kernels(
     item = next(iter(trained.values())).element_size()
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            outputs = functional_call(net, states[0], (x_train[:1],))
+            outputs = functional_call(net, dict(states[0]), (x_train[:1],))
     except Exception as error:
         return f"The net can't be run on a single point: {_in_one_line(error)}."
     if outputs.ndim != 2 or len(outputs) != 1:

@@ -68,7 +68,10 @@ def degree_of(net: nn.Module) -> int | str | None:
         (chain(lambda: nn.LayerNorm(5, elementwise_affine=False), nn.ReLU), "normalised 1"),
         (chain(lambda: nn.BatchNorm1d(5), nn.ReLU), "normalised 2"),
         (chain(lambda: nn.BatchNorm1d(5, affine=False), nn.ReLU), "normalised 1"),
-        (chain(lambda: nn.BatchNorm1d(5), nn.ReLU, lambda: nn.Linear(5, 5), nn.ReLU), "normalised 3"),
+        (
+            chain(lambda: nn.BatchNorm1d(5), nn.ReLU, lambda: nn.Linear(5, 5), nn.ReLU),
+            "normalised 3",
+        ),
         (chain(UnitRows, nn.ReLU), "normalised 1"),
         (chain(lambda: Residual(5, 5, bias=False), nn.ReLU), None),
         (nn.ReLU(), None),
@@ -130,6 +133,7 @@ def test_measuring_leaves_the_net_and_the_random_state_as_they_were(fails: bool)
         assert (now.dtype, now.data_ptr()) == (dtype, place)
         assert torch.equal(now, value)
     assert all(parameter.requires_grad for parameter in net.parameters())
+
 
 @settings(deadline=None, max_examples=15)
 @given(st.integers(1, 5), st.booleans(), st.integers(1, 4))

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
 
+from fls_bench.errors import InputError
 from fls_bench.schema import Cost, LrRule, Outcome, Regime
 from fls_bench.store import RunStore
 from fls_bench.sweep.follow_up import follow_up
@@ -114,6 +115,12 @@ def prepare(
     task = check_setup(setup)
     setup = resolve_error(setup, task)
     rule = resolve_lr_rule(setup, task)
+    if rule.name == "normalised" and setup.axis == "init_scale":
+        raise InputError(
+            "The net has normalisation layers, behind which the scale of the initial weights has no "
+            "effect: it can't be swept.",
+            "Leave the init scale at 1, and sweep the output multiplier.",
+        )
     digest = setup_digest(setup, rule, device=device)
     store = stores(digest)
     engine = None if store is None else _kept_engine(store)

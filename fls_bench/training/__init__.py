@@ -84,7 +84,7 @@ def train_one(
         (the run with its weights, its record).
     """
     task = setup.task_for(config.seed)
-    with _exact_arithmetic(device):
+    with one_thread(), _exact_arithmetic(device):
         run = train_single(setup, rule, task, config, dtype=dtype, device=device)
         net = make_net(setup, config.seed, config.c, dtype).to(device)
         return run, record(setup, task, run, net, dtype)
@@ -178,8 +178,7 @@ def _run_single(
 ) -> RunRecord:
     """Train and measure one net; an error in the user's code becomes a failed run."""
     try:
-        with one_thread():
-            return train_one(setup, rule, config, dtype=dtype, device=device)[1]
+        return train_one(setup, rule, config, dtype=dtype, device=device)[1]
     except FlsBenchError:
         raise
     except Exception as error:

@@ -81,6 +81,8 @@ def choose_device(wanted: str) -> str:
     Raises:
         InputError: ``cuda`` was asked for and there is none.
     """
+    if wanted not in ("auto", "cpu", "cuda"):
+        raise InputError(f"There is no device {wanted!r}.", "Choose auto, cpu or cuda.")
     there = torch.cuda.is_available()
     if wanted == "cuda" and not there:
         raise InputError(

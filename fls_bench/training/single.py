@@ -72,6 +72,11 @@ def _train(
             parameter.mul_(config.init_scale)
     init = {key: value.detach().clone() for key, value in net.state_dict().items()}
     net.to(device)
+    built_in = setup.architecture is not None and setup.architecture.name is not None
+    if built_in and device == "cpu" and torch.get_num_threads() == 1:
+        # Small convolutions are 1.3 to 1.7 times as fast in this order. A user's own net may rely on
+        # the usual one, and with two threads torch 2.13 was seen to crash in the backward pass.
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     origin = copy.deepcopy(net).eval().requires_grad_(False) if config.centered else None
     c = config.c if setup.route == "wrapper" else 1.0
     x = torch.as_tensor(task.x_train, dtype=dtype).to(device)
@@ -116,5 +121,8 @@ def _train(
         steps=epoch * -(-len(y) // setup.batch_size),
         train_loss=None if outcome is Outcome.DIVERGED else float(loss),
         init=init,
-        final={key: value.detach().cpu().clone() for key, value in net.state_dict().items()},
+        final={
+            key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for key, value in net.state_dict().items()
+        },
     )

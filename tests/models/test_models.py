@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -207,5 +206,3 @@ def test_layers_inside_a_module_that_see_no_samples_are_left_out() -> None:
 
 def test_a_net_of_one_layer_has_no_hidden_features() -> None:
     assert models.named_features(mlp(depth=1), X)[0] == {}
-
-

@@ -66,8 +66,8 @@ def test_processes_give_the_records_of_this_process_and_an_error_is_a_failed_run
 
 def test_a_process_that_dies_is_said() -> None:
     setup = own(own_nets.dying)
+    configs = [config(setup, seed=seed) for seed in (0, 1)]
     with pytest.raises(RunFailedError, match="process died"):
-        configs = [config(setup, seed=seed) for seed in (0, 1)]
         records(setup, configs, jobs=2, engine=Engine("single"))
 
 
@@ -105,9 +105,9 @@ def test_an_error_while_saving_a_record_ends_training_and_no_record_follows(
         raise OSError("disk full")
 
     monkeypatch.setattr("fls_bench.training.record", late)
+    engine = choose_engine(setup, RULE)
+    configs = [config(setup, seed=seed) for seed in range(6)]
     with pytest.raises(OSError, match="disk full"):
-        engine = choose_engine(setup, RULE)
-        configs = [config(setup, seed=seed) for seed in range(6)]
         train_all(setup, RULE, configs, keep, engine=engine, jobs=2)
     time.sleep(0.5)
     assert seen == 1
