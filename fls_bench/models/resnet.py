@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fls_bench.models.images import ImageArguments, Norm, with_channels
+from fls_bench.models.images import ImageArguments, Norm, sized_image, with_channels
 from fls_bench.models.inits import init_he, normal
 
 Stem = Literal["imagenet", "small"]
+
+LARGE = 24
+"""From this size of image on, a stride of the stem leaves the three stages enough to see."""
 
 
 class Resnet18Arguments(ImageArguments):
@@ -33,6 +36,8 @@ class ResnetArguments(ImageArguments):
     """Residual blocks in each of the three stages."""
     width: Annotated[int, Field(ge=1, le=4096)] = 16
     """Channels of the first stage; each of the two that follow doubles them."""
+    stem_stride: Annotated[int, Field(ge=1, le=2)] = 1
+    """2 takes a quarter of the time; the usual one for images of at least 24 x 24."""
     norm: Norm = "batch"
 
 
@@ -81,6 +86,7 @@ class ResNet(nn.Module):
         blocks: Number of blocks of each stage.
         stem: See ``Resnet18Arguments``.
         norm: After each convolution.
+        stem_stride: Of the small stem.
 
     Source: He et al., "Deep Residual Learning for Image Recognition" (arXiv 1512.03385), table 1
     and section 4.2.
@@ -88,11 +94,11 @@ class ResNet(nn.Module):
 
     def __init__(
         self, channels: int, n_outputs: int, width: int, blocks: Sequence[int], stem: Stem,
-        norm: Norm,
+        norm: Norm, stem_stride: int = 1,
     ) -> None:  # fmt: skip
         super().__init__()
         self.stem: Stem = stem
-        size, stride = (7, 2) if stem == "imagenet" else (3, 1)
+        size, stride = (7, 2) if stem == "imagenet" else (3, stem_stride)
         self.conv1 = nn.Conv2d(channels, width, size, stride, padding=size // 2, bias=False)
         self.bn1 = _norm(norm, width)
         self.num_stages = len(blocks)
@@ -139,7 +145,14 @@ def make_resnet(arguments: ResnetArguments) -> ResNet:
         [arguments.blocks] * 3,
         "small",
         arguments.norm,
+        arguments.stem_stride,
     )
+
+
+def sized_resnet(input_shape: tuple[int, ...], n_outputs: int) -> dict[str, Any]:
+    """As ``sized_image``, and the stride of the stem that is usual for images of this size."""
+    sized = sized_image(input_shape, n_outputs)
+    return {**sized, "stem_stride": 2 if min(sized["input_shape"][1:]) >= LARGE else 1}
 
 
 def init_resnet18(net: ResNet, generator: torch.Generator) -> None:

@@ -66,7 +66,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         resnet.ResnetArguments,
         resnet.make_resnet,
         resnet.init_resnet,
-        sized_image,
+        resnet.sized_resnet,
         "small residual net for small images, BatchNorm by default",
     ),
     "resnet18": Architecture(
