@@ -7,6 +7,8 @@ import re
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fls_bench.errors import InputError
 from fls_bench.metrics import LOGITS, METRICS, Metric, NetState, Snapshot, TangentKernel, measure
@@ -155,12 +157,16 @@ def rescale_neurons(snap, factors):
     return change_nets(snap, rescaled)
 
 
+def widths_of(snap):
+    return [x.shape[1] for x in snap.final.train_features.values()]
+
+
 def permute_neurons(snap):
     parts = {f"x_{s}": getattr(snap, f"x_{s}") for s in SIZES}
 
     def permuted(net):
         w = list(net.weights.values())
-        for i, width in enumerate(WIDTHS):
+        for i, width in enumerate(widths_of(snap)):
             order = draw(width, seed=70 + i).argsort()
             w[i], w[i + 1] = w[i][order], w[i + 1][:, order]
         return state(w, parts)
@@ -172,7 +178,7 @@ def rotate_features(snap):
     def rotated(net):
         turn = {
             layer: torch.linalg.qr(draw(width, width, seed=60 + width + (net is snap.init))).Q
-            for layer, width in zip(LAYERS, WIDTHS, strict=True)
+            for layer, width in zip(LAYERS, widths_of(snap), strict=True)
         }
         return change_features(net, lambda layer, x: x @ turn[layer])
 
@@ -208,7 +214,7 @@ def reorder_samples(snap):
 CHANGES = {
     "neuron_permutation": permute_neurons,
     "relu_rescaling": lambda snap: rescale_neurons(
-        snap, [draw(width, seed=50 + width).exp() for width in WIDTHS]
+        snap, [draw(width, seed=50 + width).exp() for width in widths_of(snap)]
     ),
     "feature_rotation": rotate_features,
     "feature_scale": lambda snap: change_nets(
@@ -250,6 +256,9 @@ def test_directions_are_those_of_the_field():
         "kernel.change": "over_aligned",
         "rank.effective": "over_fitted",
         "rank.over_classes": "over_fitted",
+        "spectrum.stable_rank": "over_fitted",
+        "spectrum.tail_exponent": "over_fitted",
+        "dimension.two_nn": "over_fitted",
         "share.initial_function": "over_fitted",
     }
 
@@ -265,6 +274,30 @@ def test_rows_are_invariant_to_what_they_say(name):
             for field in ("value", "low", "high"):
                 pair = getattr(old, field), getattr(new, field)
                 assert pair == (None, None) or pair[1] == pytest.approx(pair[0], rel=1e-7), key
+
+
+QUICK = [name for name in METRICS if not name.startswith(("probe.", "spectrum.tail"))]
+
+
+@settings(deadline=None, max_examples=6)
+@given(
+    seed=st.integers(0, 2**20),
+    widths=st.sampled_from([(12, 10), (9, 14)]),
+    outputs=st.sampled_from([1, K]),
+)
+@pytest.mark.parametrize("name", CHANGES)
+def test_invariances_hold_for_any_net_and_data(name, seed, widths, outputs):
+    snap = snapshot(seed, widths, outputs, data(seed, classes=max(2, outputs)))
+    before, after = by_key(measure(snap, QUICK)), by_key(measure(CHANGES[name](snap), QUICK))
+    for key, old in before.items():
+        if name in METRICS[key[0]].invariant_to:
+            assert after[key].status == old.status, key
+            for field in ("value", "low", "high"):
+                pair = getattr(old, field), getattr(after[key], field)
+                # Ties of rounding can turn an answer; they do not for draws from a continuum.
+                assert pair == (None, None) or pair[1] == pytest.approx(
+                    pair[0], rel=1e-6, abs=1e-9
+                ), key
 
 
 def test_relu_rescaling_changes_what_does_not_claim_to_be_invariant():
@@ -500,7 +533,8 @@ def family(*names):
 TAIL = {"spectrum.tail_exponent"}  # of matrices this small, see TOO_SMALL
 PROBES, ALIGNMENTS, AGREEMENTS = family("probe."), family("alignment."), family("agreement.")
 ENERGIES, COLLAPSE, DIMENSIONS = family("energy."), family("collapse."), family("dimension.")
-RANKS, REGRESSION = family("rank."), family("kernel.regression")
+RANKS, ON_LABELS = family("rank."), family("kernel.regression")
+REGRESSION = ON_LABELS | {"kernel.function_agreement"}
 CALIBRATION, RISK_TRAIN = family("calibration."), {"error.train", "ties.train", "loss.train"}
 COLLAPSE_TEST = {"collapse.variability_test", "collapse.test_over_train"}
 FROM_TEST_OUTPUTS = {
@@ -544,7 +578,7 @@ CASES = {
     ),
     "one class": (
         lambda s: dataclasses.replace(s, y_train=torch.zeros_like(s.y_train)),
-        PROBES | ALIGNMENTS | AGREEMENTS | ENERGIES | REGRESSION
+        PROBES | ALIGNMENTS | AGREEMENTS | ENERGIES | ON_LABELS
         | family("kernel.label") | (COLLAPSE - {"collapse.variability_test"}),
         "class|The training loss is not below",
     ),
