@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from fls_bench.errors import InputError
 from fls_bench.metrics import LOGITS, METRICS, Metric, NetState, Snapshot, TangentKernel, measure
 from fls_bench.metrics.alignment import class_directions, class_means
+from fls_bench.metrics.families import probing
+from fls_bench.metrics.probes import linear_probe
 from fls_bench.schema import Measurement, Regime
 
 K, D, WIDTHS = 4, 8, (12, 10)
@@ -776,3 +778,34 @@ def test_agreement_in_feature_space_is_1_for_a_collapsed_net():
     collapsed = dataclasses.replace(snap, final=final)
     assert value(collapsed, "agreement.nearest_class_mean_in_features", "fc2") == 1
     assert value(snap, "agreement.nearest_class_mean_in_features", "fc2") < 1
+
+
+def test_what_was_forgotten_is_what_was_kept_at_init_and_is_not_now():
+    snap = snapshot()
+    blind = change_features(snap.final, lambda layer, x: x[:, :1] if layer == "fc2" else x)
+    found = by_key(measure(dataclasses.replace(snap, final=blind), sorted(family("probe.inputs"))))
+    kept, before, lost = (
+        found[f"probe.inputs_{name}", "fc2"].value for name in ("kept", "kept_at_init", "forgotten")
+    )
+    assert kept < before
+    assert lost == pytest.approx(before - kept)
+
+
+def test_probes_of_a_net_that_did_not_move_are_those_at_init():
+    snap = snapshot()
+    still = by_key(measure(dataclasses.replace(snap, final=snap.init), sorted(PROBES)))
+    for kind in ("linear", "neighbours", "few_shot"):
+        same = still[f"probe.{kind}_at_init", "fc2"].value
+        assert still[f"probe.{kind}", "fc2"].value == same
+    assert still["probe.inputs_forgotten", "fc2"].value == 0
+
+
+def test_probes_are_fitted_on_a_bounded_number_of_points_and_tested_on_all(monkeypatch):
+    seen = []
+    monkeypatch.setattr(probing, "MAX_POINTS", 45)
+    monkeypatch.setattr(
+        probing, "linear_probe", lambda d: seen.append([len(x) for x in d.x]) or linear_probe(d)
+    )
+    (linear, *_) = measure(snapshot(), ["probe.linear_on_inputs"])
+    assert linear.n == SIZES["test"]
+    assert {tuple(sizes) for sizes in seen} == {(45, 40, 120)}
