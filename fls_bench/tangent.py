@@ -85,7 +85,7 @@ def tangent_kernels(
     trained = {name: p for name, p in net.named_parameters() if p.requires_grad}
     # Of a shared parameter a state holds every name, and one of them is enough.
     names = {*dict(net.named_parameters()), *dict(net.named_buffers())}
-    states = [{name: state[name] for name in state if name in names} for state in states]
+    own = [{name: state[name] for name in state if name in names} for state in states]
     num_parameters = sum(p.numel() for p in trained.values())
     if not num_parameters:
         return "The net has no parameter that is trained."
@@ -94,7 +94,7 @@ def tangent_kernels(
     item = next(iter(trained.values())).element_size()
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            outputs = functional_call(net, dict(states[0]), (x_train[:1],))
+            outputs = functional_call(net, own[0], (x_train[:1],))
     except Exception as error:
         return f"The net can't be run on a single point: {_in_one_line(error)}."
     if outputs.ndim != 2 or len(outputs) != 1:
@@ -134,7 +134,7 @@ def tangent_kernels(
         test = _part(len(x_test), size.test, seed + 1).to(x_test.device)
         kernels = []
         try:
-            for i, state in enumerate(states):
+            for i, state in enumerate(own):
                 points = x_train[train] if i else torch.cat([x_train[train], x_test[test]])
                 gram = _gram(net, state, tuple(trained), points, size.train, by_point)
                 among, across = gram[: size.train], None if i else gram[size.train :]

@@ -7,10 +7,14 @@ import re
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fls_bench.errors import InputError
 from fls_bench.metrics import LOGITS, METRICS, Metric, NetState, Snapshot, TangentKernel, measure
 from fls_bench.metrics.alignment import class_directions, class_means
+from fls_bench.metrics.families import probing
+from fls_bench.metrics.probes import linear_probe
 from fls_bench.schema import Measurement, Regime
 
 K, D, WIDTHS = 4, 8, (12, 10)
@@ -155,12 +159,16 @@ def rescale_neurons(snap, factors):
     return change_nets(snap, rescaled)
 
 
+def widths_of(snap):
+    return [x.shape[1] for x in snap.final.train_features.values()]
+
+
 def permute_neurons(snap):
     parts = {f"x_{s}": getattr(snap, f"x_{s}") for s in SIZES}
 
     def permuted(net):
         w = list(net.weights.values())
-        for i, width in enumerate(WIDTHS):
+        for i, width in enumerate(widths_of(snap)):
             order = draw(width, seed=70 + i).argsort()
             w[i], w[i + 1] = w[i][order], w[i + 1][:, order]
         return state(w, parts)
@@ -172,7 +180,7 @@ def rotate_features(snap):
     def rotated(net):
         turn = {
             layer: torch.linalg.qr(draw(width, width, seed=60 + width + (net is snap.init))).Q
-            for layer, width in zip(LAYERS, WIDTHS, strict=True)
+            for layer, width in zip(LAYERS, widths_of(snap), strict=True)
         }
         return change_features(net, lambda layer, x: x @ turn[layer])
 
@@ -208,7 +216,7 @@ def reorder_samples(snap):
 CHANGES = {
     "neuron_permutation": permute_neurons,
     "relu_rescaling": lambda snap: rescale_neurons(
-        snap, [draw(width, seed=50 + width).exp() for width in WIDTHS]
+        snap, [draw(width, seed=50 + width).exp() for width in widths_of(snap)]
     ),
     "feature_rotation": rotate_features,
     "feature_scale": lambda snap: change_nets(
@@ -250,6 +258,9 @@ def test_directions_are_those_of_the_field():
         "kernel.change": "over_aligned",
         "rank.effective": "over_fitted",
         "rank.over_classes": "over_fitted",
+        "spectrum.stable_rank": "over_fitted",
+        "spectrum.tail_exponent": "over_fitted",
+        "dimension.two_nn": "over_fitted",
         "share.initial_function": "over_fitted",
     }
 
@@ -265,6 +276,30 @@ def test_rows_are_invariant_to_what_they_say(name):
             for field in ("value", "low", "high"):
                 pair = getattr(old, field), getattr(new, field)
                 assert pair == (None, None) or pair[1] == pytest.approx(pair[0], rel=1e-7), key
+
+
+QUICK = [name for name in METRICS if not name.startswith(("probe.", "spectrum.tail"))]
+
+
+@settings(deadline=None, max_examples=6)
+@given(
+    seed=st.integers(0, 2**20),
+    widths=st.sampled_from([(12, 10), (9, 14)]),
+    outputs=st.sampled_from([1, K]),
+)
+@pytest.mark.parametrize("name", CHANGES)
+def test_invariances_hold_for_any_net_and_data(name, seed, widths, outputs):
+    snap = snapshot(seed, widths, outputs, data(seed, classes=max(2, outputs)))
+    before, after = by_key(measure(snap, QUICK)), by_key(measure(CHANGES[name](snap), QUICK))
+    for key, old in before.items():
+        if name in METRICS[key[0]].invariant_to:
+            assert after[key].status == old.status, key
+            for field in ("value", "low", "high"):
+                pair = getattr(old, field), getattr(after[key], field)
+                # Ties of rounding can turn an answer; they do not for draws from a continuum.
+                assert pair == (None, None) or pair[1] == pytest.approx(
+                    pair[0], rel=1e-6, abs=1e-9
+                ), key
 
 
 def test_relu_rescaling_changes_what_does_not_claim_to_be_invariant():
@@ -500,7 +535,8 @@ def family(*names):
 TAIL = {"spectrum.tail_exponent"}  # of matrices this small, see TOO_SMALL
 PROBES, ALIGNMENTS, AGREEMENTS = family("probe."), family("alignment."), family("agreement.")
 ENERGIES, COLLAPSE, DIMENSIONS = family("energy."), family("collapse."), family("dimension.")
-RANKS, REGRESSION = family("rank."), family("kernel.regression")
+RANKS, ON_LABELS = family("rank."), family("kernel.regression")
+REGRESSION = ON_LABELS | {"kernel.function_agreement"}
 CALIBRATION, RISK_TRAIN = family("calibration."), {"error.train", "ties.train", "loss.train"}
 COLLAPSE_TEST = {"collapse.variability_test", "collapse.test_over_train"}
 FROM_TEST_OUTPUTS = {
@@ -544,7 +580,7 @@ CASES = {
     ),
     "one class": (
         lambda s: dataclasses.replace(s, y_train=torch.zeros_like(s.y_train)),
-        PROBES | ALIGNMENTS | AGREEMENTS | ENERGIES | REGRESSION
+        PROBES | ALIGNMENTS | AGREEMENTS | ENERGIES | ON_LABELS
         | family("kernel.label") | (COLLAPSE - {"collapse.variability_test"}),
         "class|The training loss is not below",
     ),
@@ -742,3 +778,34 @@ def test_agreement_in_feature_space_is_1_for_a_collapsed_net():
     collapsed = dataclasses.replace(snap, final=final)
     assert value(collapsed, "agreement.nearest_class_mean_in_features", "fc2") == 1
     assert value(snap, "agreement.nearest_class_mean_in_features", "fc2") < 1
+
+
+def test_what_was_forgotten_is_what_was_kept_at_init_and_is_not_now():
+    snap = snapshot()
+    blind = change_features(snap.final, lambda layer, x: x[:, :1] if layer == "fc2" else x)
+    found = by_key(measure(dataclasses.replace(snap, final=blind), sorted(family("probe.inputs"))))
+    kept, before, lost = (
+        found[f"probe.inputs_{name}", "fc2"].value for name in ("kept", "kept_at_init", "forgotten")
+    )
+    assert kept < before
+    assert lost == pytest.approx(before - kept)
+
+
+def test_probes_of_a_net_that_did_not_move_are_those_at_init():
+    snap = snapshot()
+    still = by_key(measure(dataclasses.replace(snap, final=snap.init), sorted(PROBES)))
+    for kind in ("linear", "neighbours", "few_shot"):
+        same = still[f"probe.{kind}_at_init", "fc2"].value
+        assert still[f"probe.{kind}", "fc2"].value == same
+    assert still["probe.inputs_forgotten", "fc2"].value == 0
+
+
+def test_probes_are_fitted_on_a_bounded_number_of_points_and_tested_on_all(monkeypatch):
+    seen = []
+    monkeypatch.setattr(probing, "MAX_POINTS", 45)
+    monkeypatch.setattr(
+        probing, "linear_probe", lambda d: seen.append([len(x) for x in d.x]) or linear_probe(d)
+    )
+    (linear, *_) = measure(snapshot(), ["probe.linear_on_inputs"])
+    assert linear.n == SIZES["test"]
+    assert {tuple(sizes) for sizes in seen} == {(45, 40, 120)}

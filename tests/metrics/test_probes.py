@@ -220,3 +220,7 @@ def test_wide_features_are_reduced_and_still_read():
     assert prepared(*many).x[0].shape == (320, MAX_WIDTH)
     assert float(probes.linear_probe(data).score) == 1
     assert float(neighbour_probe(data).score) == 1
+
+
+def test_of_equally_good_numbers_of_neighbours_the_largest_is_chosen():
+    assert neighbour_probe(prepared(*splits(noise=0.01))).strength == 15

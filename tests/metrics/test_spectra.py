@@ -1,6 +1,7 @@
 import math
 
 import numpy as np
+import powerlaw
 import pytest
 import torch
 
@@ -12,8 +13,6 @@ from fls_bench.metrics.spectra import (
     stable_rank,
     tail_plausibility,
 )
-
-powerlaw = pytest.importorskip("powerlaw")
 
 
 def draw(*shape, seed=0):

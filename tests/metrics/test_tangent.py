@@ -300,8 +300,9 @@ def test_regression_needs_all_training_points_and_a_net_better_than_chance():
     )
     assert found["kernel.change"].status == "ok"
     wrong = dataclasses.replace(snap, y_train=(snap.y_train + 1) % 4)
-    (error,) = measure(wrong, ["kernel.regression_error"])
+    error, same = measure(wrong, ["kernel.regression_error", "kernel.function_agreement"])
     assert "labels have no scale" in error.reason
+    assert same.value == 1  # whatever the labels are
 
 
 def test_label_alignment_is_1_for_a_kernel_of_the_labels():

@@ -79,7 +79,10 @@ def read_class_mean_alignment(snapshot: Snapshot, generator: torch.Generator) ->
 
 
 def read_split_half(snapshot: Snapshot, generator: torch.Generator) -> Iterator[Reading]:
-    """Cosine of class-mean directions from two halves of each layer's training inputs."""
+    """Cosine of class-mean directions from two halves of each layer's training inputs.
+
+    In the first layer it depends on the data alone, so it points to no side.
+    """
     metric, n = "alignment.class_means_split_half", len(snapshot.y_train)
     for layer, _, inputs in _layer_inputs(snapshot.final, snapshot.x_train):
         if inputs is None:
@@ -97,7 +100,9 @@ def read_change_energy(snapshot: Snapshot, generator: torch.Generator) -> Iterat
     Inputs of later layers are the final net's features. A null's value is the mean over 99
     permutations or resamples, low and high their 5 % and 95 % quantiles. The change is called one
     along class means only where the share is above the high end of both: gradients are sums of
-    inputs, so a change always lies in their leading components to a good part.
+    inputs, so a change always lies in their leading components to a good part. The share points to
+    no side: in later layers it rises with feature learning as both nulls do, in the first layer of
+    deep nets it is highest inside the range of c.
     """
     if snapshot.init is None:
         return

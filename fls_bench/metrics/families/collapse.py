@@ -22,7 +22,9 @@ from fls_bench.metrics.snapshot import Snapshot, SplitName
 def read_collapse(snapshot: Snapshot, _: torch.Generator) -> Iterator[Reading]:
     """Within-class against between-class variability of the last features, and self-duality.
 
-    The ratio test over train says how much of the collapse is of the training points alone.
+    The ratio test over train says how much of the collapse is of the training points alone. None
+    points to a side: variability falls from lazy to rich, but on digits rises again, or stays, at
+    the smallest c.
     """
     for layer in snapshot.layers[-1:]:
         train, test = (
@@ -41,7 +43,11 @@ def read_collapse(snapshot: Snapshot, _: torch.Generator) -> Iterator[Reading]:
 
 
 def read_self_duality(snapshot: Snapshot, _: torch.Generator) -> Iterator[Reading]:
-    """Cosine of the read-out with the centred class means of the features that it acts on."""
+    """Cosine of the read-out with the centred class means of the features that it acts on.
+
+    It is low for lazy nets and saturates for rich ones (on digits it was highest inside the range of
+    c in a deep net, at its end in one with one hidden layer), so it points to no side.
+    """
     metric, n = "collapse.self_duality", len(snapshot.y_train)
     layers, weights = tuple(snapshot.final.train_features), snapshot.final.weights
     for layer in snapshot.layers[-1:]:

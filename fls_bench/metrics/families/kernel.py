@@ -23,7 +23,8 @@ def read_kernel(snapshot: Snapshot, _: torch.Generator) -> Iterator[Reading]:
     """Change and label alignment of the tangent kernel on its training points.
 
     The kernel is the mean over outputs (Jacot et al.'s kernel of an infinitely wide net is the same
-    for all outputs and 0 between them); what single outputs learn differently is not in it.
+    for all outputs and 0 between them); what single outputs learn differently is not in it. Label
+    alignment points to neither side: on digits it is highest inside the range of c.
     """
     final = snapshot.final.kernel
     if final is None:
@@ -44,37 +45,56 @@ def read_kernel(snapshot: Snapshot, _: torch.Generator) -> Iterator[Reading]:
 
 
 def read_kernel_regression(snapshot: Snapshot, _: torch.Generator) -> Iterator[Reading]:
-    """Test error of regression with the final tangent kernel, and its agreement with the net.
+    """Regression with the final tangent kernel, on labels and on the net's own training logits.
 
     Targets are the labels minus c f_0, which is added again at test points (unless the net is
-    centred): in the lazy limit a net is this regression. So that labels and c f_0 can be compared,
-    labels are one-hot times the margin at which the loss would be the net's own training loss. All
-    training points are needed: a kernel with fewer labels than the net had is no match for it.
+    centred). So that labels and c f_0 can be compared, labels are one-hot times the margin at which
+    the loss would be the net's own training loss. A net that was trained by squared error in the lazy
+    limit is this regression; one trained by cross-entropy need not undo all of c f_0, and at c > 1
+    does better than it. The last reading therefore regresses on the net's own training logits minus
+    c f_0: a net that is linear in its parameters agrees with that whatever the loss, up to what the
+    mean over outputs leaves out. All training points are needed: a kernel with fewer labels than the
+    net had is no match for it.
+
+    None has a direction: on digits the error has its minimum inside the range of c, the agreement on
+    labels its maximum, and the agreement on logits is high at both ends.
     """
     kernel = snapshot.final.kernel
-    names = ("kernel.regression_error", "kernel.regression_agreement")
+    on_labels = ("kernel.regression_error", "kernel.regression_agreement")
+    on_logits = "kernel.function_agreement"
     if kernel is None or kernel.test is None:
         return
+    among, across = kernel.train, kernel.test
     n, n_all = len(kernel.test_points), len(snapshot.y_train)
-    reason, targets = None, None
-    if len(kernel.train) < n_all:
-        reason = f"It needs all {n_all} training points, and the kernel is of {len(kernel.train)}."
-    else:
-        targets = _targets(snapshot)
-        if targets is None:
-            reason = "The training loss is not below that of equal logits, so labels have no scale."
-    if targets is None:
-        for name in names:
+    if len(among) < n_all:
+        reason = f"It needs all {n_all} training points, and the kernel is of {len(among)}."
+        for name in (*on_labels, on_logits):
             yield Reading(name, None, n=n, reason=reason)
         return
     at_train, at_test = _initial(snapshot, "train"), _initial(snapshot, "test")
-    order = kernel.train_points
-    learned = kernel_regression(kernel.train, kernel.test, (targets - at_train)[order], JITTER)
-    logits = learned + at_test[kernel.test_points]
-    yield Reading(names[0], point_errors(logits, snapshot.y_test[kernel.test_points]).mean(), n=n)
-    answers = _answers(logits)
-    same = 1 - point_errors(snapshot.logits("test")[kernel.test_points], answers)
-    yield Reading(names[1], same.mean() + 0 * logits.sum(), n=n)
+    net = snapshot.logits("test")[kernel.test_points]
+
+    def regression(targets: Tensor) -> Tensor:
+        change = (targets - at_train)[kernel.train_points]
+        learned = kernel_regression(among, across, change, JITTER)
+        return learned + at_test[kernel.test_points]
+
+    def agreement(logits: Tensor) -> Tensor:
+        same = 1 - point_errors(net, _answers(logits))
+        return same.mean() + 0 * logits.sum()  # NaN where the regression has no solution
+
+    targets = _targets(snapshot)
+    if targets is None:
+        reason = "The training loss is not below that of equal logits, so labels have no scale."
+        for name in on_labels:
+            yield Reading(name, None, n=n, reason=reason)
+    else:
+        logits = regression(targets)
+        error = point_errors(logits, snapshot.y_test[kernel.test_points]).mean()
+        yield Reading(on_labels[0], error, n=n)
+        yield Reading(on_labels[1], agreement(logits), n=n)
+    own = class_centered(snapshot.logits("train"))
+    yield Reading(on_logits, agreement(regression(own)), n=n)
 
 
 def _targets(snapshot: Snapshot) -> Tensor | None:
@@ -169,6 +189,18 @@ ROWS: tuple[Metric, ...] = (
         "regression_agreement",
         "share of test points where that regression answers as the net",
         f"{_JACOT}, sec. 5; Chizat, Oyallon, Bach 2019, arXiv 1812.07956",
+        "labels",
+        "init",
+        "outputs",
+        "test_data",
+        split="test",
+        compute=read_kernel_regression,
+        invariant_to=frozenset({"neuron_permutation", "feature_scale", "feature_rotation"}),
+    ),
+    _row(
+        "function_agreement",
+        "the same for regression on the net's own training logits",
+        "Chizat, Oyallon, Bach 2019, arXiv 1812.07956; Long 2021, arXiv 2105.10585",
         "labels",
         "init",
         "outputs",

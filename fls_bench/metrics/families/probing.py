@@ -42,7 +42,8 @@ def read_probes(snapshot: Snapshot, generator: torch.Generator) -> Iterator[Read
     Linear probes are also fitted to the first hidden layer. The difference first minus last is
     information that the later layers lost. It is positive on both sides: at strong feature learning
     later layers lose rank, at weak feature learning they are still near their random init; so it
-    points to neither side alone.
+    points to neither side alone. Nor do probes of the last features: like the net's own accuracy they
+    are best inside the range of c.
     """
     n = len(snapshot.y_test)
     rows = _rows(snapshot, generator)
@@ -91,7 +92,11 @@ def read_probes(snapshot: Snapshot, generator: torch.Generator) -> Iterator[Read
 
 
 def read_recovery(snapshot: Snapshot, generator: torch.Generator) -> Iterator[Reading]:
-    """What the last features still say about the inputs, against what they said at init."""
+    """What the last features still say about the inputs, against what they said at init.
+
+    On digits features keep the most inside the range of c, and what they forgot was within its spread
+    over seeds, so it points to no side.
+    """
     n = len(snapshot.y_test)
     rows = _rows(snapshot, generator)
     targets = input_components([snapshot.inputs(s)[rows[s]] for s in SPLITS])

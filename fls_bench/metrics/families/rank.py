@@ -51,8 +51,8 @@ def read_effective_rank(snapshot: Snapshot, _: torch.Generator) -> Iterator[Read
 def read_dimension(snapshot: Snapshot, generator: torch.Generator) -> Iterator[Reading]:
     """Intrinsic dimension of the test inputs and of the last features, at most 1000 test points.
 
-    It is a property of the data in the first place; it falls where features collapse to class means
-    and also where relu kills neurons, so compare it with that of the inputs.
+    That of the features falls with growing feature learning, as rank does; that of the inputs is a
+    property of the data, to compare it with.
     """
     n = len(snapshot.x_test)
     some = torch.randperm(n, generator=generator)[:MAX_NEIGHBOURS].to(snapshot.x_test.device)
@@ -96,7 +96,13 @@ def _rank(name: str, what: str, *, min_effect: float, unit: str, lowest: float) 
 
 
 def _dimension(
-    name: str, what: str, need: Need, *, per_layer: bool, invariant_to: frozenset[Invariance]
+    name: str,
+    what: str,
+    need: Need,
+    *,
+    per_layer: bool,
+    direction: Regime | None,
+    invariant_to: frozenset[Invariance],
 ) -> Metric:
     compute: Callable[[Snapshot, torch.Generator], Iterator[Reading]] = read_dimension
     return Metric(
@@ -107,7 +113,7 @@ def _dimension(
         split="test",
         needs=frozenset({need, "test_data"}),
         per_layer=per_layer,
-        direction=None,
+        direction=direction,
         min_effect=1.0,
         min_samples=100,
         cost=lambda n, d, h: 2.0 * n * n * (h if per_layer else d),
@@ -138,6 +144,7 @@ ROWS: tuple[Metric, ...] = (
         "intrinsic dimension of the last features, from two nearest neighbours",
         "features",
         per_layer=True,
+        direction=Regime.OVER_FITTED,
         invariant_to=OF_THE_KERNEL,
     ),
     _dimension(
@@ -145,6 +152,7 @@ ROWS: tuple[Metric, ...] = (
         "the same of the inputs",
         "inputs",
         per_layer=False,
+        direction=None,
         invariant_to=OF_THE_FUNCTION,
     ),
 )

@@ -36,7 +36,10 @@ def read_risk(snapshot: Snapshot, _: torch.Generator) -> Iterator[Reading]:
 
 
 def read_calibration(snapshot: Snapshot, _: torch.Generator) -> Iterator[Reading]:
-    """Expected calibration error and Brier score of the test outputs, at the net's own c."""
+    """Expected calibration error and Brier score of the test outputs, at the net's own c.
+
+    Calibration follows the error, and both are worse on both sides; so neither points to a side.
+    """
     logits, labels = snapshot.logits("test"), snapshot.labels("test")
     n = len(labels)
     yield Reading("calibration.expected_error", calibration_error(logits, labels), n=n)

@@ -19,6 +19,7 @@ from fls_bench.metrics.spectra import (
     stable_rank,
     tail_plausibility,
 )
+from fls_bench.schema import Regime
 
 MAX_EIGENVALUES = 2048
 
@@ -28,7 +29,8 @@ def read_spectrum(snapshot: Snapshot, generator: torch.Generator) -> Iterator[Re
 
     The exponent is no number where the fit is none: too few eigenvalues, the best tail the shortest
     that is tried, or a distance from the power law that less than a tenth of synthetic power laws
-    reach.
+    reach. Both rise toward over-fitted, where they stay at their value at init: strong feature
+    learning adds a few large directions.
     """
     for layer, weights in snapshot.final.weights.items():
         yield Reading("spectrum.stable_rank", stable_rank(weights), layer)
@@ -75,7 +77,7 @@ ROWS: tuple[Metric, ...] = (
         split=None,
         needs=frozenset({"weights"}),
         per_layer=True,
-        direction=None,
+        direction=Regime.OVER_FITTED,
         min_effect=0.5,
         min_samples=0,
         cost=lambda _n, d, h: 10.0 * d * h * min(d, h),
@@ -92,7 +94,7 @@ ROWS: tuple[Metric, ...] = (
         split=None,
         needs=frozenset({"weights"}),
         per_layer=True,
-        direction=None,
+        direction=Regime.OVER_FITTED,
         min_effect=0.5,
         min_samples=0,
         cost=lambda _n, d, h: 10.0 * d * h * min(d, h) + 500.0 * min(d, h) ** 2,
