@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -198,7 +199,8 @@ def diagnose_file(
     subject = from_bundle(bundle, tier, why, builder=builder, data=data)
     prepared = None if subject.setup is None else _prepare(subject.setup, options)
     claimed = None if bundle.header.outcome is None else bundle.header.outcome.train_loss
-    return _report(options, "diagnose", judge(subject, prepared, options, claimed_loss=claimed))
+    judged = judge(subject, prepared, options, claimed_loss=claimed)
+    return _report(options, "diagnose", judged, engines=[] if prepared is None else [prepared])
 
 
 def diagnose_setup(setup: TrainingSetup, options: Options) -> Report:
@@ -215,7 +217,8 @@ def diagnose_setup(setup: TrainingSetup, options: Options) -> Report:
         InputError: The setup can't be trained.
     """
     prepared = _prepare(setup, options)
-    return _report(options, "diagnose", judge(_train_subject(prepared), prepared, options))
+    judged = judge(_train_subject(prepared), prepared, options)
+    return _report(options, "diagnose", judged, engines=[prepared])
 
 
 def run(suite: Suite, options: Options, setup: TrainingSetup | None = None) -> Report:
@@ -234,11 +237,13 @@ def run(suite: Suite, options: Options, setup: TrainingSetup | None = None) -> R
     """
     options = replace(options, fixed_seeds=suite.seeds)
     setups = [(case, setup or case_setup(suite, case)) for case in suite.cases]
-    results = []
+    results: list[CaseResult] = []
+    engines: list[Prepared] = []
     for case, own in setups[: 1 if setup else None]:
         options.listener.note(f"case {case.id if setup is None else own.name}")
         grid = None if case.log2_c is None or setup is not None else case.log2_c.values
         prepared = _prepare(own, options, grid)
+        engines.append(prepared)
         judged = judge(_train_subject(prepared), prepared, options)
         if setup is not None and len(suite.cases) > 1:
             why = "--setup replaces every case's task and model, so one sweep stands for them all."
@@ -257,7 +262,7 @@ def run(suite: Suite, options: Options, setup: TrainingSetup | None = None) -> R
                 **{name: getattr(judged, name) for name in Judgement.model_fields},
             )
         )
-    return _report(options, "suite", None, suite, tuple(results))
+    return _report(options, "suite", None, suite, tuple(results), engines)
 
 
 def _met(judged: Judgement, expect: dict[str, str]) -> bool:
@@ -476,6 +481,7 @@ def _report(
     judgement: Judgement | None,
     suite: Suite | None = None,
     cases: tuple[CaseResult, ...] = (),
+    engines: Sequence[Prepared] = (),
 ) -> Report:
     facts = environment()
     # A budget is a measured number: where it did not bind, it is no part of the result.
@@ -496,11 +502,14 @@ def _report(
             torch=facts["torch"],
             blas=facts["blas"],
             threads=options.num_jobs,
-            device="cpu",
+            device=engines[0].engine.device if engines else "cpu",
             started=options.clock.isoformat(timespec="seconds"),
             seconds=round(time.perf_counter() - options.started, 2),
             extra={
                 **{key: facts[key] for key in ("python", "numpy", "scikit-learn", "platform")},
+                **{
+                    f"engine of {k.setup.name}": f"{k.engine.kind}: {k.engine.why}" for k in engines
+                },
                 "budget in replica-epochs": ", ".join(str(k) for k in budgets if k is not None),
             },
         ),

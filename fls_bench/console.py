@@ -358,8 +358,9 @@ def _judgement(page: _Page, judgement: Judgement) -> None:
         _verdict(page, diagnosis, axis)
     if judgement.sweep is not None:
         _sweep(page, judgement.sweep, diagnosis)
-    if judgement.centered_sweep is not None:
-        _sweep(page, judgement.centered_sweep, diagnosis)
+    for other in (judgement.centered_sweep, judgement.plain_sweep):
+        if other is not None:
+            _sweep(page, other, diagnosis)
     if judgement.rate_comparisons:
         page.heading(summary.RATES_QUESTION)
         page.line(summary.RATES_NOTE)

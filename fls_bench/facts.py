@@ -176,14 +176,14 @@ def setup_facts(setup: TrainingSetup, task: Task, result: SweepResult) -> dict[s
         "n_test": len(task.y_test),
         "n_classes": task.n_classes,
         "loss": setup.loss,
-        "label_smoothing": setup.label_smoothing,
+        **({"label_smoothing": setup.label_smoothing} if setup.label_smoothing else {}),
         "optimizer": {"kind": "custom", "like": setup.optimizer.like, "lr": setup.optimizer.lr}
         if isinstance(setup.optimizer, Custom)
         else setup.optimizer.model_dump(exclude_none=True),
-        "augmentation": list(setup.augmentation),
+        **({"augmentation": list(setup.augmentation)} if setup.augmentation else {}),
         "batch_size": setup.batch_size,
         "stop": setup.stop.model_dump(),
-        "lr_rule": result.sweep.lr_rule.model_dump(),
+        "lr_rule": result.sweep.lr_rule.model_dump(exclude_defaults=True),
         "output_multiplier": setup.output_multiplier,
         "init_scale": setup.init_scale,
         "centered": setup.centered,

@@ -212,17 +212,26 @@ class Normed(nn.Module):
         return output
 
 
-def test_nets_with_normalisation_are_not_judged() -> None:
+def test_nets_with_normalisation_are_swept_under_both_rules() -> None:
     setup = TrainingSetup(
         make_model=Normed,
         task=task_source("breast_cancer", {"n_train": 100}),
         stop=TargetLoss(0.3, max_epochs=40),
         optimizer=Sgd(lr=0.1),
     )
-    found = bench.diagnose_setup(setup, options(jobs=1)).diagnosis
+    report = bench.diagnose_setup(setup, options(jobs=1))
+    found, swept, plain = report.diagnosis, report.sweep, report.plain_sweep
     assert found is not None
-    assert (found.regime, found.reason.code) == (Regime.INCONCLUSIVE, "normalised_net")
-    assert "rule_not_exact" in [finding.code for finding in found.findings]
+    assert swept is not None
+    assert plain is not None
+    assert (swept.lr_rule.name, swept.lr_rule.depth) == ("normalised", 2)
+    assert set(swept.lr_rule.exponents) == {"net.1.weight", "net.1.bias", "net.3.weight"}
+    assert {"normalised_rule", "both_rules"} <= {finding.code for finding in found.findings}
+    exact, other = ({cell.c: cell for cell in one.cells} for one in (swept, plain))
+    assert exact[1.0].seeds[0].test_loss == other[1.0].seeds[0].test_loss, "one run at one's own c"
+    assert exact[0.25].lr == 0.1
+    assert other[0.25].lr == pytest.approx(0.4)
+    assert exact[0.25].seeds[0].test_loss != other[0.25].seeds[0].test_loss
 
 
 def test_max_epochs_holds_for_the_net_that_is_measured_too() -> None:

@@ -75,7 +75,7 @@ _SUPERSCRIPTS = str.maketrans("-.0123456789", "⁻·⁰¹²³⁴⁵⁶⁷⁸⁹"
 
 def u_curve(
     sweep: Sweep,
-    centered: Sweep | None,
+    second: Sweep | None,
     c: float | None,
     c_star: CStar | None,
     *,
@@ -90,7 +90,7 @@ def u_curve(
 
     Args:
         sweep: The sweep; at least one cell.
-        centered: The same sweep of c·(f - f_0), drawn as a second curve, or None.
+        second: The same c once more, of c·(f - f_0) or by the plain rule, as a second curve; or None.
         c: The value under judgement, a vertical line.
         c_star: The best value, a line with its interval as a band; the regions on both sides of
             the interval are shaded and named.
@@ -104,7 +104,7 @@ def u_curve(
     from matplotlib.figure import Figure
 
     cells = summarize_sweep(sweep)
-    centered_cells = summarize_sweep(centered) if centered is not None else ()
+    second_cells = summarize_sweep(second) if second is not None else ()
     axis = sweep.axis
     width, height = _SIZES[layout]
     with matplotlib.rc_context():
@@ -114,12 +114,17 @@ def u_curve(
         errors, losses = figure.subplots(
             2, 1, sharex=True, gridspec_kw={"height_ratios": (5, 2), "hspace": 0.09}
         )
-        everything = (*cells, *centered_cells)
+        everything = (*cells, *second_cells)
         _scale(errors, _means(everything, "test_error"), 100.0)
         _scale(losses, _means(everything, "test_loss"), 1.0)
-        _curves(errors, losses, cells, "curve", "o", "" if not centered_cells else ", plain c·f")
-        if centered_cells:
-            _curves(errors, losses, centered_cells, "centered", "s", ", centered c·(f - f₀)")
+        names = ("", "")
+        if second is not None:
+            names = (", exact rule", ", plain rule η/c")
+            if second.centered:
+                names = (", plain c·f", ", centered c·(f - f₀)")
+        _curves(errors, losses, cells, "curve", "o", names[0])
+        if second_cells:
+            _curves(errors, losses, second_cells, "centered", "s", names[1])
         _chance(errors, cells)
         _x_axis(losses, everything, c, c_star, axis, layout)
         for panel in (errors, losses):

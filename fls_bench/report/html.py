@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from fls_bench.report import charts, summary
 from fls_bench.report.summary import CellSummary
-from fls_bench.schema import DIRECTION, Axis, Judgement, Report
+from fls_bench.schema import DIRECTION, Axis, Judgement, Report, Sweep
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class _View:
     judgement: Judgement
     axis: Axis
     cells: tuple[CellSummary, ...]
-    centered_cells: tuple[CellSummary, ...]
+    other_cells: list[tuple[Sweep, tuple[CellSummary, ...]]]
     wide_chart: Markup
     narrow_chart: Markup
 
@@ -58,14 +58,15 @@ def _template() -> Template:
 
 
 def _view(judgement: Judgement, anchor: str, name: str) -> _View:
-    sweep, centered = judgement.sweep, judgement.centered_sweep
+    sweep, others = judgement.sweep, (judgement.centered_sweep, judgement.plain_sweep)
+    second = next((one for one in others if one is not None), None)
     wide = narrow = ""
     if sweep is not None and sweep.cells:
         diagnosis = judgement.diagnosis
         c = diagnosis.c if diagnosis is not None else None
         c_star = diagnosis.c_star if diagnosis is not None else None
         wide, narrow = (
-            charts.u_curve(sweep, centered, c, c_star, layout=layout, prefix=f"{anchor}-{layout}-")
+            charts.u_curve(sweep, second, c, c_star, layout=layout, prefix=f"{anchor}-{layout}-")
             for layout in ("wide", "narrow")
         )
     return _View(
@@ -74,7 +75,9 @@ def _view(judgement: Judgement, anchor: str, name: str) -> _View:
         judgement=judgement,
         axis=summary.axis_of(judgement),
         cells=summary.summarize_sweep(sweep) if sweep is not None else (),
-        centered_cells=summary.summarize_sweep(centered) if centered is not None else (),
+        other_cells=[
+            (one, summary.summarize_sweep(one)) for one in others if one is not None and one.cells
+        ],
         # Drawn by us from numbers alone; nothing that a person gave is in it.
         wide_chart=Markup(wide),
         narrow_chart=Markup(narrow),

@@ -233,6 +233,8 @@ def axis_name(axis: Axis) -> str:
 def sweep_title(sweep: Sweep) -> str:
     """What was swept, in a few words."""
     net = "c·(f - f_0), centered" if sweep.centered else "c·f, plain"
+    if sweep.lr_rule.name == "plain":
+        net = "c·f under the plain rule eta/c for all parameters"
     return (
         f"Sweep of {net}"
         if sweep.axis == "output_multiplier"
@@ -243,7 +245,9 @@ def sweep_title(sweep: Sweep) -> str:
 def sweep_note(sweep: Sweep) -> str:
     """How the rates were set and on how many points the test error was measured."""
     rule = f"Learning-rate rule: {sweep.lr_rule.name}, depth {sweep.lr_rule.depth}."
-    return f"{rule} Test points: {sweep.n_test}."
+    balanced = " Errors are balanced: the mean over classes of the error in each."
+    points = f"Test points: {sweep.n_test}."
+    return f"{rule} {points}{balanced if sweep.error == 'balanced_error' else ''}"
 
 
 def direction(axis: Axis) -> str:

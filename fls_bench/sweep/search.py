@@ -171,8 +171,11 @@ def search(sweeper: Sweeper, offsets: Sequence[float] | None) -> SweepResult:
         if not sweeper.engine.batched:
             # Few seeds first: they show what a run really takes, which is mostly far less than the
             # most, so that a budget is not refused for nothing. (In batches this would cost speed.)
-            for few in (1, contrasts.MIN_SEEDS):
-                sweeper.visit(sorted(focus), few, own, f"pilot, {few} seed{'s' * (few > 1)} each")
+            for distance in sorted({abs(k) for k in grid}):
+                around = sorted(sweeper.value(k) for k in grid if abs(k) == distance)
+                sweeper.visit(around, 1, own, "pilot, 1 seed each, outward")
+            few = contrasts.MIN_SEEDS
+            sweeper.visit(sorted(focus), few, own, f"pilot, {few} seeds each")
             outcomes = [record.outcome for record in sweeper.runs(c0, own)]
             if Outcome.REACHED_TARGET not in outcomes:
                 # Nothing can be compared with a c that does not train: no need to go on.

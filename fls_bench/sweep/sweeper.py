@@ -18,6 +18,10 @@ FRESH_SEEDS_FROM = 500
 """Beyond the most seeds that a sweep can have."""
 
 
+NEIGHBOURS = 2.5
+"""Octaves within which runs take about as long; coarse grids have steps of two."""
+
+
 class BudgetExhaustedError(Exception):
     """The next round of runs may not fit into the budget any more."""
 
@@ -94,11 +98,19 @@ class Sweeper:
         return sum(record.epochs for record in self.used.values())
 
     def expected_epochs(self, config: RunConfig) -> float:
-        """Epochs that a run may take: as its like did, else as its neighbours, else the most."""
+        """Epochs that a run may take: as its neighbours, else four times the nearest, else the most."""
         like = [r for r in self.used.values() if r.config.centered == config.centered]
+        if not like:
+            return float(config.max_epochs)
         log = math.log2(config.c * config.init_scale)
-        near = [r for r in like if abs(math.log2(r.config.c * r.config.init_scale) - log) < 2.5]
-        return float(max((r.epochs for r in near), default=config.max_epochs))
+
+        def apart(run: RunRecord) -> float:
+            return abs(math.log2(run.config.c * run.config.init_scale) - log)
+
+        nearest = min(apart(run) for run in like)
+        reach = max(NEIGHBOURS, nearest)
+        most = max(run.epochs for run in like if apart(run) <= reach)
+        return float(min(config.max_epochs, most if nearest <= NEIGHBOURS else 4 * most))
 
     def train(self, configs: Sequence[RunConfig], text: str) -> None:
         """Train what is not in the store yet; refuse what may not fit into the budget."""

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from fls_bench.metrics import METRICS
+from fls_bench.scaling import PLAIN
 from fls_bench.schema import (
+    AdamW,
+    AnyOptimizer,
     Cell,
     Cost,
+    Diagnosis,
     Gain,
     LrRule,
     Measurement,
@@ -114,16 +119,83 @@ def test_snippet_is_what_was_trained() -> None:
     """Route, centering, momentum and the penalty at c* are in it: nothing else was measured."""
     sgd = Sgd(lr=0.4, momentum=0.9, nesterov=True, weight_decay=0.01)
     whole = sweep(OVER_ALIGNED)
-    advised = Advised(optimizer=sgd, route="factory", has_biases=True)
+    advised = Advised(optimizer=sgd, route="factory")
     snippet = diagnose(Evidence(whole, C0, GAIN, advised=advised)).recommendation.snippet
     assert snippet is not None
     compile(snippet, "snippet", "exec")
     assert "build(output_multiplier=2**0)  # was 2**-4" in snippet
-    assert "momentum=0.9, nesterov=True, weight_decay=0.04" in snippet  # 0.01 * 16^(2/4)
-    assert "biases of layer l" in snippet
+    assert "weight_decay=0.04, momentum=0.9, nesterov=True" in snippet  # 0.01 * 16^(2/4)
     centered = sweep(OVER_ALIGNED, centered=True)
     snippet = diagnose(Evidence(centered, C0, GAIN)).recommendation.snippet
     assert "2**0 * (model(x) - initial_model(x))" in str(snippet)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "expected"),
+    [
+        (Sgd(lr=0.4), {1.0: {"lr": 0.4}, 2.0: {"lr": 0.1}}),
+        (
+            Sgd(lr=0.4, weight_decay=0.01),
+            {1.0: {"lr": 0.4, "weight_decay": 0.04}, 2.0: {"lr": 0.1, "weight_decay": 0.16}},
+        ),
+        (
+            AdamW(lr=0.4, weight_decay=0.1, epsilon=1e-4),
+            {
+                1.0: {"lr": 0.4, "weight_decay": 0.2, "eps": 2e-4},
+                2.0: {"lr": 0.2, "weight_decay": 0.4, "eps": 4e-4},
+            },
+        ),
+    ],
+    ids=["sgd", "penalty", "adamw"],
+)
+def test_snippet_gives_each_parameter_its_own_settings(
+    optimizer: AnyOptimizer, expected: dict[float, dict[str, float]]
+) -> None:
+    """From 2^-4 to 2^0 with L = 4: a = 2, so rates by a^-e and a^-2e, decay by a^e and a^2e."""
+    whole = sweep(OVER_ALIGNED)
+    rule = whole.lr_rule.model_copy(update={"exponents": {"1.bias": 2.0}})
+    cells = tuple(cell.model_copy(update={"lr": 0.4}) for cell in whole.cells)
+    whole = whole.model_copy(update={"lr_rule": rule, "cells": cells})
+    advised = Advised(optimizer=optimizer)
+    snippet = diagnose(Evidence(whole, C0, GAIN, advised=advised)).recommendation.snippet
+    assert snippet is not None
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    known = {"torch": torch, "model": model, "x": torch.ones(1, 2)}
+    exec(snippet, known)
+    groups = known["optimizer"].param_groups  # type: ignore[attr-defined]
+    names = [name for name, _ in model.named_parameters()]
+    assert len(groups) == len(names)
+    for name, group in zip(names, groups, strict=True):
+        wanted = expected[2.0 if name == "1.bias" else 1.0]
+        assert {key: group[key] for key in wanted} == pytest.approx(wanted)
+
+
+def both_rules(normalised: dict[float, float], plain: dict[float, float] | None) -> Diagnosis:
+    rule = LrRule(name="normalised", depth=2, exponents={"head.weight": 1.0})
+    whole = sweep(normalised).model_copy(update={"lr_rule": rule})
+    other = None if plain is None else sweep(plain).model_copy(update={"lr_rule": PLAIN})
+    advised = Advised(normalised=True)
+    return diagnose(Evidence(whole, C0, GAIN, advised=advised, plain=other))
+
+
+def test_normalised_nets_are_judged_by_the_exact_rule_and_shown_by_the_plain_one() -> None:
+    found = both_rules(OVER_ALIGNED, OPTIMUM)
+    assert found.regime is Regime.OVER_ALIGNED
+    texts = {finding.code: finding for finding in found.findings}
+    assert "head.weight" in texts["normalised_rule"].text
+    assert "judged near-optimal" in texts["both_rules"].text
+    assert {"exact 2^-4", "plain 2^-4"} <= set(texts["both_rules"].evidence)
+
+
+def test_where_c_has_no_effect_the_report_says_so_and_why() -> None:
+    flat = {c: 0.1 + 0.0002 * k for k, c in enumerate(GRID)}
+    found = both_rules(flat, None)
+    assert found.regime is Regime.NEAR_OPTIMAL
+    (text,) = [f.text for f in found.findings if f.code == "c_hardly_matters"]
+    assert "hardly matters" in text
+    assert "how the read-out starts" in text
+    sharp = [f.code for f in both_rules(OPTIMUM, None).findings]
+    assert "c_hardly_matters" not in sharp
 
 
 def test_advice_says_where_the_learning_rate_alone_may_do() -> None:
@@ -150,10 +222,6 @@ def test_near_optimal_promises_no_gain() -> None:
 
 
 class TestNoVerdict:
-    def test_normalised_nets_measure_the_step_too(self) -> None:
-        found = diagnose(Evidence(sweep(OVER_ALIGNED), C0, GAIN, advised=Advised(normalised=True)))
-        assert (found.regime, found.reason.code) == (Regime.INCONCLUSIVE, "normalised_net")
-
     def test_handful_of_test_points(self) -> None:
         for errors in (OVER_ALIGNED, OPTIMUM):
             small = sweep(errors).model_copy(update={"n_test": 20})
