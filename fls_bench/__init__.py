@@ -11,17 +11,33 @@ __version__ = "0.1.0.dev0"
 if TYPE_CHECKING:
     from fls_bench.bundle import load_bundle, save_bundle
     from fls_bench.errors import FlsBenchError, InputError
-    from fls_bench.schema import LrRule, Recipe, Report, Sgd, TargetAccuracy, TargetLoss
+    from fls_bench.schema import (
+        Adam,
+        AdamW,
+        Cosine,
+        LrRule,
+        Recipe,
+        Report,
+        Sgd,
+        StepDecay,
+        TargetAccuracy,
+        TargetLoss,
+    )
     from fls_bench.tasks import Task, make_task, task_source
-    from fls_bench.training_setup import TrainingSetup
+    from fls_bench.training_setup import Custom, TrainingSetup
 
 _PUBLIC = {
+    "Adam": "schema",
+    "AdamW": "schema",
+    "Cosine": "schema",
+    "Custom": "training_setup",
     "FlsBenchError": "errors",
     "InputError": "errors",
     "LrRule": "schema",
     "Recipe": "schema",
     "Report": "schema",
     "Sgd": "schema",
+    "StepDecay": "schema",
     "TargetAccuracy": "schema",
     "TargetLoss": "schema",
     "Task": "tasks",
@@ -33,12 +49,17 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "Adam",
+    "AdamW",
+    "Cosine",
+    "Custom",
     "FlsBenchError",
     "InputError",
     "LrRule",
     "Recipe",
     "Report",
     "Sgd",
+    "StepDecay",
     "TargetAccuracy",
     "TargetLoss",
     "Task",

@@ -21,8 +21,12 @@ from pydantic import (
 
 from fls_bench.errors import InputError
 from fls_bench.schema import (
+    Adam,
+    AdamW,
+    Augmentation,
     Axis,
     Frozen,
+    LabelSmoothing,
     Loss,
     PositiveFloat,
     Recipe,
@@ -57,6 +61,17 @@ def _kind_of_stop(value: Any) -> str:
     return "(target_accuracy)" if by_accuracy else "(target_loss)"
 
 
+def _kind_of_optimizer(value: Any) -> str:
+    kind = value.get("kind", "sgd") if isinstance(value, Mapping) else getattr(value, "kind", "sgd")
+    return f"({kind})"
+
+
+OptimizerTable = Annotated[
+    Annotated[Sgd, Tag("(sgd)")]
+    | Annotated[Adam, Tag("(adam)")]
+    | Annotated[AdamW, Tag("(adamw)")],
+    Discriminator(_kind_of_optimizer),
+]
 Multiplier = Annotated[float, BeforeValidator(_number), Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 StopTable = Annotated[
@@ -131,9 +146,11 @@ class Expect(Frozen):
 class Defaults(Frozen):
     """The recipe of every case that doesn't say otherwise."""
 
-    optimizer: Sgd = Sgd()
+    optimizer: OptimizerTable = Sgd()
     stop: StopTable = TargetLoss()
     loss: Loss = "cross_entropy"
+    label_smoothing: LabelSmoothing | None = None
+    augmentation: tuple[Augmentation, ...] | None = None
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 25
 
 
@@ -147,9 +164,11 @@ class Case(Frozen):
     log2_c: Log2Grid | None = None
     """A fixed grid on ``axis``; None where the sweep chooses its own."""
     adaptive: bool = True
-    optimizer: Sgd | None = None
+    optimizer: OptimizerTable | None = None
     stop: StopTable | None = None
     loss: Loss | None = None
+    label_smoothing: LabelSmoothing | None = None
+    augmentation: tuple[Augmentation, ...] | None = None
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     expect: Expect | None = None
 
@@ -222,7 +241,8 @@ class Suite(Frozen):
         """
         keys = Defaults.model_fields
         own = {key: value for key in keys if (value := getattr(case, key)) is not None}
-        return Recipe(**{key: getattr(self.defaults, key) for key in keys} | own)
+        shared = {key: getattr(self.defaults, key) for key in keys}
+        return Recipe(**{k: v for k, v in (shared | own).items() if v is not None})
 
 
 def suite_folder() -> Path:
@@ -348,6 +368,9 @@ def _sentences(tree: Mapping[str, Any], error: ValidationError) -> Iterator[str]
         elif kind == "value_error":
             text = str(one["ctx"]["error"])
             text += "" if text.endswith("?") else "."
+        elif kind == "union_tag_invalid":
+            tags = one["ctx"]["expected_tags"].replace("(", "").replace(")", "")
+            text = f"unknown kind {one['ctx']['tag'].strip('()')!r}, expected {tags}."
         elif kind == "too_short" and value:
             continue  # Its cases are there: each has a problem of its own, in a line of its own.
         elif kind == "too_short":

@@ -182,7 +182,7 @@ def test_the_digest_is_of_what_is_run_and_not_of_how_it_is_presented(tmp_path: P
         ('"1/4"', '"1/0"', "model.init_scale: The multiplier '1/0' is not finite and positive."),
         ('"1/4"', "-0.5", "model.init_scale: expected a value greater than 0, found -0.5."),
         ('"rank_collapse"', '"rank"', "expect.mechanism: expected 'class_mean_alignment', 'rank_c"),
-        ('kind = "sgd"', 'kind = "adam"', "optimizer.kind: expected 'sgd', found \"adam\"."),
+        ('kind = "sgd"', 'kind = "rmsprop"', "unknown kind 'rmsprop', expected 'sgd', 'adam', 'adamw'."),
         ("to = 3", "to = -11", "log2_c: 'to' = -11 is smaller than 'from' = -9."),
         ("step = 2", "step = 0", "log2_c.step: expected a value greater than or equal to 0.125"),
         (

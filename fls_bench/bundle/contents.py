@@ -18,12 +18,16 @@ from torch import Tensor, nn
 from fls_bench.errors import InputError, UnsafeFileError
 from fls_bench.schema import (
     BUNDLE_SCHEMA,
+    Adam,
+    AdamW,
     ArchitectureSpec,
     BundleHeader,
     BundleOutcome,
+    Cosine,
     LrRule,
     Recipe,
     Sgd,
+    StepDecay,
     Stop,
     TaskSpec,
     Tier,
@@ -69,7 +73,10 @@ def listed(names: Iterable[object], limit: int = 5) -> str:
 
 # --- header -----------------------------------------------------------------------------------
 
-_MODELS = (BundleHeader, ArchitectureSpec, Recipe, Sgd, LrRule, BundleOutcome, TaskSpec)
+_MODELS = (
+    BundleHeader, ArchitectureSpec, Recipe, Sgd, Adam, AdamW, Cosine, StepDecay, LrRule,
+    BundleOutcome, TaskSpec,
+)  # fmt: skip
 _HEADER_KEYS = sorted(
     {"schema"}
     | {
