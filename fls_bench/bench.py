@@ -20,7 +20,6 @@ from fls_bench.facts import (
     loss_facts,
     not_run,
     setup_facts,
-    unavailable,
 )
 from fls_bench.metrics import measure
 from fls_bench.schema import (
@@ -366,7 +365,6 @@ def judge(
         facts.update(found)
     else:
         skipped.append(Skipped(what="all metrics", code="no_model_run", reason=subject.why))
-    skipped += unavailable(measurements)
 
     def unswept(diagnosis: Diagnosis, code: str, why: str, cost: Cost) -> Judgement:
         return Judgement(

@@ -465,9 +465,10 @@ def _evidence(page: _Page, judgement: Judgement, axis: Axis) -> None:
     if not judgement.measurements:
         page.line("Nothing was measured.")
         return
+    shown, left_out = summary.in_short(judgement.measurements)
     rows: list[tuple[str | Text, ...]] = []
-    for subject in dict.fromkeys(one.subject for one in judgement.measurements):
-        group = [one for one in judgement.measurements if one.subject == subject]
+    for subject in dict.fromkeys(one.subject for one in shown):
+        group = [one for one in shown if one.subject == subject]
         rows.append((Text(summary.subject(group[0], axis), style="bold"), "", "", ""))
         rows.extend(
             (
@@ -489,10 +490,13 @@ def _evidence(page: _Page, judgement: Judgement, axis: Axis) -> None:
     )
     for sentence in summary.directions(judgement):
         page.line(sentence, "dim")
-    for one in judgement.measurements:
-        if one.reason:
-            layer = f" ({one.layer})" if one.layer else ""
-            page.line(f"{one.metric}{layer}: {summary.hyphens(one.status)}: {one.reason}", "dim")
+    for what, reason in summary.unavailable_ones(judgement.measurements):
+        page.line(f"{what}: unavailable: {reason}", "dim")
+    if left_out:
+        page.line(
+            f"{left_out} more rows, of layers between the first and the last: --html or --json.",
+            "dim",
+        )
 
 
 def _findings(page: _Page, diagnosis: Diagnosis) -> None:

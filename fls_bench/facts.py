@@ -13,7 +13,7 @@ import torch
 from fls_bench import __version__
 from fls_bench.homogeneity import has_normalisation
 from fls_bench.metrics.outputs import point_losses
-from fls_bench.schema import Finding, Measurement, Regime, Skipped
+from fls_bench.schema import Finding, Regime, Skipped
 from fls_bench.subject import Subject
 from fls_bench.sweep import SweepResult
 from fls_bench.tasks import Task
@@ -42,15 +42,6 @@ def loss_facts(subject: Subject, claimed: float | None) -> tuple[dict[str, Any],
         "Is this the right file, with the right data?",
     )
     return facts, [warning]
-
-
-def unavailable(measurements: tuple[Measurement, ...]) -> tuple[Skipped, ...]:
-    """Measurements that could not be taken, as entries of what was skipped."""
-    return tuple(
-        Skipped(what=one.metric, code="unavailable", reason=one.reason or "")
-        for one in measurements
-        if one.status == "unavailable"
-    )
 
 
 def not_run(setup: TrainingSetup, result: SweepResult, regime: Regime) -> list[Skipped]:

@@ -420,6 +420,37 @@ def measured(measurement: Measurement) -> str:
     return text
 
 
+def measured_ones(measurements: Sequence[Measurement]) -> list[Measurement]:
+    """Those that have a value."""
+    return [one for one in measurements if one.status == "ok"]
+
+
+def unavailable_ones(measurements: Sequence[Measurement]) -> list[tuple[str, str]]:
+    """What could not be measured with its reason; layers that share a reason together."""
+    layers: dict[tuple[str, str], list[str]] = {}
+    for one in measurements:
+        if one.status != "ok":
+            found = layers.setdefault((one.metric, one.reason or hyphens(one.status)), [])
+            found += [one.layer] if one.layer else []
+    return [
+        (metric + (f" ({', '.join(k) if len(k) < 4 else f'{len(k)} layers'})" if k else ""), reason)
+        for (metric, reason), k in layers.items()
+    ]
+
+
+def in_short(measurements: Sequence[Measurement]) -> tuple[list[Measurement], int]:
+    """What a terminal shows of the measured ones, and how many rows it leaves out.
+
+    Of a metric that has a value for each layer: the first and the last layer.
+    """
+    shown: list[Measurement] = []
+    measured = measured_ones(measurements)
+    for key in dict.fromkeys((one.subject, one.metric) for one in measured):
+        rows = [one for one in measured if (one.subject, one.metric) == key]
+        shown += rows if len(rows) < 3 else [rows[0], rows[-1]]
+    return shown, len(measured) - len(shown)
+
+
 def directions(judgement: Judgement) -> tuple[str, ...]:
     """Sentences that say which side higher values of which metrics go with."""
     found: dict[str, dict[str, None]] = {"over_aligned": {}, "over_fitted": {}}
