@@ -48,7 +48,9 @@ class TrainedRun:
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed torch's global random state and restore it afterwards; one thread at a time."""
-    with _RANDOM_STATE, torch.random.fork_rng(devices=[]):
+    # Asking for a GPU's state would start CUDA where nothing uses it.
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with _RANDOM_STATE, torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
 

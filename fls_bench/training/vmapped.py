@@ -66,14 +66,17 @@ class VmappedNets:
     def _forward(self, x: Tensor) -> Tensor:
         def one(
             parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], inputs: Tensor
-        ) -> Tensor:
-            output: Tensor = functional_call(
-                self._net, (dict(parameters), dict(buffers)), (inputs,)
-            )
-            return output
+        ) -> tuple[Tensor, dict[str, Tensor]]:
+            state = {**parameters, **buffers}
+            output: Tensor = functional_call(self._net, state, (inputs,))
+            # A forward may have put others in place of its buffers.
+            return output, {name: state[name].detach() for name in buffers}
 
-        f: Tensor = vmap(one, randomness="error")(self._parameters, self._buffers, x)
-        return f
+        forward = vmap(one, randomness="error")
+        f, buffers = forward(self._parameters, self._buffers, x)
+        self._buffers = {name: value.contiguous() for name, value in buffers.items()}
+        output: Tensor = f
+        return output
 
     def outputs(self, x: Tensor) -> Tensor:
         """f(x) [R, n, K] in evaluation mode."""
@@ -82,7 +85,7 @@ class VmappedNets:
         self._net.train()
         return f
 
-    def step(self, x: Tensor, y: Tensor, start: Tensor | None, factor: float) -> None:
+    def step(self, x: Tensor, y: Tensor, start: Tensor | None, factor: Tensor) -> None:
         """One step of the optimizer on the batch mean of the loss of c·(f - f_0)."""
         names = [name for name in self._parameters if name in self._trained]
         with torch.enable_grad():
