@@ -115,8 +115,6 @@ def choose_engine(setup: TrainingSetup, rule: LrRule, device: str = "cpu") -> En
         problem = "The multiplier is wired inside: nets of different c are different nets."
     elif isinstance(setup.optimizer, Custom):
         problem = "It has an optimizer of its own."
-    elif setup.centered and setup.augmentation:
-        problem = "It is centered, on inputs that augmentation changes."
     if problem is not None:
         return Engine("single", device, why=problem)
     return _by_trial(setup, rule, device)
