@@ -110,6 +110,7 @@ def in_one_batch(
     dtype: torch.dtype = torch.float64,
     rule: LrRule | None = None,
     kind: Literal["fused", "vmapped"] = "fused",
+    device: str = "cpu",
 ) -> list[TrainedRun]:
     """Finished runs in the order of their configs."""
     rule = rule or rule_of(setup)
@@ -120,8 +121,8 @@ def in_one_batch(
         ended[run.config.digest] = run
 
     data = {one.seed: setup.task_for(one.seed) for one in configs}
-    nets = Engine(kind).make(setup, rule, configs, dtype)
-    train_batch(setup, data, configs, nets, finish, dtype=dtype)
+    nets = Engine(kind, device).make(setup, rule, configs, dtype)
+    train_batch(setup, data, configs, nets, finish, dtype=dtype, device=device)
     return [ended[one.digest] for one in configs]
 
 
