@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test calibration lint types bench error-rates schema metrics-page clean
+.PHONY: demo test calibration lint types bench bench-gpu error-rates schema metrics-page clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("fls-bench needs Python >= 3.11") if sys.version_info < (3, 11) else None'
@@ -30,6 +30,10 @@ types: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/speed.py
+
+# Writes benchmarks/results/*.json; needs a CUDA build of torch.
+bench-gpu: $(VENV)/.installed
+	$(BIN)/python benchmarks/gpu.py --device cuda
 
 # The table of docs/error-rates.md (about twenty minutes on one core).
 error-rates: $(VENV)/.installed

@@ -33,7 +33,10 @@ INVARIANT = 2e-3
 """A parameter whose directional derivative is below this share of the output, everywhere, is scale
 invariant. Behind a normalisation it is not 0: the normalisation's own epsilon adds some 1e-5."""
 
-MAX_POINTS = 64
+SPARE = 4
+"""Projections beyond the number of parameters."""
+
+MIN_POINTS, MAX_POINTS = 16, 64
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def measured_scaling(net: nn.Module, x: Tensor) -> Scaling | None:
 
     Args:
         net: Any module; it is left as it is, and so is torch's global random state.
-        x: Inputs [n, ...]; up to 64 are used.
+        x: Inputs [n, ...]; 16 to 64 are used, the more the fewer outputs it has.
 
     Returns:
         The exponents; None where the net has none, or only by its read-out although weights before
@@ -81,8 +84,12 @@ def measured_scaling(net: nn.Module, x: Tensor) -> Scaling | None:
         return None
     modes = {module: module.training for module in net.modules()}
     try:
-        probe = _Probe(net, x[:MAX_POINTS])
         net.train(True)
+        probe = _Probe(net, x[:MAX_POINTS])
+        # Twice as many outputs as equations: more points would only take longer.
+        num_outputs = probe.output(probe.parameters)[0].numel()
+        num = max(MIN_POINTS, -(-2 * (len(names) + SPARE) // max(1, num_outputs)))
+        probe = _Probe(net, x[: min(num, MAX_POINTS)])
         derivatives, outputs = probe.euler(names)
         size = np.abs(outputs).max()
         if not (0 < size < math.inf and np.isfinite(derivatives).all()):
@@ -148,7 +155,7 @@ class _Probe:
             f = self.output(leaves)
         wanted = [leaves[name] for name in names]
         rows, outputs = [], []
-        for _ in range(len(names) + 4):
+        for _ in range(len(names) + SPARE):
             direction = torch.randn(f.shape, generator=generator, dtype=torch.float64)
             with torch.enable_grad():
                 gradients = torch.autograd.grad(

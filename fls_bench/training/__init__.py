@@ -10,8 +10,8 @@ import pickle
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from itertools import pairwise
 
 import torch
@@ -20,6 +20,7 @@ from fls_bench.errors import FlsBenchError, InputError, RunFailedError
 from fls_bench.schema import LrRule, Outcome, RunConfig, RunRecord
 from fls_bench.training.checks import (
     check_setup,
+    exact_arithmetic,
     is_normalised,
     one_thread,
     resolve_error,
@@ -60,6 +61,8 @@ __all__ = [
 MIN_REPLICAS_PER_BATCH = 3
 """Below this, what a step costs beside its products is no longer shared."""
 
+TIMED_SEEDS = 4
+
 TRAINING_FAILED = "Training the model failed"
 
 
@@ -84,7 +87,7 @@ def train_one(
         (the run with its weights, its record).
     """
     task = setup.task_for(config.seed)
-    with one_thread(), _exact_arithmetic(device):
+    with one_thread(), exact_arithmetic(device):
         run = train_single(setup, rule, task, config, dtype=dtype, device=device)
         net = make_net(setup, config.seed, config.c, dtype).to(device)
         return run, record(setup, task, run, net, dtype)
@@ -108,7 +111,7 @@ def time_training(
     short = shortened(setup, num_batches, epochs)
     task = short.task_for(0)
     share = task.n_train / setup.task_for(0).n_train
-    with one_thread(), _exact_arithmetic(engine.device):
+    with one_thread(), exact_arithmetic(engine.device):
         if not engine.batched:
             with user_code(TRAINING_FAILED, "Correct the model, or what it is trained on."):
                 start = time.perf_counter()
@@ -116,7 +119,8 @@ def time_training(
                     short, rule, task, trial_config(short, 0, epochs), device=engine.device
                 )
                 return share * run.epochs, time.perf_counter() - start
-        configs = [trial_config(short, seed, epochs) for seed in range(engine.replicas)]
+        # A few seeds: a batch's replicas share data as those of a sweep do.
+        configs = [trial_config(short, row % TIMED_SEEDS, epochs) for row in range(engine.replicas)]
         tasks = {config.seed: short.task_for(config.seed) for config in configs}
         runs: list[TrainedRun] = []
         start = time.perf_counter()
@@ -162,17 +166,6 @@ def train_all(
         _train_in_processes(setup, rule, configs, on_record, jobs, dtype)
 
 
-@contextmanager
-def _exact_arithmetic(device: str) -> Iterator[None]:
-    """On a GPU: float32 as float32, and the same result every time."""
-    if device != "cuda":
-        yield
-        return
-    cudnn = torch.backends.cudnn
-    with cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-        yield
-
-
 def _run_single(
     setup: TrainingSetup, rule: LrRule, config: RunConfig, dtype: torch.dtype, device: str = "cpu"
 ) -> RunRecord:
@@ -181,9 +174,18 @@ def _run_single(
         return train_one(setup, rule, config, dtype=dtype, device=device)[1]
     except FlsBenchError:
         raise
+    except torch.OutOfMemoryError as error:
+        raise _too_large() from error
     except Exception as error:
         message = in_one_line(error)
         return RunRecord(config=config, outcome=Outcome.FAILED, epochs=0, steps=0, message=message)
+
+
+def _too_large() -> RunFailedError:
+    return RunFailedError(
+        "The GPU's memory does not hold one net of this setup with its data.",
+        "Choose a smaller batch_size or model, or --device cpu.",
+    )
 
 
 # --- batches --------------------------------------------------------------------------------
@@ -204,10 +206,11 @@ def _train_batches(
     lock, cancelled = threading.Lock(), threading.Event()
 
     def job(group: Sequence[RunConfig]) -> None:
-        net = make_net(setup, group[0].seed, 1.0, dtype).to(engine.device)
+        measured = make_net(setup, group[0].seed, 1.0, dtype)
         open_ = {config.digest: config for config in group}
 
         def finish(run: TrainedRun) -> None:
+            net = measured.to(engine.device)
             finished = record(setup, tasks[run.config.seed], run, net, dtype)
             with lock:
                 if not cancelled.is_set():
@@ -220,23 +223,21 @@ def _train_batches(
                 dtype=dtype, device=engine.device, cancelled=cancelled,
             )  # fmt: skip
         except torch.OutOfMemoryError as error:
-            left = list(open_.values())
-            if len(left) == 1:
-                raise RunFailedError(
-                    "The GPU's memory does not hold one net of this setup with its data.",
-                    "Choose a smaller batch_size or model, or --device cpu.",
-                ) from error
+            if len(group) == 1:
+                raise _too_large() from error
         else:
             return
         # Outside of the handler: the error's frames hold the batch that did not fit.
         torch.cuda.empty_cache()
+        left = list(open_.values())  # some may have ended before the memory did
         for half in (left[: len(left) // 2], left[len(left) // 2 :]):
-            job(half)
+            if half:
+                job(half)
 
     # Longest first: small c takes the most epochs. Ties keep equal c together, which end together.
     ordered = sorted(configs, key=lambda k: (-k.max_epochs, k.c * k.init_scale, k.lr, k.seed))
     groups = _groups(ordered, jobs, engine.replicas)
-    with one_thread(), _exact_arithmetic(engine.device):
+    with one_thread(), exact_arithmetic(engine.device):
         try:
             Parallel(n_jobs=jobs, backend="threading", batch_size=1)(
                 delayed(job)(group) for group in groups

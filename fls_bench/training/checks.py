@@ -154,6 +154,22 @@ def is_normalised(setup: TrainingSetup) -> bool:
 
 
 @contextmanager
+def exact_arithmetic(device: str) -> Iterator[None]:
+    """On a GPU: float32 as float32, and the same result every time."""
+    if device != "cuda":
+        yield
+        return
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    with cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        matmul.fp32_precision = "ieee"
+        try:
+            yield
+        finally:
+            matmul.fp32_precision = before
+
+
+@contextmanager
 def one_thread() -> Iterator[None]:
     """One thread per job: splitting a small product over threads is slower, and rounds otherwise."""
     before = torch.get_num_threads()

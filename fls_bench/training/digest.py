@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fls_bench.schema import LrRule, Sgd, canonical_digest
-from fls_bench.training.checks import one_thread
+from fls_bench.training.checks import one_thread, user_code
 from fls_bench.training.runs import make_net, seeded
 from fls_bench.training_setup import Custom, TrainingSetup
 
@@ -84,6 +84,13 @@ def setup_digest(
 
 
 def _custom(own: Custom) -> list[str]:
-    """What can be told of a user's optimizer: its class and its settings."""
-    made = own.make([{"params": [torch.zeros(1, requires_grad=True)], "lr": own.lr}])
-    return [f"{type(made).__module__}.{type(made).__qualname__}", repr(made.defaults), own.like]
+    """What can be told of a user's optimizer: its class and its settings but for the rate."""
+    with user_code(
+        "The optimizer's make failed", "Let it take parameter groups, as torch.optim does."
+    ):
+        made = own.make([{"params": [torch.zeros(1, requires_grad=True)], "lr": own.lr}])
+        told = [
+            {key: value for key, value in group.items() if key not in ("params", "lr")}
+            for group in made.param_groups
+        ]
+    return [f"{type(made).__module__}.{type(made).__qualname__}", repr(told), own.like]

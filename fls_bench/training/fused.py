@@ -91,7 +91,7 @@ class FusedMlps:
         """f(x) [R, n, K]."""
         return self._forward(x.flatten(2))[-1]
 
-    def step(self, x: Tensor, y: Tensor, start: Tensor | None, factor: float) -> None:
+    def step(self, x: Tensor, y: Tensor, start: Tensor | None, factor: Tensor) -> None:
         """One SGD step on the batch mean of the loss of c·(f - f_0), in place."""
         values = self._forward(x.flatten(2))
         logits = values[-1]
@@ -102,7 +102,7 @@ class FusedMlps:
             delta = torch.sigmoid(logits).sub_(y.to(logits.dtype).unsqueeze(-1))
         else:
             delta = torch.softmax(logits, -1).sub_(one_hot(y, logits.shape[-1]))
-        delta.mul_(self._c * self._lr * (factor / y.shape[1]))
+        delta.mul_(self._c * self._lr * (factor.view(-1, 1, 1) / y.shape[1]))
         for layer in range(len(self._weights) - 1, -1, -1):
             below = None
             if layer > 0:

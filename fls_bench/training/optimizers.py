@@ -168,21 +168,21 @@ class StackedOptimizer:
 
     @torch.no_grad()
     def step(
-        self, parameters: Mapping[str, Tensor], gradients: Mapping[str, Tensor], factor: float
+        self, parameters: Mapping[str, Tensor], gradients: Mapping[str, Tensor], factor: Tensor
     ) -> None:
         """One step in place.
 
         Args:
             parameters: Name -> [R, ...].
             gradients: The same; a parameter that is missing is left as it is.
-            factor: The schedule's, on all rates.
+            factor: The schedule's, on all rates of each replica [R].
         """
         if self._own.clip_norm is not None:
             gradients = self._clipped(gradients, self._own.clip_norm)
         self._steps += 1
         for name, gradient in gradients.items():
             own, state, value = self._settings[name], self._state[name], parameters[name]
-            lr = factor * own["lr"]
+            lr = factor.view_as(own["lr"]) * own["lr"]
             if self._own.weight_decay:
                 if isinstance(self._own, AdamW):
                     value.mul_(1 - lr * own["weight_decay"])

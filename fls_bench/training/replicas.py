@@ -40,8 +40,8 @@ class Replicas(Protocol):
     def outputs(self, x: Tensor) -> Tensor:
         """f(x) [R, n, K] in evaluation mode, for inputs [R, n, ...]."""
 
-    def step(self, x: Tensor, y: Tensor, start: Tensor | None, factor: float) -> None:
-        """One step on inputs [R, n, ...], labels [R, n] and f_0 [R, n, K], rates times a factor."""
+    def step(self, x: Tensor, y: Tensor, start: Tensor | None, factor: Tensor) -> None:
+        """One step on inputs [R, n, ...], labels [R, n] and f_0 [R, n, K], rates times [R]."""
 
     def keep(self, rows: Tensor) -> None:
         """Drop all replicas but these."""
@@ -51,7 +51,7 @@ class Replicas(Protocol):
 
     @property
     def rows_at_once(self) -> int:
-        """How many points of all replicas together fit into one evaluation."""
+        """How many points of all replicas together an evaluation takes, if a step takes fewer."""
 
 
 @dataclass
@@ -148,7 +148,7 @@ def train_batch(
         return torch.stack([augment(one, setup.augmentation, own) for one, own in rows])
 
     def outputs() -> Tensor:
-        at_once = max(1, replicas.rows_at_once // len(watch.seed))
+        at_once = max(setup.batch_size, replicas.rows_at_once // len(watch.seed))
         parts = range(0, data.n, at_once)
         return torch.cat(
             [replicas.outputs(data.x[watch.seed, first : first + at_once]) for first in parts], 1
@@ -161,6 +161,12 @@ def train_batch(
 
     def column(values: Sequence[float]) -> Tensor:
         return torch.tensor(values, dtype=torch.float64).to(device, dtype).view(-1, 1, 1)
+
+    def rates(epoch: int) -> Tensor:
+        optimizer = setup.known_optimizer
+        return column(
+            [schedule_factor(optimizer, epoch - 1, config.max_epochs) for config in configs]
+        ).flatten()
 
     num = len(configs)
     watch = _Watch(
@@ -180,7 +186,7 @@ def train_batch(
     for epoch in count(1):
         if cancelled is not None and cancelled.is_set():
             return
-        factor = schedule_factor(setup.known_optimizer, epoch - 1, configs[0].max_epochs)
+        factor = rates(epoch)[watch.index]
         order = torch.stack([next(one) for one in orders]).to(device)
         for x, y, start in data.batches(
             watch, order, setup.batch_size, disturb if setup.augmentation else None

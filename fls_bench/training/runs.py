@@ -45,10 +45,16 @@ class TrainedRun:
     message: str | None = None
 
 
+def _on_gpu() -> bool:
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed torch's global random state and restore it afterwards; one thread at a time."""
-    with _RANDOM_STATE, torch.random.fork_rng(devices=[]):
+    # Asking for a GPU's state would start CUDA where nothing uses it.
+    devices = [torch.cuda.current_device()] if _on_gpu() else []
+    with _RANDOM_STATE, torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
 

@@ -70,7 +70,7 @@ def _train(
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.mul_(config.init_scale)
-    init = {key: value.detach().clone() for key, value in net.state_dict().items()}
+    init = {key: value.detach().cpu().clone() for key, value in net.state_dict().items()}
     net.to(device)
     built_in = setup.architecture is not None and setup.architecture.name is not None
     if built_in and device == "cpu" and torch.get_num_threads() == 1:

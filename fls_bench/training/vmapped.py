@@ -60,33 +60,62 @@ class VmappedNets:
         self._kept = list(self._net.state_dict())
         trained = {name: self._parameters[name] for name in self._trained}
         self._optimizer = StackedOptimizer(setup, rule, configs, trained)
-        rates = [config.c for config in configs]
-        self._c = torch.tensor(rates, dtype=torch.float64).to(device, dtype).view(-1, 1, 1)
 
-    def _forward(self, x: Tensor) -> Tensor:
+        def column(values: Sequence[float]) -> Tensor:
+            return torch.tensor(values, dtype=torch.float64).to(device, dtype).view(-1, 1, 1)
+
+        self._c = column([config.c for config in configs])
+        # f_0 of inputs that augmentation draws can't be known beforehand.
+        self._centered = column([float(config.centered) for config in configs])
+        self._origin: tuple[dict[str, Tensor], dict[str, Tensor]] | None = None
+        if setup.augmentation and self._centered.any():
+            self._origin = (
+                {name: value.detach().clone() for name, value in self._parameters.items()},
+                {name: value.clone() for name, value in self._buffers.items()},
+            )
+
+    def _forward(
+        self, state: tuple[dict[str, Tensor], dict[str, Tensor]], x: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """f(x) [R, n, K] of parameters and buffers, and the buffers afterwards."""
+
         def one(
             parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], inputs: Tensor
-        ) -> Tensor:
-            output: Tensor = functional_call(
-                self._net, (dict(parameters), dict(buffers)), (inputs,)
-            )
-            return output
+        ) -> tuple[Tensor, dict[str, Tensor]]:
+            state = {**parameters, **buffers}
+            output: Tensor = functional_call(self._net, state, (inputs,))
+            # A forward may have put others in place of its buffers.
+            return output, {name: state[name].detach() for name in buffers}
 
-        f: Tensor = vmap(one, randomness="error")(self._parameters, self._buffers, x)
-        return f
+        forward = vmap(one, randomness="error")
+        f, buffers = forward(*state, x)
+        return f, {name: value.contiguous() for name, value in buffers.items()}
+
+    @torch.no_grad()
+    def _start(self, x: Tensor) -> Tensor | None:
+        """f_0(x) [R, n, K], zero where not centered; None where it is known beforehand."""
+        if self._origin is None:
+            return None
+        self._net.eval()
+        f, buffers = self._forward(self._origin, x)
+        self._origin = self._origin[0], buffers
+        self._net.train()
+        return f * self._centered
 
     def outputs(self, x: Tensor) -> Tensor:
         """f(x) [R, n, K] in evaluation mode."""
         self._net.eval()
-        f = self._forward(x)
+        f, self._buffers = self._forward((self._parameters, self._buffers), x)
         self._net.train()
         return f
 
-    def step(self, x: Tensor, y: Tensor, start: Tensor | None, factor: float) -> None:
+    def step(self, x: Tensor, y: Tensor, start: Tensor | None, factor: Tensor) -> None:
         """One step of the optimizer on the batch mean of the loss of c·(f - f_0)."""
         names = [name for name in self._parameters if name in self._trained]
+        own = self._start(x)
+        start = start if own is None else own
         with torch.enable_grad():
-            f = self._forward(x)
+            f, self._buffers = self._forward((self._parameters, self._buffers), x)
             logits = self._c * (f if start is None else f - start)
             loss = training_losses(self._setup, logits, y).mean(-1).sum()
             found = torch.autograd.grad(
@@ -102,7 +131,13 @@ class VmappedNets:
             for name, value in self._parameters.items()
         }
         self._buffers = {name: value[rows] for name, value in self._buffers.items()}
-        self._c = self._c[rows]
+        self._c, self._centered = self._c[rows], self._centered[rows]
+        if self._origin is not None:
+            values, buffers = self._origin
+            self._origin = (
+                {name: value[rows] for name, value in values.items()},
+                {name: value[rows] for name, value in buffers.items()},
+            )
         self._optimizer.keep(rows)
 
     def state(self, row: int) -> dict[str, Tensor]:

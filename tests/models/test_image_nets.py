@@ -17,6 +17,7 @@ from torch.nn import functional
 from fls_bench import models
 from fls_bench.bundle import load_bundle, save_bundle
 from fls_bench.errors import InputError
+from fls_bench.homogeneity import measured_scaling
 from fls_bench.schema import ArchitectureSpec
 from fls_bench.tasks import make_task
 
@@ -95,24 +96,65 @@ def test_a_seed_means_the_same_net_in_every_precision(name: str, arguments: dict
         assert constant or not torch.equal(a, other.get_parameter(key)), key
 
 
-@pytest.mark.parametrize("depth", [2, 3, 4, 5])
+@pytest.mark.parametrize("depth", [2, 3, 5])
 def test_the_plain_cnn_is_homogeneous_of_one_more_than_its_depth(depth: int) -> None:
     net = built("cnn", {"width": 3, "depth": depth})
     assert len(models.weight_matrices(net)) == depth + 1
-    assert models.homogeneity_degree(net, numbers(4, *GREY)) == depth + 1
+    found = measured_scaling(net, numbers(20, *GREY))
+    assert found is not None
+    assert (found.kind, found.depth) == ("homogeneous", depth + 1)
+    assert set(found.exponents.values()) == {1.0}
+
+
+def test_a_bias_of_the_cnn_counts_the_layers_up_to_it() -> None:
+    net = built("cnn", {"width": 3, "depth": 2, "bias": True})
+    found = measured_scaling(net, numbers(20, *GREY))
+    assert found is not None
+    assert (found.kind, found.depth) == ("homogeneous", 3)
+    assert found.exponents == dict.fromkeys(found.exponents, 1.0) | {
+        "convs.0.bias": 1.0, "convs.1.bias": 2.0, "readout.bias": 3.0,
+    }  # fmt: skip
+
+
+READOUT = {"readout.weight": 1.0}
+LAST_NORM = {"norm.weight": 1.0, "norm.bias": 1.0, "readout.weight": 1.0, "readout.bias": 2.0}
+SHORTCUT = {
+    **{f"layer3.0.{part}.{kind}": 1.0 for part in ("bn2", "downsample.1")
+       for kind in ("weight", "bias")},
+    "fc.weight": 1.0, "fc.bias": 2.0,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments"),
+    ("name", "arguments", "depth", "exponents"),
     [
-        ("cnn", {"bias": True}),
-        ("cnn", {"norm": "batch"}),
-        ("resnet", {"norm": "none"}),
-        ("vit", {"dim": 8}),
+        (
+            "cnn",
+            {"width": 3, "depth": 2, "norm": "batch"},
+            2,
+            {"norms.1.weight": 1.0, "norms.1.bias": 1.0, **READOUT},
+        ),
+        # The scale of the last map is free as long as no normalisation with its epsilon follows.
+        ("resnet", {"width": 2}, 2, SHORTCUT),
+        ("resnet", {"width": 2, "blocks": 2}, 1, {"fc.weight": 1.0, "fc.bias": 1.0}),
+        ("resnet18", {"width": 2}, 1, {"fc.weight": 1.0, "fc.bias": 1.0}),
+        ("vit", {"dim": 8, "depth": 1}, 2, LAST_NORM),
+        ("vit", {"dim": 8, "depth": 1, "pooling": "class"}, 2, LAST_NORM),
     ],
+    ids=["cnn", "resnet", "two blocks", "resnet18", "vit", "class token"],
 )
-def test_other_nets_claim_no_degree(name: str, arguments: dict[str, Any]) -> None:
-    assert models.homogeneity_degree(built(name, arguments), numbers(4, *GREY)) is None
+def test_of_normalised_nets_what_comes_after_the_last_norm_scales(
+    name: str, arguments: dict[str, Any], depth: int, exponents: dict[str, float]
+) -> None:
+    found = measured_scaling(built(name, arguments), numbers(40, *GREY))
+    assert found is not None
+    assert (found.kind, found.depth) == ("normalised", depth)
+    assert {key: e for key, e in found.exponents.items() if e} == exponents
+
+
+def test_a_residual_net_without_normalisation_has_no_exponents() -> None:
+    net = built("resnet", {"width": 3, "norm": "none"})
+    assert measured_scaling(net, numbers(20, *GREY)) is None
 
 
 def test_the_cnn_is_the_convolutions_and_poolings_it_stands_for() -> None:

@@ -41,6 +41,21 @@ def blobs(seed: int, n_train: int = 23, n_classes: int = 3, spread: float = 1.0)
     return make_task("blobs", part(n_train), part(31), part(17))
 
 
+def images(seed: int, n_train: int = 23, shape: tuple[int, ...] = (1, 8, 8)) -> Task:
+    """A bright quarter per class, in noise."""
+    rng = np.random.default_rng(seed)
+
+    def part(n: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        y = np.arange(n) % 3
+        x = rng.standard_normal((n, *shape))
+        height, width = shape[-2] // 2, shape[-1] // 2
+        for which, (top, left) in enumerate(((0, 0), (0, width), (height, 0))):
+            x[y == which, ..., top : top + height, left : left + width] += 1
+        return x, y
+
+    return make_task("images", part(n_train), part(31), part(17))
+
+
 def two_blobs(seed: int) -> Task:
     return blobs(seed, n_classes=2)
 
@@ -95,6 +110,7 @@ def in_one_batch(
     dtype: torch.dtype = torch.float64,
     rule: LrRule | None = None,
     kind: Literal["fused", "vmapped"] = "fused",
+    device: str = "cpu",
 ) -> list[TrainedRun]:
     """Finished runs in the order of their configs."""
     rule = rule or rule_of(setup)
@@ -105,8 +121,8 @@ def in_one_batch(
         ended[run.config.digest] = run
 
     data = {one.seed: setup.task_for(one.seed) for one in configs}
-    nets = Engine(kind).make(setup, rule, configs, dtype)
-    train_batch(setup, data, configs, nets, finish, dtype=dtype)
+    nets = Engine(kind, device).make(setup, rule, configs, dtype)
+    train_batch(setup, data, configs, nets, finish, dtype=dtype, device=device)
     return [ended[one.digest] for one in configs]
 
 
