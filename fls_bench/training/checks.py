@@ -40,6 +40,16 @@ def check_setup(setup: TrainingSetup, seed: int = 0) -> Task:
         net = make_net(setup, seed, setup.output_multiplier, torch.float32).eval()
     if not any(True for _ in net.parameters()):
         raise InputError("The model has no parameters.", "Return a module that can be trained.")
+    if setup.rank_term is not None and not (isinstance(net, models.Mlp) and len(net.layers) > 1):
+        raise InputError(
+            f"rank_term is for built-in MLPs with a hidden layer, not for a {type(net).__name__}.",
+            "Leave it out, or choose the architecture mlp.",
+        )
+    if setup.rank_term is not None and isinstance(net, models.Mlp) and len(net.layers) == 2:
+        if any(penalty.layers == "earlier" for penalty in setup.rank_term.penalties):
+            raise InputError(
+                "A net of one hidden layer has no earlier ones.", "Penalise hidden or last instead."
+            )
     shape = list(task.x_train.shape[1:])
     with (
         user_code(

@@ -10,6 +10,7 @@ from torch.func import functional_call, vmap
 
 from fls_bench.schema import LrRule, RunConfig
 from fls_bench.training.optimizers import StackedOptimizer
+from fls_bench.training.ranks import rank_penalties
 from fls_bench.training.runs import make_net, training_losses
 from fls_bench.training_setup import TrainingSetup
 
@@ -60,25 +61,33 @@ class VmappedNets:
         self._kept = list(self._net.state_dict())
         trained = {name: self._parameters[name] for name in self._trained}
         self._optimizer = StackedOptimizer(setup, rule, configs, trained)
+        seeds = [config.seed for config in configs]
+        self._ranks = rank_penalties(setup.rank_term, seeds, dtype, device)
         rates = [config.c for config in configs]
         self._c = torch.tensor(rates, dtype=torch.float64).to(device, dtype).view(-1, 1, 1)
 
-    def _forward(self, x: Tensor) -> Tensor:
+    def _forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """f(x) [R, n, K], and where ranks are penalised the hidden activations [R, n, width]."""
+
         def one(
             parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], inputs: Tensor
-        ) -> Tensor:
+        ) -> tuple[Tensor, list[Tensor]]:
+            hidden: list[Tensor] = []
+            arguments = (inputs,) if self._ranks is None else (inputs, hidden)
             output: Tensor = functional_call(
-                self._net, (dict(parameters), dict(buffers)), (inputs,)
+                self._net, (dict(parameters), dict(buffers)), arguments
             )
-            return output
+            return output, hidden
 
-        f: Tensor = vmap(one, randomness="error")(self._parameters, self._buffers, x)
-        return f
+        found: tuple[Tensor, list[Tensor]] = vmap(one, randomness="error")(
+            self._parameters, self._buffers, x
+        )
+        return found
 
     def outputs(self, x: Tensor) -> Tensor:
         """f(x) [R, n, K] in evaluation mode."""
         self._net.eval()
-        f = self._forward(x)
+        f, _ = self._forward(x)
         self._net.train()
         return f
 
@@ -86,9 +95,11 @@ class VmappedNets:
         """One step of the optimizer on the batch mean of the loss of c·(f - f_0)."""
         names = [name for name in self._parameters if name in self._trained]
         with torch.enable_grad():
-            f = self._forward(x)
+            f, hidden = self._forward(x)
             logits = self._c * (f if start is None else f - start)
             loss = training_losses(self._setup, logits, y).mean(-1).sum()
+            if self._ranks is not None:
+                loss = loss + self._ranks.loss(hidden, [self._parameters[name] for name in names])
             found = torch.autograd.grad(
                 loss, [self._parameters[name] for name in names], allow_unused=True
             )
@@ -103,6 +114,8 @@ class VmappedNets:
         }
         self._buffers = {name: value[rows] for name, value in self._buffers.items()}
         self._c = self._c[rows]
+        if self._ranks is not None:
+            self._ranks.keep(rows)
         self._optimizer.keep(rows)
 
     def state(self, row: int) -> dict[str, Tensor]:
