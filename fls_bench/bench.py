@@ -21,6 +21,7 @@ from fls_bench.facts import (
     setup_facts,
     unavailable,
 )
+from fls_bench.intervention import run_intervention
 from fls_bench.metrics import measure
 from fls_bench.schema import (
     BundleOutcome,
@@ -38,7 +39,6 @@ from fls_bench.schema import (
     Skipped,
     Tier,
 )
-from fls_bench.intervention import run_intervention
 from fls_bench.store import RunStore, default_path
 from fls_bench.subject import Subject, built_in_setup, from_bundle, from_run
 from fls_bench.suite import Case, InterventionSpec, Suite

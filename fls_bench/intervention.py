@@ -45,7 +45,9 @@ class _Runs:
         setup = replace(self.setup, rank_term=term)
         return prepare(setup, self.plan, stores=self.stores, device=self.device)
 
-    def train(self, prepared: Prepared, c: float, seeds: Sequence[int], text: str) -> list[RunRecord]:
+    def train(
+        self, prepared: Prepared, c: float, seeds: Sequence[int], text: str
+    ) -> list[RunRecord]:
         sweeper = Sweeper.of(prepared, self.stores, self.listener, self.jobs)
         configs = [sweeper.config(c, seed, prepared.setup.centered) for seed in seeds]
         sweeper.train(configs, text)
@@ -130,7 +132,7 @@ def _ranks(records: Sequence[RunRecord]) -> dict[int, tuple[float, ...]]:
     """Of the runs that have them (one that diverged has none)."""
     found = {}
     for record in records:
-        layers = []
+        layers: list[float] = []
         while (value := record.measurements.get(rank_name(len(layers)))) is not None:
             layers.append(value)
         if layers:

@@ -576,8 +576,8 @@ class InterventionRow(Frozen):
     """Mean test accuracy over seeds, in 0 .. 1."""
     share: Interval | None = None
     """(accuracy - that at the small c) / (that at c* - that at the small c), all without penalty but
-    the first; for a row at c*, the share of the same gap that is lost. Bounds are None where the
-    gap itself is not told from 0."""
+    the first; for a row at c*, what it takes: (that at c* - accuracy) / the same gap. Bounds are
+    None where the gap itself is not told from 0."""
     gap_closed: Interval | None = None
     """1 - (the gap between this row and the row under the same penalties at c*) / (the plain gap)."""
     ranks: tuple[float, ...] = ()

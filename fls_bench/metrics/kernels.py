@@ -99,11 +99,14 @@ def log_rank(features: Tensor, measure: RankMeasure) -> Tensor:
     trace = x.square().sum(dim=(-2, -1))
     least = torch.finfo(x.dtype).tiny ** 0.5
     if measure == "participation":
-        return 2 * (trace + least).log() - (kernel.square().sum(dim=(-2, -1)) + least).log()
+        squares: Tensor = kernel.square().sum(dim=(-2, -1))
+        participation: Tensor = 2 * (trace + least).log() - (squares + least).log()
+        return participation
     # A replica that has diverged must not stop the solver for the others.
     values = torch.linalg.eigvalsh(kernel.nan_to_num()).clamp_min(0.0)
     roots = (values + _FLOOR * trace.unsqueeze(-1) + least).sqrt()
-    return 2 * roots.sum(dim=-1).log() - (trace + least).log()
+    nuclear: Tensor = 2 * roots.sum(dim=-1).log() - (trace + least).log()
+    return nuclear
 
 
 def linear_cka(features: Tensor, reference: Tensor) -> Tensor:

@@ -40,15 +40,13 @@ def check_setup(setup: TrainingSetup, seed: int = 0) -> Task:
         net = make_net(setup, seed, setup.output_multiplier, torch.float32).eval()
     if not any(True for _ in net.parameters()):
         raise InputError("The model has no parameters.", "Return a module that can be trained.")
-    if setup.rank_term is not None and not (isinstance(net, models.Mlp) and len(net.layers) > 1):
-        raise InputError(
-            f"rank_term is for built-in MLPs with a hidden layer, not for a {type(net).__name__}.",
-            "Leave it out, or choose the architecture mlp.",
-        )
-    if setup.rank_term is not None and isinstance(net, models.Mlp) and len(net.layers) == 2:
-        if any(penalty.layers == "earlier" for penalty in setup.rank_term.penalties):
+    if setup.rank_term is not None:
+        hidden = len(net.layers) - 1 if isinstance(net, models.Mlp) else 0
+        if hidden < 1 + any(one.layers == "earlier" for one in setup.rank_term.penalties):
             raise InputError(
-                "A net of one hidden layer has no earlier ones.", "Penalise hidden or last instead."
+                f"rank_term is for built-in MLPs with such hidden layers; a {type(net).__name__} of "
+                f"this size has {hidden} of them.",
+                "Choose the architecture mlp, or a larger depth.",
             )
     shape = list(task.x_train.shape[1:])
     with (

@@ -108,7 +108,9 @@ def _train(
             hidden: list[Tensor] | None = None if ranks is None else []
             loss = training_losses(setup, logits(inputs, hidden), y[picked]).mean()
             if ranks is not None and hidden is not None:
-                loss = loss + ranks.loss([one.unsqueeze(0) for one in hidden], weights, stacked=False)
+                loss = loss + ranks.loss(
+                    [one.unsqueeze(0) for one in hidden], weights, stacked=False
+                )
             optimizer.step(loss)
         loss, target_met = measured()
         if epoch == quarter_left(config.max_epochs):

@@ -11,9 +11,9 @@ import numpy.typing as npt
 from scipy.special import stdtrit
 
 from fls_bench.schema import (
+    Interval,
     Intervention,
     InterventionRow,
-    Interval,
     Outcome,
     RankMeasure,
     RankPenalty,
@@ -216,15 +216,10 @@ def interval_text(one: Interval) -> str:
     """A share with its interval, in percent."""
     if one.low is None or one.high is None:
         return "undecided (the plain gap is not told from 0)"
-    return (
-        f"{100 * one.value:.0f} % "
-        f"[{100 * one.low:.0f}, {100 * one.high:.0f}]"
-    )
+    return f"{100 * one.value:.0f} % [{100 * one.low:.0f}, {100 * one.high:.0f}]"
 
 
-def _row_text(
-    row: Row, share: Interval | None, closed: Interval | None, held: bool | None
-) -> str:
+def _row_text(row: Row, share: Interval | None, closed: Interval | None, held: bool | None) -> str:
     reason = usable([run.outcome for run in row.runs])
     if reason is not None:
         return f"Not judged: {reason}."
@@ -232,8 +227,7 @@ def _row_text(
         return "Without a penalty."
     parts = []
     if share is not None:
-        what = "Takes" if row.at_star and any(p.side == "lower" for p in row.penalties) else None
-        what = what or ("Loses" if row.at_star else "Returns")
+        what = "Takes" if row.at_star else "Returns"
         parts.append(f"{what} {interval_text(share)} of the gap")
     if closed is not None:
         parts.append(f"under the same penalties at c* the gap closes by {interval_text(closed)}")
@@ -250,7 +244,9 @@ def _text(rows: Sequence[InterventionRow], gap: Interval | None) -> str:
     if gap is None:
         return "Nothing can be said: too few of the plain runs reached the target."
     if gap.low is None:
-        return "Nothing can be said: without penalties the two multipliers do not differ beyond noise."
+        return (
+            "Nothing can be said: without penalties the two multipliers do not differ beyond noise."
+        )
 
     def best(side: str, layers: str, at_low: bool) -> InterventionRow | None:
         """The row that holds only such layers, of the largest strength."""
@@ -268,7 +264,7 @@ def _text(rows: Sequence[InterventionRow], gap: Interval | None) -> str:
     def says(row: InterventionRow | None, text: str) -> list[str]:
         if row is None or row.share is None:
             return []
-        kept = "" if row.held else " (its target was missed by more than a tenth)"
+        kept = "" if row.held is not False else " (its target was missed by more than a tenth)"
         return [f"{text} {interval_text(row.share)} of the lost accuracy{kept}"]
 
     hidden = best("hold", "hidden", at_low=True)
