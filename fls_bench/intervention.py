@@ -151,7 +151,14 @@ def _row(
     ranks = _ranks(records)
     num_hidden = max(map(len, ranks.values()), default=0)
     aims = tuple(
-        Aim(layer, penalty.side, (targets or {})[penalty.side])
+        Aim(
+            layer,
+            penalty.side,
+            {
+                seed: own[layer] + penalty.offset
+                for seed, own in (targets or {})[penalty.side].items()
+            },
+        )
         for penalty in penalties
         for layer in penalised(penalty, num_hidden)
     )

@@ -232,6 +232,8 @@ class RankPenalty(Frozen):
     """Every hidden layer, the last one, or all but the last."""
     side: RankSide = "hold"
     strength: PositiveFloat = 1.0
+    offset: Annotated[float, Field(ge=-5, le=5)] = 0.0
+    """Added to the logarithm of the target: beyond it, a penalty also acts on the net at c*."""
 
 
 class RankTerm(Frozen):

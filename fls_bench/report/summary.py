@@ -487,7 +487,7 @@ def title(report: Report) -> str:
 
 
 INTERVENTION_COLUMNS = (
-    "row", "c", "reached", "accuracy [95 %]", "share [95 %]", "gap closed [95 %]", "ranks", "held",
+    "row", "c", "reached", "accuracy, % [95 %]", "share [95 %]", "gap closed [95 %]", "ranks", "held",
 )  # fmt: skip
 
 

@@ -81,7 +81,8 @@ class RankPenalties:
             for layer in penalised(penalty, len(hidden)):
                 if layer not in ranks:
                     ranks[layer] = log_rank(hidden[layer], self._term.measure)
-                missed = sign * (self._targets[penalty.side][:, layer] - ranks[layer])
+                target = self._targets[penalty.side][:, layer] + penalty.offset
+                missed = sign * (target - ranks[layer])
                 total = total + penalty.strength * missed.relu().square().sum()
         return _misdirected(total, weights, stacked) if self._term.misdirected else total
 

@@ -60,11 +60,11 @@ def ratio_of_means(
 
 @dataclass(frozen=True)
 class Aim:
-    """The log ranks that one hidden layer (counted from 0) is held at, or lowered to, by seed."""
+    """The log rank that one hidden layer (counted from 0) is held at, or lowered to, by seed."""
 
     layer: int
     side: RankSide
-    targets: Mapping[int, tuple[float, ...]]
+    targets: BY_SEED
 
 
 @dataclass(frozen=True)
@@ -101,16 +101,14 @@ class Row:
         }
 
 
-def _ratio(
-    first: tuple[BY_SEED, BY_SEED], gap: tuple[BY_SEED, BY_SEED]
-) -> tuple[Interval | None, int]:
+def _ratio(first: tuple[BY_SEED, BY_SEED], gap: tuple[BY_SEED, BY_SEED]) -> Interval | None:
     """mean(first[0] - first[1]) / mean(gap[0] - gap[1]) over the seeds that all four have."""
     seeds = sorted(set(first[0]) & set(first[1]) & set(gap[0]) & set(gap[1]))
     if len(seeds) < MIN_SEEDS:
-        return None, len(seeds)
+        return None
     a = [first[0][s] - first[1][s] for s in seeds]
     b = [gap[0][s] - gap[1][s] for s in seeds]
-    return ratio_of_means(a, b), len(seeds)
+    return ratio_of_means(a, b)
 
 
 def _mean(values: Sequence[float]) -> Interval | None:
@@ -150,10 +148,10 @@ def judge_rows(
         share = closed = None
         if not plain:
             first = (at_star, own) if row.at_star else (own, at_low)
-            share, _ = _ratio(first, gap)
+            share = _ratio(first, gap)
         partner = beside.get((row.penalties, row.misdirected))
         if not plain and not row.at_star and partner is not None:
-            left, _ = _ratio((partner.accuracies, own), gap)
+            left = _ratio((partner.accuracies, own), gap)
             closed = None if left is None else _one_minus(left)
         reached = _exp_means(list(row.ranks.values())) if row.ranks else ()
         targets, held = _held(row)
@@ -180,7 +178,7 @@ def judge_rows(
         c_star=c_star,
         c_low=c_low,
         rows=tuple(judged),
-        text=_text(judged, _ratio((at_star, at_low), gap)[0]),
+        text=_text(judged, _ratio(gap, gap), c_star),
     )
 
 
@@ -199,7 +197,7 @@ def _held(row: Row) -> tuple[tuple[float | None, ...], bool | None]:
     held = True
     for aim in row.aims:
         sign = 1 if aim.side == "hold" else -1
-        wanted = [aim.targets[seed][aim.layer] for seed in row.ranks]
+        wanted = [aim.targets[seed] for seed in row.ranks]
         missed = [
             sign * (target - ranks[aim.layer])
             for target, ranks in zip(wanted, row.ranks.values(), strict=True)
@@ -239,7 +237,7 @@ def _row_text(row: Row, share: Interval | None, closed: Interval | None, held: b
     return f"{text}."
 
 
-def _text(rows: Sequence[InterventionRow], gap: Interval | None) -> str:
+def _text(rows: Sequence[InterventionRow], gap: Interval | None, c_star: float) -> str:
     """What came back, and what that supports."""
     if gap is None:
         return "Nothing can be said: too few of the plain runs reached the target."
@@ -248,16 +246,17 @@ def _text(rows: Sequence[InterventionRow], gap: Interval | None) -> str:
             "Nothing can be said: without penalties the two multipliers do not differ beyond noise."
         )
 
-    def best(side: str, layers: str, at_low: bool) -> InterventionRow | None:
-        """The row that holds only such layers, of the largest strength."""
+    def find(
+        side: str, layers: str, misdirected: bool = False, raised: bool = False
+    ) -> InterventionRow | None:
+        """The judged row that has this one penalty, of the largest strength."""
         found = [
             row
             for row in rows
-            if row.penalties
-            and {(p.side, p.layers) for p in row.penalties} == {(side, layers)}
-            and not row.misdirected
+            if [(p.side, p.layers, p.offset > 0) for p in row.penalties] == [(side, layers, raised)]
+            and row.misdirected is misdirected
             and row.share is not None
-            and (row.c < max(r.c for r in rows)) is at_low
+            and (row.c == c_star) is (side == "lower")
         ]
         return max(found, key=lambda row: row.penalties[0].strength, default=None)
 
@@ -267,25 +266,30 @@ def _text(rows: Sequence[InterventionRow], gap: Interval | None) -> str:
         kept = "" if row.held is not False else " (its target was missed by more than a tenth)"
         return [f"{text} {interval_text(row.share)} of the lost accuracy{kept}"]
 
-    hidden = best("hold", "hidden", at_low=True)
+    hidden, control = find("hold", "hidden"), find("hold", "hidden", misdirected=True)
+    raised = find("hold", "hidden", raised=True)
     parts = [
-        *says(hidden, "Holding the rank of all hidden layers at what c* has returned"),
-        *says(best("hold", "last", at_low=True), "holding that of the last alone returned"),
-        *says(best("lower", "hidden", at_low=False), "lowering all at c* took"),
+        *says(hidden, "Holding the rank of all hidden layers at that of c* returned"),
+        *says(find("hold", "last"), "a penalty on the last layer alone returned"),
+        *says(find("lower", "hidden"), "lowering all of them at c* took"),
+        *says(control, "the same gradient given to other weights returned"),
     ]
-    control = next((row for row in rows if row.misdirected and row.share is not None), None)
-    parts += says(control, "a misdirected gradient of the same size returned") if control else []
     if not parts:
         return "No penalised row can be judged."
     text = f"{'; '.join(parts)}."
+    if raised is not None and raised.gap_closed is not None:
+        text += (
+            " With the rank raised above that of c* at both c, the gap between them closes by "
+            f"{interval_text(raised.gap_closed)}."
+        )
     share = None if hidden is None or not hidden.held else hidden.share
     if share is None or share.low is None or share.low <= 0:
         return f"{text} That does not show that rank carries the loss."
-    if control is not None and control.share is not None and (control.share.high or 0) >= share.low:
-        return f"{text} The control does as much, so rank is not shown to carry the loss."
-    closed = None if hidden is None else hidden.gap_closed
-    also = "" if closed is None else (
-        f" The penalty changes nets at c* too: under the same one at both, the gap closes by "
-        f"{interval_text(closed)}."
-    )  # fmt: skip
-    return f"{text}{also} Rank through all hidden layers carries part of the loss in this setup."
+    if control is not None and control.share is not None and (
+        control.share.high is None or control.share.high >= share.low
+    ):  # fmt: skip
+        return f"{text} The control may do as much, so rank is not shown to carry the loss."
+    return (
+        f"{text} In this setup the ranks of all hidden layers together carry part of the loss, or the "
+        "penalty restores what goes with them."
+    )

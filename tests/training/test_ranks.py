@@ -1,4 +1,4 @@
-"""Penalties on ranks: both engines train alike, the penalty does what it says, and nothing else moves."""
+"""Penalties on ranks: both engines train alike, each does what it says, and nothing else moves."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ TARGETS = {seed: (1.5 + 0.1 * seed, 1.4, 1.3) for seed in range(3)}
 LOW = {seed: (0.2, 0.1, 0.1 * seed) for seed in range(3)}
 TERMS = {
     "hold all": RankTerm(penalties=(ALL,), targets={"hold": TARGETS}),
-    "participation": RankTerm(
-        measure="participation", penalties=(ALL,), targets={"hold": TARGETS}
-    ),
+    "participation": RankTerm(measure="participation", penalties=(ALL,), targets={"hold": TARGETS}),
     "hold earlier, lower last": RankTerm(
         penalties=(
             RankPenalty(layers="earlier", side="hold", strength=0.5),
@@ -44,9 +42,11 @@ def setup(term: RankTerm | None, **changes: Any) -> TrainingSetup:
 @pytest.mark.parametrize("name", TERMS)
 def test_a_batch_trains_as_one_net_does(name: str) -> None:
     """Seeds have their own targets and leave the batch at different epochs."""
-    chosen = setup(TERMS[name], stop=TargetLoss(target_loss=0.2, max_epochs=40))
+    chosen = setup(TERMS[name], stop=TargetLoss(target_loss=0.6, max_epochs=12))
     assert choose_engine(chosen, rule_of(chosen)).kind == "vmapped"
-    configs = [config(chosen, seed=s, c=c, lr=0.1 / c**0.5) for s in range(3) for c in (1.0, 0.2)]
+    configs = [config(chosen, seed=s, c=c, lr=0.1 / c**0.5) for s in range(3) for c in (1.0, 0.2)][
+        :5
+    ]
     together = in_one_batch(chosen, configs, kind="vmapped")
     assert len({run.epochs for run in together}) > 1
     for run in together:
@@ -58,7 +58,7 @@ def test_a_batch_trains_as_one_net_does(name: str) -> None:
 
 
 def ranks(term: RankTerm) -> list[float]:
-    stop = TargetLoss(target_loss=1e-9, max_epochs=200)
+    stop = TargetLoss(target_loss=1e-9, max_epochs=100)
     chosen = setup(term, stop=stop, batch_size=25)  # the ranks of the whole training part
     _, record = train_one(chosen, rule_of(chosen), config(chosen))
     return [record.measurements[rank_name(layer)] for layer in range(3)]
