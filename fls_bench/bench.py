@@ -21,6 +21,7 @@ from fls_bench.facts import (
     not_run,
     setup_facts,
 )
+from fls_bench.intervention import run_intervention
 from fls_bench.metrics import measure
 from fls_bench.schema import (
     BundleOutcome,
@@ -40,7 +41,7 @@ from fls_bench.schema import (
 )
 from fls_bench.store import RunStore, default_path
 from fls_bench.subject import Subject, built_in_setup, from_bundle, from_run
-from fls_bench.suite import Case, Suite
+from fls_bench.suite import Case, InterventionSpec, Suite
 from fls_bench.sweep import (
     Listener,
     Prepared,
@@ -234,12 +235,20 @@ def run(suite: Suite, options: Options, setup: TrainingSetup | None = None) -> R
     Raises:
         InputError: A case can't be set up.
     """
+    if suite.intervention is not None and setup is not None:
+        raise InputError(
+            f"The suite {suite.name} intervenes on the ranks of built-in nets.",
+            "Leave --setup out, or write a suite file with your task and size of net.",
+        )
     options = replace(options, fixed_seeds=suite.seeds)
     setups = [(case, setup or case_setup(suite, case)) for case in suite.cases]
     results: list[CaseResult] = []
     engines: list[Prepared] = []
     for case, own in setups[: 1 if setup else None]:
         options.listener.note(f"case {case.id if setup is None else own.name}")
+        if suite.intervention is not None and case.c_low is not None:
+            results.append(_intervene(suite.intervention, case, case.c_low, own, options))
+            continue
         grid = None if case.log2_c is None or setup is not None else case.log2_c.values
         prepared = _prepare(own, options, grid)
         engines.append(prepared)
@@ -262,6 +271,27 @@ def run(suite: Suite, options: Options, setup: TrainingSetup | None = None) -> R
             )
         )
     return _report(options, "suite", None, suite, tuple(results), engines)
+
+
+def _intervene(
+    spec: InterventionSpec, case: Case, c_low: float, setup: TrainingSetup, options: Options
+) -> CaseResult:
+    """One case of a suite of interventions; the budget does not bound it."""
+    if options.max_epochs is not None:
+        stop = setup.stop.model_copy(update={"max_epochs": options.max_epochs})
+        setup = replace(setup, stop=stop)
+    first = spec.first_seed + 1000 * options.seed
+    plan = replace(options.plan(), first_seed=first)
+    prepared, intervention, cost = run_intervention(
+        setup, spec, c_low, plan, stores=_stores(options), listener=options.listener,
+        jobs=options.num_jobs, device=choose_device(options.device),
+    )  # fmt: skip
+    return CaseResult(
+        id=case.id,
+        intervention=intervention,
+        setup=setup_facts(prepared.setup, prepared.setup.task_for(first), prepared.rule),
+        cost=cost,
+    )
 
 
 def _met(judged: Judgement, expect: dict[str, str]) -> bool:
@@ -407,7 +437,7 @@ def judge(
         plain_sweep=result.plain,
         rate_comparisons=result.rates,
         skipped=(*not_run(setup, result, diagnosis.regime), *skipped),
-        setup=setup_facts(setup, subject.task, result),
+        setup=setup_facts(setup, subject.task, result.sweep.lr_rule),
         input=facts,
         cost=result.cost,
     )

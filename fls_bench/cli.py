@@ -548,6 +548,18 @@ def suites_show(name: Annotated[str, typer.Argument(help="A suite's name or file
     ]
     title = f"{suite.name} {suite.version}, {suite.seeds} seeds, digest {suite.digest[:12]}"
     console.table(title, ("case", "task", "model", "expected"), rows)
+    if suite.intervention is not None:
+        of = f"interventions on the {suite.intervention.measure} rank"
+        shown = [
+            [
+                row.name,
+                " and ".join("small c" if at == "low" else "c*" for at in row.at),
+                "; ".join(f"{p.side} {p.layers}, strength {p.strength:g}" for p in row.penalties)
+                + ("; misdirected" if row.misdirected else ""),
+            ]
+            for row in suite.intervention.rows
+        ]
+        console.table(of, ("row", "at", "penalties"), shown)
 
 
 @suites_app.command("validate")

@@ -23,7 +23,16 @@ from rich.text import Text
 
 from fls_bench.report import summary
 from fls_bench.report.summary import CellSummary
-from fls_bench.schema import Axis, CaseResult, Diagnosis, Judgement, Regime, Report, Sweep
+from fls_bench.schema import (
+    Axis,
+    CaseResult,
+    Diagnosis,
+    Intervention,
+    Judgement,
+    Regime,
+    Report,
+    Sweep,
+)
 
 _COLOURS = {
     Regime.OVER_ALIGNED: "bold magenta",
@@ -352,7 +361,9 @@ def _verdict_word(judgement: Judgement) -> Text:
 def _judgement(page: _Page, judgement: Judgement) -> None:
     axis = summary.axis_of(judgement)
     diagnosis = judgement.diagnosis
-    if diagnosis is None:
+    if judgement.intervention is not None:
+        _intervention(page, judgement.intervention)
+    elif diagnosis is None:
         page.line("There is no verdict; what was skipped below says why.", "bold")
     else:
         _verdict(page, diagnosis, axis)
@@ -371,6 +382,16 @@ def _judgement(page: _Page, judgement: Judgement) -> None:
     if diagnosis is not None:
         _findings(page, diagnosis)
     _rest(page, judgement)
+
+
+def _intervention(page: _Page, intervention: Intervention) -> None:
+    page.line(intervention.text, "bold")
+    page.line(summary.intervention_note(intervention))
+    page.table(
+        [_Column(name) for name in summary.INTERVENTION_COLUMNS],
+        [summary.intervention_cells(row) for row in intervention.rows],
+    )
+    page.pairs([(f"{row.name} at {summary.power(row.c)}", row.text) for row in intervention.rows])
 
 
 def _verdict(page: _Page, diagnosis: Diagnosis, axis: Axis) -> None:

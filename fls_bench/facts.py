@@ -13,7 +13,7 @@ import torch
 from fls_bench import __version__
 from fls_bench.homogeneity import has_normalisation
 from fls_bench.metrics.outputs import point_losses
-from fls_bench.schema import Finding, Regime, Skipped
+from fls_bench.schema import Finding, LrRule, Regime, Skipped
 from fls_bench.subject import Subject
 from fls_bench.sweep import SweepResult
 from fls_bench.tasks import Task
@@ -154,7 +154,7 @@ def _shown(classes: list[int]) -> str:
     return ", ".join(map(str, classes[:10])) + (", ..." if len(classes) > 10 else "")
 
 
-def setup_facts(setup: TrainingSetup, task: Task, result: SweepResult) -> dict[str, Any]:
+def setup_facts(setup: TrainingSetup, task: Task, rule: LrRule) -> dict[str, Any]:
     """What was judged, as plain values."""
     return {
         "name": setup.name,
@@ -174,7 +174,7 @@ def setup_facts(setup: TrainingSetup, task: Task, result: SweepResult) -> dict[s
         **({"augmentation": list(setup.augmentation)} if setup.augmentation else {}),
         "batch_size": setup.batch_size,
         "stop": setup.stop.model_dump(),
-        "lr_rule": result.sweep.lr_rule.model_dump(exclude_defaults=True),
+        "lr_rule": rule.model_dump(exclude_defaults=True),
         "output_multiplier": setup.output_multiplier,
         "init_scale": setup.init_scale,
         "centered": setup.centered,

@@ -215,6 +215,39 @@ LrRuleName = Literal["homogeneous", "normalised", "plain", "calibrated"]
 LabelSmoothing = Annotated[float, Field(ge=0, lt=1)]
 
 
+RankMeasure = Literal["nuclear", "participation"]
+"""``nuclear``: (sum sigma)^2 / sum sigma^2, which sees the tail. ``participation``: of sigma^2."""
+RankSide = Literal["hold", "lower"]
+
+
+class RankPenalty(Frozen):
+    """A loss term, strength · sum over layers of the squared logarithm of rank missed.
+
+    ``hold``: max(0, log target - log rank), ``lower``: max(0, log rank - log target); the rank is that
+    of the minibatch's centred features. It does not look at their scale, so the identity between c
+    and the scale of the parameters holds with the strength unchanged.
+    """
+
+    layers: Literal["hidden", "last", "earlier"] = "hidden"
+    """Every hidden layer, the last one, or all but the last."""
+    side: RankSide = "hold"
+    strength: PositiveFloat = 1.0
+    offset: Annotated[float, Field(ge=-5, le=5)] = 0.0
+    """Added to the logarithm of the target: beyond it, a penalty also acts on the net at c*."""
+
+
+class RankTerm(Frozen):
+    """Which ranks a run measures, and which penalties with which targets are added to its loss."""
+
+    measure: RankMeasure = "nuclear"
+    penalties: tuple[RankPenalty, ...] = ()
+    """Empty: the ranks are only measured."""
+    targets: dict[RankSide, dict[int, tuple[float, ...]]] = {}
+    """Side -> seed -> log rank of each hidden layer: of another net of the same seed."""
+    misdirected: bool = False
+    """A control: the same gradient of the penalties, each weight's given to another weight."""
+
+
 class LrRule(Frozen):
     """How the rates follow the output multiplier; formulas in ``fls_bench.scaling``.
 
@@ -531,6 +564,45 @@ class Provenance(Frozen):
     extra: dict[str, str] = {}
 
 
+class InterventionRow(Frozen):
+    """Nets trained alike: at one c, under the same penalties on their ranks."""
+
+    name: str
+    c: PositiveFloat
+    penalties: tuple[RankPenalty, ...] = ()
+    misdirected: bool = False
+    num_seeds: int
+    num_reached: int
+    """Runs that reached the target; the others are listed in ``seeds`` and judged nowhere."""
+    accuracy: Interval | None = None
+    """Mean test accuracy over seeds, in 0 .. 1."""
+    share: Interval | None = None
+    """(accuracy - that at the small c) / (that at c* - that at the small c), all without penalty but
+    the first; for a row at c*, what it takes: (that at c* - accuracy) / the same gap. Bounds are
+    None where the gap itself is not told from 0."""
+    gap_closed: Interval | None = None
+    """1 - (the gap between this row and the row under the same penalties at c*) / (the plain gap)."""
+    ranks: tuple[float, ...] = ()
+    """Rank of each hidden layer on minibatches at the stop, geometric mean over seeds."""
+    targets: tuple[float | None, ...] = ()
+    """What the penalties aim at, likewise; None where a layer is left alone."""
+    held: bool | None = None
+    """Whether every penalised layer ended within a tenth of its target, or beyond it; None where
+    nothing was to be held."""
+    seeds: tuple[SeedResult, ...] = ()
+    text: str
+
+
+class Intervention(Frozen):
+    """What a penalty on the rank of hidden layers does to the error that a small c costs."""
+
+    measure: RankMeasure
+    c_star: PositiveFloat
+    c_low: PositiveFloat
+    rows: tuple[InterventionRow, ...]
+    text: str
+
+
 class Judgement(Frozen):
     """A diagnosis with everything that it rests on."""
 
@@ -541,6 +613,8 @@ class Judgement(Frozen):
     plain_sweep: Sweep | None = None
     """For nets with normalisation layers: the same c under YHL's plain eta/c on all parameters."""
     rate_comparisons: tuple[RateComparison, ...] = ()
+    intervention: Intervention | None = None
+    """For the case of a suite that intervenes on ranks."""
     skipped: tuple[Skipped, ...] = ()
     setup: dict[str, Any] = {}
     """What was judged, as plain values: name, model, task, optimizer, stop, ..."""

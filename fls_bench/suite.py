@@ -29,8 +29,11 @@ from fls_bench.schema import (
     LabelSmoothing,
     Loss,
     PositiveFloat,
+    RankMeasure,
+    RankPenalty,
     Recipe,
     Regime,
+    Seed,
     Sgd,
     TargetAccuracy,
     TargetLoss,
@@ -154,8 +157,35 @@ class Defaults(Frozen):
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 25
 
 
+class RowSpec(Frozen):
+    """Nets trained under the same penalties on their ranks, at one c or at both."""
+
+    name: Annotated[str, Field(min_length=1)]
+    at: Annotated[tuple[Literal["low", "star"], ...], Field(min_length=1)] = ("low",)
+    penalties: Annotated[tuple[RankPenalty, ...], Field(min_length=1)]
+    """``hold`` aims at the ranks of the same seed's plain net at c*, ``lower`` at those at ``c_low``."""
+    misdirected: bool = False
+    """A control: the penalties' gradient goes to other weights."""
+
+
+class InterventionSpec(Frozen):
+    """What a suite of interventions on ranks does in each of its cases, fixed in advance."""
+
+    measure: RankMeasure = "nuclear"
+    first_seed: Seed = 5000
+    """Apart from the seeds on which the penalties were chosen."""
+    rows: Annotated[tuple[RowSpec, ...], Field(alias="row", min_length=1)]
+
+    @model_validator(mode="after")
+    def _distinct(self) -> InterventionSpec:
+        alike = [(row.penalties, row.misdirected, at) for row in self.rows for at in row.at]
+        if len(set(alike)) < len(alike):
+            raise ValueError("two rows have the same penalties at the same c")
+        return self
+
+
 class Case(Frozen):
-    """One training setup to judge. Exactly one of ``log2_c`` and ``adaptive`` holds."""
+    """One training setup to judge. Exactly one of ``log2_c``, ``adaptive`` and ``c_low`` holds."""
 
     id: Name
     task: SuiteTask
@@ -164,6 +194,8 @@ class Case(Frozen):
     log2_c: Log2Grid | None = None
     """A fixed grid on ``axis``; None where the sweep chooses its own."""
     adaptive: bool = True
+    c_low: Multiplier | None = None
+    """In a suite of interventions: the small c, beside c* = the model's ``output_multiplier``."""
     optimizer: OptimizerTable | None = None
     stop: StopTable | None = None
     loss: Loss | None = None
@@ -177,10 +209,20 @@ class Case(Frozen):
     def _one_kind_of_sweep(cls, table: Any) -> Any:
         if not isinstance(table, dict):
             return table
+        if "c_low" in table:
+            if {"log2_c", "adaptive", "axis", "expect"} & set(table):
+                raise ValueError("c_low goes with no log2_c, adaptive, axis or expect")
+            return {**table, "adaptive": False}
         adaptive = table.get("adaptive", "log2_c" not in table)
         if adaptive is ("log2_c" in table):
             raise ValueError("give either log2_c = {...} or adaptive = true")
         return {**table, "adaptive": adaptive}
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Case:
+        if self.c_low is not None and not self.c_low < self.model.output_multiplier:
+            raise ValueError("c_low is not smaller than the model's output_multiplier")
+        return self
 
 
 class SuiteCost(Frozen):
@@ -209,6 +251,8 @@ class Suite(Frozen):
     sources: tuple[str, ...]
     seeds: Annotated[int, Field(ge=3, le=1000)]
     defaults: Defaults = Defaults()
+    intervention: InterventionSpec | None = None
+    """In place of a sweep: what is done to the ranks of hidden layers, in every case."""
     cases: Annotated[tuple[Case, ...], Field(alias="case", min_length=1)]
     scale: dict[Literal["small", "full"], dict[str, Any]] = Field(default_factory=dict)
     gate: dict[str, Gate] = Field(default_factory=dict)
@@ -218,6 +262,12 @@ class Suite(Frozen):
         ids = [case.id for case in self.cases]
         for twice in sorted({id_ for id_ in ids if ids.count(id_) > 1}):
             raise ValueError(f"two cases have the id {twice!r}")
+        for case in self.cases:
+            if (case.c_low is None) is (self.intervention is not None):
+                with_it = "with" if self.intervention is not None else "without"
+                raise ValueError(
+                    f"case {case.id!r}: a suite {with_it} [intervention] has cases {with_it} c_low"
+                )
         return self
 
     @property

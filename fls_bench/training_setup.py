@@ -20,6 +20,7 @@ from fls_bench.schema import (
     Loss,
     LrRule,
     MultiplierRoute,
+    RankTerm,
     Sgd,
     Stop,
     TargetLoss,
@@ -82,6 +83,7 @@ class TrainingSetup:
             are of very different size), or ``auto``: balanced beyond a ratio of 3.
         feature_layer: Name of the layer whose features count as the last; None: the last hidden.
         name: For people.
+        rank_term: Penalties on the ranks of hidden layers, for experiments; built-in MLPs only.
         architecture: Set where ``make_model`` builds a built-in net: these train as one batch.
     """
 
@@ -102,6 +104,7 @@ class TrainingSetup:
     error: Literal["auto", "plain", "balanced"] = "auto"
     feature_layer: str | None = None
     name: str = "setup"
+    rank_term: RankTerm | None = None
     architecture: ArchitectureSpec | None = None
 
     def __post_init__(self) -> None:

@@ -26,7 +26,7 @@ LAYERS = (
     ("bundle", "training_setup"),
     ("training", "report"),
     ("sweep", "subject"),
-    ("facts",),
+    ("facts", "intervention"),
     ("bench", "console"),
     ("cli",),
     ("__main__", "report.__main__"),

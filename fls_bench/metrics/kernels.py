@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fls_bench.schema import RankMeasure
+
 # Rounding in a product over a few hundred inputs stays below this many units in the last place; a
 # spread that is smaller says nothing about the net.
 _ROUNDING_ULPS = 32
@@ -63,6 +65,48 @@ def effective_rank(features: Tensor) -> Tensor:
     # Both products have the same eigenvalues but for zeros: take the smaller one.
     kernel = x.mT @ x if width <= n else x @ x.mT
     return x.square().sum(dim=(-2, -1)).square() / kernel.square().sum(dim=(-2, -1))
+
+
+_FLOOR = 1e-6
+"""Of the trace, under each root: centring leaves an eigenvalue 0, whose root has no gradient."""
+
+
+def log_rank(features: Tensor, measure: RankMeasure) -> Tensor:
+    r"""Logarithm of an effective rank of centred features, with a gradient: a term of a loss.
+
+    .. math:: \log \frac{(\sum_i \sigma_i)^2}{\sum_i \sigma_i^2} \quad\text{or}\quad
+              \log \frac{(\sum_i \sigma_i^2)^2}{\sum_i \sigma_i^4}
+
+    with sigma the singular values of the features minus their mean over the samples. The first
+    (``nuclear``) sees the tail of the spectrum, the second (``participation``) hardly. For ``nuclear``
+    a millionth of the trace is added to each sigma^2 under its root.
+
+    Args:
+        features: ``[..., n, width]``; the logarithm does not change with their scale.
+        measure: Which of the two.
+
+    Returns:
+        ``[...]`` of the features' own type; a finite number without gradient where they do not vary.
+
+    Source: the participation ratio as in :func:`effective_rank`; the other is the squared ratio of
+    nuclear and Frobenius norm, between 1 and the rank by the inequality of Cauchy and Schwarz.
+    """
+    x = features - features.mean(dim=-2, keepdim=True)
+    # Fourth powers of small features leave the range of float32; the norm cancels, also in the gradient.
+    norm = x.detach().square().sum(dim=(-2, -1), keepdim=True).sqrt()
+    x = x / norm.clamp_min(torch.finfo(x.dtype).tiny)
+    kernel = x @ x.mT if x.shape[-2] <= x.shape[-1] else x.mT @ x
+    trace = x.square().sum(dim=(-2, -1))
+    least = torch.finfo(x.dtype).tiny ** 0.5
+    if measure == "participation":
+        squares: Tensor = kernel.square().sum(dim=(-2, -1))
+        participation: Tensor = 2 * (trace + least).log() - (squares + least).log()
+        return participation
+    # A replica that has diverged must not stop the solver for the others.
+    values = torch.linalg.eigvalsh(kernel.nan_to_num()).clamp_min(0.0)
+    roots = (values + _FLOOR * trace.unsqueeze(-1) + least).sqrt()
+    nuclear: Tensor = 2 * roots.sum(dim=-1).log() - (trace + least).log()
+    return nuclear
 
 
 def linear_cka(features: Tensor, reference: Tensor) -> Tensor:

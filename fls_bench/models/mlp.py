@@ -53,11 +53,18 @@ class Mlp(nn.Module):
             nn.Linear(fan_in, fan_out, bias=bias) for fan_in, fan_out in pairwise(sizes)
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map inputs [n, ...] to f(x) [n, n_outputs]."""
+    def forward(self, x: Tensor, hidden: list[Tensor] | None = None) -> Tensor:
+        """Map inputs [n, ...] to f(x) [n, n_outputs].
+
+        Args:
+            x: The inputs.
+            hidden: Gets the activations [n, width] of every hidden layer, in order.
+        """
         x = x.flatten(1)
         for layer in self.layers[:-1]:
             x = torch.relu(layer(x)) if self.activation == "relu" else torch.tanh(layer(x))
+            if hidden is not None:
+                hidden.append(x)
         output: Tensor = self.layers[-1](x)
         return output
 

@@ -20,6 +20,8 @@ from fls_bench.schema import (
     Diagnosis,
     Gain,
     Interval,
+    Intervention,
+    InterventionRow,
     Judgement,
     Measurement,
     Outcome,
@@ -519,8 +521,52 @@ def title(report: Report) -> str:
     return str(report.setup.get("name") or report.input.get("path") or "Training setup")
 
 
+INTERVENTION_COLUMNS = (
+    "row", "c", "reached", "accuracy, % [95 %]", "share [95 %]", "gap closed [95 %]", "ranks", "held",
+)  # fmt: skip
+
+
+def intervention_note(intervention: Intervention) -> str:
+    """How to read the table."""
+    return (
+        f"c* = {power(intervention.c_star)} against c = {power(intervention.c_low)}, paired by seed. "
+        "Share: what of the plain gap in accuracy a row returns (at c*: takes). Gap closed: under the "
+        "same penalties at both c. Ranks: of each hidden layer on minibatches at the stop, "
+        f"{intervention.measure}, with its target after a slash."
+    )
+
+
+def intervention_cells(row: InterventionRow) -> tuple[str, ...]:
+    """One row as texts, in the order of ``INTERVENTION_COLUMNS``."""
+    ranks = [
+        f"{rank:.1f}" + ("" if target is None else f"/{target:.1f}")
+        for rank, target in zip(row.ranks, row.targets or [None] * len(row.ranks), strict=True)
+    ]
+    return (
+        row.name,
+        power(row.c),
+        f"{row.num_reached} / {row.num_seeds}",
+        _share_text(row.accuracy, 100, 1),
+        _share_text(row.share, 1, 2),
+        _share_text(row.gap_closed, 1, 2),
+        " ".join(ranks) or "-",
+        {True: "yes", False: "not held", None: "-"}[row.held],
+    )
+
+
+def _share_text(one: Interval | None, factor: int, digits: int) -> str:
+    if one is None:
+        return "-"
+    if one.low is None or one.high is None:
+        return "undecided"
+    value, low, high = (f"{factor * k:.{digits}f}" for k in (one.value, one.low, one.high))
+    return f"{value} [{low}, {high}]"
+
+
 def verdict_word(judgement: Judgement) -> str:
-    """The regime's name, or ``no verdict``."""
+    """The regime's name, ``intervention`` or ``no verdict``."""
+    if judgement.intervention is not None:
+        return "intervention"
     return "no verdict" if judgement.diagnosis is None else judgement.diagnosis.regime.label
 
 

@@ -164,7 +164,7 @@ class Sweeper:
             lr_calibrated=(value, centered) in self.rates,
             usable=reason is None,
             reason=reason,
-            seeds=tuple(_seed_result(record) for record in runs),
+            seeds=tuple(seed_result(record) for record in runs),
         )
 
     def sweep(self, values: Sequence[float], centered: bool) -> Sweep:
@@ -209,7 +209,8 @@ class Sweeper:
                 return
 
 
-def _seed_result(record: RunRecord) -> SeedResult:
+def seed_result(record: RunRecord) -> SeedResult:
+    """A run as it is listed in a report."""
     return SeedResult(
         seed=record.config.seed,
         **record.model_dump(

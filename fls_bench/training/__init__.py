@@ -35,6 +35,7 @@ from fls_bench.training.engines import (
     shortened,
     trial_config,
 )
+from fls_bench.training.ranks import penalised, rank_name
 from fls_bench.training.recording import record
 from fls_bench.training.replicas import train_batch
 from fls_bench.training.runs import TrainedRun, make_net
@@ -49,6 +50,8 @@ __all__ = [
     "choose_engine",
     "is_normalised",
     "make_net",
+    "penalised",
+    "rank_name",
     "resolve_error",
     "resolve_lr_rule",
     "setup_digest",

@@ -40,6 +40,14 @@ def check_setup(setup: TrainingSetup, seed: int = 0) -> Task:
         net = make_net(setup, seed, setup.output_multiplier, torch.float32).eval()
     if not any(True for _ in net.parameters()):
         raise InputError("The model has no parameters.", "Return a module that can be trained.")
+    if setup.rank_term is not None:
+        hidden = len(net.layers) - 1 if isinstance(net, models.Mlp) else 0
+        if hidden < 1 + any(one.layers == "earlier" for one in setup.rank_term.penalties):
+            raise InputError(
+                f"rank_term is for built-in MLPs with such hidden layers; a {type(net).__name__} of "
+                f"this size has {hidden} of them.",
+                "Choose the architecture mlp, or a larger depth.",
+            )
     shape = list(task.x_train.shape[1:])
     with (
         user_code(

@@ -79,6 +79,12 @@ def setup_digest(
             "feature_layer": setup.feature_layer,
             "dtype": str(dtype),
             "device": torch.device(device).type,
+            # A key of its own only where there is one: the digests of other setups stay as they were.
+            **(
+                {}
+                if setup.rank_term is None
+                else {"rank_term": setup.rank_term.model_dump(mode="json")}
+            ),
         }
     )
 

@@ -110,6 +110,9 @@ def choose_engine(setup: TrainingSetup, rule: LrRule, device: str = "cpu") -> En
     if _can_fuse(setup, net):
         replicas = MAX_REPLICAS_ON_GPU if device == "cuda" else REPLICAS_PER_BATCH
         return Engine("fused", device, replicas, why="An MLP under plain SGD.")
+    if setup.rank_term is not None:  # MLPs: known to batch, and all rows of a comparison alike
+        replicas = MAX_REPLICAS_ON_GPU if device == "cuda" else REPLICAS_PER_BATCH
+        return Engine("vmapped", device, replicas, why="An MLP whose ranks are measured or held.")
     problem = problem_with_batching(net)
     if setup.route == "factory":
         problem = "The multiplier is wired inside: nets of different c are different nets."
@@ -127,7 +130,8 @@ def _can_fuse(setup: TrainingSetup, net: torch.nn.Module) -> bool:
     named = setup.architecture is not None and setup.architecture.name is not None
     loss = setup.loss in ("cross_entropy", "logistic") and not setup.label_smoothing
     wrapped = setup.route == "wrapper"
-    return plain and named and loss and wrapped and not setup.augmentation and isinstance(net, Mlp)
+    extra = setup.augmentation or setup.rank_term is not None
+    return plain and named and loss and wrapped and not extra and isinstance(net, Mlp)
 
 
 # --- the trial ------------------------------------------------------------------------------

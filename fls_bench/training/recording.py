@@ -14,6 +14,7 @@ from fls_bench.metrics.outputs import class_centered, mean_error, tied_points
 from fls_bench.models import named_features
 from fls_bench.schema import Outcome, RunRecord
 from fls_bench.tasks import Task
+from fls_bench.training.ranks import batch_ranks
 from fls_bench.training.runs import POINTS_AT_ONCE, TrainedRun, sample_losses
 from fls_bench.training_setup import TrainingSetup
 
@@ -65,7 +66,10 @@ def record(
             "test_ties": float(tied_points(test_logits).mean()),
             "val_loss": float(sample_losses(val_logits.double(), y_val, setup.loss).mean()),
             "test_loss": float(sample_losses(test_logits.double(), y_test, setup.loss).mean()),
-            "measurements": _cheap_measurements(task, run, weights, features, test_logits),
+            "measurements": {
+                **_cheap_measurements(task, run, weights, features, test_logits),
+                **batch_ranks(setup, task, run.config.seed, net),
+            },
         }
     )
 

@@ -12,6 +12,7 @@ from fls_bench.scaling import schedule_factor
 from fls_bench.schema import LrRule, Outcome, RunConfig
 from fls_bench.tasks import Task
 from fls_bench.training.optimizers import SingleOptimizer
+from fls_bench.training.ranks import rank_penalties
 from fls_bench.training.runs import (
     POINTS_AT_ONCE,
     TrainedRun,
@@ -83,8 +84,11 @@ def _train(
     y = torch.as_tensor(task.y_train).to(device)
     optimizer = SingleOptimizer(setup, rule, config, net)
 
-    def logits(inputs: Tensor) -> Tensor:
-        output: Tensor = net(inputs)
+    ranks = rank_penalties(setup.rank_term, [config.seed], dtype, device)
+    weights = [parameter for parameter in net.parameters() if parameter.requires_grad]
+
+    def logits(inputs: Tensor, hidden: list[Tensor] | None = None) -> Tensor:
+        output: Tensor = net(inputs) if hidden is None else net(inputs, hidden)
         return c * (output if origin is None else output - origin(inputs))
 
     @torch.no_grad()
@@ -101,7 +105,13 @@ def _train(
         optimizer.scale_rates(schedule_factor(setup.known_optimizer, epoch - 1, config.max_epochs))
         for picked in torch.split(next(order).to(device), setup.batch_size):
             inputs = augment(x[picked], setup.augmentation, disturbances)
-            optimizer.step(training_losses(setup, logits(inputs), y[picked]).mean())
+            hidden: list[Tensor] | None = None if ranks is None else []
+            loss = training_losses(setup, logits(inputs, hidden), y[picked]).mean()
+            if ranks is not None and hidden is not None:
+                loss = loss + ranks.loss(
+                    [one.unsqueeze(0) for one in hidden], weights, stacked=False
+                )
+            optimizer.step(loss)
         loss, target_met = measured()
         if epoch == quarter_left(config.max_epochs):
             loss_before = float(loss)

@@ -10,6 +10,7 @@ from torch.func import functional_call, vmap
 
 from fls_bench.schema import LrRule, RunConfig
 from fls_bench.training.optimizers import StackedOptimizer
+from fls_bench.training.ranks import rank_penalties
 from fls_bench.training.runs import make_net, training_losses
 from fls_bench.training_setup import TrainingSetup
 
@@ -65,6 +66,8 @@ class VmappedNets:
             return torch.tensor(values, dtype=torch.float64).to(device, dtype).view(-1, 1, 1)
 
         self._c = column([config.c for config in configs])
+        seeds = [config.seed for config in configs]
+        self._ranks = rank_penalties(setup.rank_term, seeds, dtype, device)
         # f_0 of inputs that augmentation draws can't be known beforehand.
         self._centered = column([float(config.centered) for config in configs])
         self._origin: tuple[dict[str, Tensor], dict[str, Tensor]] | None = None
@@ -76,20 +79,22 @@ class VmappedNets:
 
     def _forward(
         self, state: tuple[dict[str, Tensor], dict[str, Tensor]], x: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """f(x) [R, n, K] of parameters and buffers, and the buffers afterwards."""
+    ) -> tuple[Tensor, dict[str, Tensor], list[Tensor]]:
+        """f(x) [R, n, K], the buffers afterwards, and hidden activations where ranks are penalised."""
 
         def one(
             parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], inputs: Tensor
-        ) -> tuple[Tensor, dict[str, Tensor]]:
+        ) -> tuple[Tensor, dict[str, Tensor], list[Tensor]]:
             state = {**parameters, **buffers}
-            output: Tensor = functional_call(self._net, state, (inputs,))
+            hidden: list[Tensor] = []
+            arguments = (inputs,) if self._ranks is None else (inputs, hidden)
+            output: Tensor = functional_call(self._net, state, arguments)
             # A forward may have put others in place of its buffers.
-            return output, {name: state[name].detach() for name in buffers}
+            return output, {name: state[name].detach() for name in buffers}, hidden
 
         forward = vmap(one, randomness="error")
-        f, buffers = forward(*state, x)
-        return f, {name: value.contiguous() for name, value in buffers.items()}
+        f, buffers, hidden = forward(*state, x)
+        return f, {name: value.contiguous() for name, value in buffers.items()}, hidden
 
     @torch.no_grad()
     def _start(self, x: Tensor) -> Tensor | None:
@@ -97,7 +102,7 @@ class VmappedNets:
         if self._origin is None:
             return None
         self._net.eval()
-        f, buffers = self._forward(self._origin, x)
+        f, buffers, _ = self._forward(self._origin, x)
         self._origin = self._origin[0], buffers
         self._net.train()
         return f * self._centered
@@ -105,7 +110,7 @@ class VmappedNets:
     def outputs(self, x: Tensor) -> Tensor:
         """f(x) [R, n, K] in evaluation mode."""
         self._net.eval()
-        f, self._buffers = self._forward((self._parameters, self._buffers), x)
+        f, self._buffers, _ = self._forward((self._parameters, self._buffers), x)
         self._net.train()
         return f
 
@@ -115,9 +120,11 @@ class VmappedNets:
         own = self._start(x)
         start = start if own is None else own
         with torch.enable_grad():
-            f, self._buffers = self._forward((self._parameters, self._buffers), x)
+            f, self._buffers, hidden = self._forward((self._parameters, self._buffers), x)
             logits = self._c * (f if start is None else f - start)
             loss = training_losses(self._setup, logits, y).mean(-1).sum()
+            if self._ranks is not None:
+                loss = loss + self._ranks.loss(hidden, [self._parameters[name] for name in names])
             found = torch.autograd.grad(
                 loss, [self._parameters[name] for name in names], allow_unused=True
             )
@@ -138,6 +145,8 @@ class VmappedNets:
                 {name: value[rows] for name, value in values.items()},
                 {name: value[rows] for name, value in buffers.items()},
             )
+        if self._ranks is not None:
+            self._ranks.keep(rows)
         self._optimizer.keep(rows)
 
     def state(self, row: int) -> dict[str, Tensor]:
