@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Cli
 
 from fls_bench import facts, tasks
 from fls_bench.errors import InputError
@@ -116,7 +115,7 @@ def test_code_is_imported_only_for_a_caller_who_says_so(trap: Path) -> None:
 
 
 def test_the_command_line_takes_the_users_code_and_tables(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = [f"{k % 7},{k % 5},{'ab'[k % 2]}" for k in range(60)]
     (tmp_path / "own.csv").write_text("\n".join(["u,v,label", *lines]))
