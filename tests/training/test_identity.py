@@ -186,8 +186,8 @@ def test_a_batch_of_any_nets_keeps_the_identity_too(net: str, optimizer: str) ->
 def test_the_built_in_image_nets_keep_the_identity(net: str, optimizer: str, batched: bool) -> None:
     # Slow: at a rate of 0.03 the deep one turns a change of its weights by 1e-15 into 5e-10.
     slow = Sgd(lr=0.003, momentum=0.9) if optimizer == "momentum" else OPTIMIZERS[optimizer]
-    runs = pair(net, slow, batched=batched, epochs=4)
-    assert runs[0].steps == 20
+    runs = pair(net, slow, batched=batched, epochs=3)
+    assert runs[0].steps == 15
     assert drift(net, runs) < TOLERANCE
     assert all(distance(dict(run.init), dict(run.final)) > 1e-3 for run in runs)
 
