@@ -282,6 +282,10 @@ def _text(rows: Sequence[InterventionRow], gap: Interval | None, c_star: float) 
             " With the rank raised above that of c* at both c, the gap between them closes by "
             f"{interval_text(raised.gap_closed)}."
         )
+        if raised.gap_closed.low is not None and raised.gap_closed.low > 1:
+            text += (
+                " The small c then does better: the penalty does more there than restore a rank."
+            )
     share = None if hidden is None or not hidden.held else hidden.share
     if share is None or share.low is None or share.low <= 0:
         return f"{text} That does not show that rank carries the loss."

@@ -154,3 +154,6 @@ def test_the_raised_rows_say_whether_any_net_gains() -> None:
     pair = (row("up", 0.89, RAISED, rank=9), row("up", 0.93, RAISED, at_star=True, rank=9))
     found = judged(HELD, *pair, CONTROL)
     assert "raised above that of c* at both c, the gap between them closes by 6" in found.text
+    assert "does more there" not in found.text
+    better = (row("up", 0.95, RAISED, rank=9), row("up", 0.93, RAISED, at_star=True, rank=9))
+    assert "does more there than restore a rank" in judged(HELD, *better, CONTROL).text
