@@ -144,6 +144,8 @@ def test_without_a_gap_nothing_is_said() -> None:
     assert "Nothing can be said" in found.text
     assert found.rows[-1].share is not None
     assert found.rows[-1].share.low is None
+    better = row("plain", 0.95, seed=5)
+    assert "the small c is not worse beyond noise" in judged(HELD, low=better).text
     lost = replace(PLAIN, runs=tuple(
         run.model_copy(update={"outcome": Outcome.DIVERGED}) for run in PLAIN.runs
     ))  # fmt: skip
