@@ -554,7 +554,11 @@ def suites_show(name: Annotated[str, typer.Argument(help="A suite's name or file
             [
                 row.name,
                 " and ".join("small c" if at == "low" else "c*" for at in row.at),
-                "; ".join(f"{p.side} {p.layers}, strength {p.strength:g}" for p in row.penalties)
+                "; ".join(
+                    f"{p.side} {p.layers}, strength {p.strength:g}"
+                    + (f", log target {p.offset:+g}" if p.offset else "")
+                    for p in row.penalties
+                )
                 + ("; misdirected" if row.misdirected else ""),
             ]
             for row in suite.intervention.rows

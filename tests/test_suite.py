@@ -310,7 +310,11 @@ def test_every_suite_says_its_purpose_cost_and_sources_and_has_a_negative_contro
         header = path.read_text(encoding="utf-8").split("schema =")[0]
         for word in ("Purpose", "Cost", "Sources"):
             assert f"# {word}" in header
-        cases = load_suite(path).cases
+        suite = load_suite(path)
+        if suite.intervention is not None:  # its control is a row beside those that it is for
+            assert any(row.misdirected for row in suite.intervention.rows)
+            continue
+        cases = suite.cases
         assert any(
             case.task.name == "noise"
             and case.expect is not None

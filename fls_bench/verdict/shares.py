@@ -25,7 +25,7 @@ from fls_bench.verdict.contrasts import LEVEL, MIN_SEEDS, usable
 MAX_MISS = math.log(1.1)
 """A rank farther than a tenth from its target, on the side that is penalised, was not held."""
 
-BY_SEED = Mapping[int, float]
+BySeed = Mapping[int, float]
 
 
 def ratio_of_means(
@@ -64,7 +64,7 @@ class Aim:
 
     layer: int
     side: RankSide
-    targets: BY_SEED
+    targets: BySeed
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Row:
         }
 
 
-def _ratio(first: tuple[BY_SEED, BY_SEED], gap: tuple[BY_SEED, BY_SEED]) -> Interval | None:
+def _ratio(first: tuple[BySeed, BySeed], gap: tuple[BySeed, BySeed]) -> Interval | None:
     """mean(first[0] - first[1]) / mean(gap[0] - gap[1]) over the seeds that all four have."""
     seeds = sorted(set(first[0]) & set(first[1]) & set(gap[0]) & set(gap[1]))
     if len(seeds) < MIN_SEEDS:
@@ -140,6 +140,7 @@ def judge_rows(
     """
     at_low, at_star = low.accuracies, star.accuracies
     gap = (at_star, at_low)
+    plain_gap = _mean([at_star[seed] - at_low[seed] for seed in at_star if seed in at_low])
     beside = {(row.penalties, row.misdirected): row for row in rows if row.at_star}
     judged = []
     for row in rows:
@@ -178,7 +179,7 @@ def judge_rows(
         c_star=c_star,
         c_low=c_low,
         rows=tuple(judged),
-        text=_text(judged, _ratio(gap, gap), c_star),
+        text=_text(judged, plain_gap, c_star),
     )
 
 
@@ -241,10 +242,8 @@ def _text(rows: Sequence[InterventionRow], gap: Interval | None, c_star: float) 
     """What came back, and what that supports."""
     if gap is None:
         return "Nothing can be said: too few of the plain runs reached the target."
-    if gap.low is None:
-        return (
-            "Nothing can be said: without penalties the two multipliers do not differ beyond noise."
-        )
+    if gap.low is None or gap.low <= 0:
+        return "Nothing can be said: without penalties the small c is not worse beyond noise."
 
     def find(
         side: str, layers: str, misdirected: bool = False, raised: bool = False
@@ -282,6 +281,10 @@ def _text(rows: Sequence[InterventionRow], gap: Interval | None, c_star: float) 
             " With the rank raised above that of c* at both c, the gap between them closes by "
             f"{interval_text(raised.gap_closed)}."
         )
+        if raised.gap_closed.low is not None and raised.gap_closed.low > 1:
+            text += (
+                " The small c then does better: the penalty does more there than restore a rank."
+            )
     share = None if hidden is None or not hidden.held else hidden.share
     if share is None or share.low is None or share.low <= 0:
         return f"{text} That does not show that rank carries the loss."

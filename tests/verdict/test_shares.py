@@ -144,6 +144,8 @@ def test_without_a_gap_nothing_is_said() -> None:
     assert "Nothing can be said" in found.text
     assert found.rows[-1].share is not None
     assert found.rows[-1].share.low is None
+    better = row("plain", 0.95, seed=5)
+    assert "the small c is not worse beyond noise" in judged(HELD, low=better).text
     lost = replace(PLAIN, runs=tuple(
         run.model_copy(update={"outcome": Outcome.DIVERGED}) for run in PLAIN.runs
     ))  # fmt: skip
@@ -154,3 +156,6 @@ def test_the_raised_rows_say_whether_any_net_gains() -> None:
     pair = (row("up", 0.89, RAISED, rank=9), row("up", 0.93, RAISED, at_star=True, rank=9))
     found = judged(HELD, *pair, CONTROL)
     assert "raised above that of c* at both c, the gap between them closes by 6" in found.text
+    assert "does more there" not in found.text
+    better = (row("up", 0.95, RAISED, rank=9), row("up", 0.93, RAISED, at_star=True, rank=9))
+    assert "does more there than restore a rank" in judged(HELD, *better, CONTROL).text
