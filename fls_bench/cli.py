@@ -347,9 +347,13 @@ def _train_setup(
         checked = Recipe.model_validate(recipe)
     except ValidationError as error:
         first = error.errors()[0]
-        keys = [str(part) for part in first["loc"] if str(part).islower()]
-        place = ", ".join(dict.fromkeys(key.replace("_", "-") for key in keys))
-        raise InputError(f"--{place}: {first['msg']}.", "Correct its value.") from None
+        keys = [str(part) for part in first["loc"]]
+        # Settings of an optimizer stand behind its name, but for the rate, which is an option.
+        inside = keys[0] == "optimizer" and keys[-1] != "lr"
+        place = f"optimizer, {keys[-1]}" if inside else keys[0] if keys[0] != "stop" else keys[-1]
+        place = "lr" if keys[-1] == "lr" else place
+        named = place.replace("_", "-").replace("augmentation", "augment")
+        raise InputError(f"--{named}: {first['msg']}.", "Correct its value.") from None
     c = _multiplier("--output-multiplier", output_multiplier)
     alpha = _multiplier("--init-scale", init_scale)
     (task, of_task), (model, of_model) = _named("--task", task), _named("--model", model)

@@ -1,6 +1,6 @@
 """The matrix of known regimes: real nets, real training, the whole path.
 
-Seed 0 runs by default, seeds 1 and 2 behind the marker ``calibration``.
+Digits and random labels run by default with seed 0; all else is behind the marker ``calibration``.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ SEEDS = [
     pytest.param(1, id="seed1", marks=pytest.mark.calibration),
     pytest.param(2, id="seed2", marks=pytest.mark.calibration),
 ]
+RARELY = [pytest.param(k, id=f"seed{k}", marks=pytest.mark.calibration) for k in range(3)]
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,7 @@ MIXTURE = {"2^-8": Regime.OVER_ALIGNED, "2^0": Regime.NEAR_OPTIMAL, "2^3": Regim
 
 
 @pytest.mark.parametrize("alpha", MIXTURE)
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", RARELY)
 def test_mixture(seed: int, alpha: str, store: Path) -> None:
     """The two-layer theory's own setting, swept in the init scale alpha, 16 seeds."""
     found = judged(
@@ -115,7 +116,7 @@ def test_mixture(seed: int, alpha: str, store: Path) -> None:
 
 
 @pytest.mark.parametrize("multiplier", ["2^-9", "2^-4", "2^0", "2^3"])
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", RARELY)
 def test_product_of_signs_is_never_over_aligned(seed: int, multiplier: str, store: Path) -> None:
     found = judged(
         seed,
