@@ -13,7 +13,7 @@ import torch
 from fls_bench import __version__
 from fls_bench.homogeneity import has_normalisation
 from fls_bench.metrics.outputs import point_losses
-from fls_bench.schema import Finding, Measurement, Regime, Skipped
+from fls_bench.schema import Finding, LrRule, Measurement, Regime, Skipped
 from fls_bench.subject import Subject
 from fls_bench.sweep import SweepResult
 from fls_bench.tasks import Task
@@ -163,7 +163,7 @@ def _shown(classes: list[int]) -> str:
     return ", ".join(map(str, classes[:10])) + (", ..." if len(classes) > 10 else "")
 
 
-def setup_facts(setup: TrainingSetup, task: Task, result: SweepResult) -> dict[str, Any]:
+def setup_facts(setup: TrainingSetup, task: Task, rule: LrRule) -> dict[str, Any]:
     """What was judged, as plain values."""
     return {
         "name": setup.name,
@@ -183,7 +183,7 @@ def setup_facts(setup: TrainingSetup, task: Task, result: SweepResult) -> dict[s
         "augmentation": list(setup.augmentation),
         "batch_size": setup.batch_size,
         "stop": setup.stop.model_dump(),
-        "lr_rule": result.sweep.lr_rule.model_dump(),
+        "lr_rule": rule.model_dump(),
         "output_multiplier": setup.output_multiplier,
         "init_scale": setup.init_scale,
         "centered": setup.centered,

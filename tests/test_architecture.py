@@ -28,6 +28,7 @@ LAYERS = (
     ("sweep", "subject"),
     ("facts",),
     ("bench", "console"),
+    ("tuning",),
     ("cli",),
     ("__main__", "report.__main__"),
 )
