@@ -83,7 +83,19 @@ def tune(prepared: Prepared, *, stores: Stores, listener: Listener, jobs: int) -
     Returns:
         The result; ``change`` is ``none`` wherever a gain was not confirmed.
     """
-    return _Search(Sweeper.of(prepared, stores, listener, jobs)).tune()
+    return search_and_verify(Sweeper.of(prepared, stores, listener, jobs))
+
+
+def search_and_verify(sweeper: Sweeper) -> TuneResult:
+    """The same for the state of a sweep that has begun.
+
+    Args:
+        sweeper: Its plan is from ``tune_plan``.
+
+    Returns:
+        The result.
+    """
+    return _Search(sweeper).tune()
 
 
 def descend(
@@ -239,7 +251,7 @@ class _Search:
             outer = [best + 2 * step, best - 2 * step]
             if all(map(known, outer)) and better(outer[1], outer[0]):
                 sides.reverse()  # the side that looks better first: it mostly saves the other
-            for offset in sides:
+            for offset in (k for k in sides if abs(k) <= plan.limit):
                 self.ask(place(offset), more, f"step {step:g}")
                 if better(offset, best):
                     best = offset
