@@ -489,7 +489,7 @@ def tune(
         False
     ),
 ) -> None:
-    """Find the best c and learning rate, verify the gain, and train the tuned model.
+    """Find the best c and learning rate, and verify their gain.
 
     Chooses c and the rate on validation data in a short search, and verifies the gain on test data with
     seeds that chose nothing, the rate tuned at both c. Shows what to change in your code. Where the
