@@ -11,7 +11,8 @@ from __future__ import annotations
 import argparse
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from unittest.mock import patch
 
@@ -80,6 +81,41 @@ class World:
         )  # fmt: skip
 
 
+Train = Callable[[RunConfig], RunRecord]
+
+
+def simulated(
+    plan: SweepPlan, log2_c: float = -4.0, known: dict[str, RunRecord] | None = None
+) -> sweeper.Sweeper:
+    """The state of a sweep whose nets are never built; train under ``training_by``."""
+    setup = TrainingSetup(
+        make_model=lambda: None,  # type: ignore[arg-type,return-value]  # never built
+        task=lambda seed: None,  # type: ignore[arg-type,return-value]
+        optimizer=Sgd(lr=0.1),
+        stop=TargetLoss(),
+        output_multiplier=2.0**log2_c,
+    )
+    return sweeper.Sweeper(
+        setup, LrRule(name="homogeneous", depth=4), Engine("fused"), "simulated", N_TEST, plan,
+        None, Silent(), 1, known=known or {},
+    )  # fmt: skip
+
+
+@contextmanager
+def training_by(train: Train) -> Iterator[None]:
+    """Replace training by a function of the run."""
+
+    def fake(
+        setup: TrainingSetup, rule: LrRule, configs: Sequence[RunConfig],
+        on_record: Callable[[RunRecord], None], *, engine: Engine, jobs: int,
+    ) -> None:  # fmt: skip
+        for config in configs:
+            on_record(train(config))
+
+    with patch.object(sweeper, "train_all", fake):
+        yield
+
+
 def simulate(
     world: World, max_seeds: int, world_seed: int, log2_c: float = -4.0
 ) -> tuple[Regime, SweepResult]:
@@ -94,35 +130,9 @@ def simulate(
     Returns:
         (the regime, the sweep).
     """
-
-    def fake(
-        setup: TrainingSetup, rule: LrRule, configs: Sequence[RunConfig],
-        on_record: Callable[[RunRecord], None], *, engine: Engine, jobs: int,
-    ) -> None:  # fmt: skip
-        for config in configs:
-            on_record(world.run(config, world_seed))
-
-    setup = TrainingSetup(
-        make_model=lambda: None,  # type: ignore[arg-type,return-value]  # never built
-        task=lambda seed: None,  # type: ignore[arg-type,return-value]
-        optimizer=Sgd(lr=0.1),
-        stop=TargetLoss(),
-        output_multiplier=2.0**log2_c,
-    )
     plan: SweepPlan = Options(listener=Silent(), max_seeds=max_seeds).plan()
-    state = sweeper.Sweeper(
-        setup,
-        LrRule(name="homogeneous", depth=4),
-        Engine("fused"),
-        "simulated",
-        N_TEST,
-        plan,
-        None,
-        Silent(),
-        1,
-    )
-    with patch.object(sweeper, "train_all", fake):
-        result = search(state, None)
+    with training_by(lambda config: world.run(config, world_seed)):
+        result = search(simulated(plan, log2_c), None)
     evidence = Evidence(result.sweep, 2.0**log2_c, result.gain, result.centered, (), result.cost)
     return diagnose(evidence).regime, result
 

@@ -17,13 +17,21 @@ from pathlib import Path
 
 import joblib
 import torch
+from error_rates import Silent
 from torch import nn
 
 from fls_bench import facts, models
-from fls_bench.schema import ArchitectureSpec, LrRule, RunConfig, Sgd, TargetLoss
+from fls_bench.bench import Options
+from fls_bench.scaling import format_multiplier
+from fls_bench.schema import ArchitectureSpec, LrRule, Recipe, RunConfig, Sgd, TargetLoss
+from fls_bench.subject import built_in_setup
+from fls_bench.sweep import SweepPlan, prepare, tune, tune_plan
+from fls_bench.sweep.follow_up import best_rate
+from fls_bench.sweep.sweeper import Sweeper
 from fls_bench.tasks import task_source
 from fls_bench.training import setup_digest, train_all
 from fls_bench.training_setup import TrainingSetup
+from fls_bench.verdict import contrasts, regime
 
 REPEATS = 3
 NUM_NETS, EPOCHS = 48, 20
@@ -92,6 +100,61 @@ def command(*arguments: str) -> Callable[[], object]:
     return lambda: subprocess.run(words, check=True, capture_output=True)
 
 
+def tuning_costs() -> None:
+    """Replica-epochs of ``tune`` against a full grid of c, both with the rates tuned at both ends.
+
+    The grid has log2 c = -9 .. 6 and at every c the seeds of the tuning's last round; so have its
+    rates, in factors of 2 outward, at the setup's own c and at c*. The verification is the same for
+    both and left out.
+    """
+    for log2_c in (-9, 0, 3):
+        setup = built_in_setup(
+            "mlp",
+            {"depth": 4, "width": 128},
+            task_source("digits", {"n_train": 150}),
+            Recipe(stop=TargetLoss(target_loss=0.1, max_epochs=300)),
+            base_lr=0.1,
+            output_multiplier=2.0**log2_c,
+        )
+        searches, with_rates, gains, places, inside = [], [], [], [], 0
+        for seed in range(REPEATS):
+            options = Options(listener=Silent(), seed=seed)
+            plan = tune_plan(options.plan(), confirm=10)
+            prepared = prepare(setup, plan, stores=lambda _: None)
+            found = tune(prepared, stores=lambda _: None, listener=Silent(), jobs=options.num_jobs)
+            grid_plan = SweepPlan(seeds=plan.seeds[-1:], first_seed=plan.first_seed)
+            grid = Sweeper.of(
+                prepare(setup, grid_plan, stores=lambda _: None),
+                lambda _: None, Silent(), options.num_jobs,
+            )  # fmt: skip
+            values = [2.0**k for k in range(-9, 7)]
+            grid.visit(values, grid_plan.seeds[0], False, "grid")
+            searched = grid.replica_epochs
+            star = regime.c_star(contrasts.table(grid.sweep(values, False)), grid.c0)
+            for end in {grid.c0, star.value}:
+                best_rate(grid, end)
+            tuning = found.tuning
+            assert tuning.c_star is not None
+            assert tuning.gain_in_all is not None
+            assert star.low is not None
+            assert star.high is not None
+            spent = tuning.search_replica_epochs
+            searches.append(spent / searched)
+            with_rates.append((spent + tuning.rates_replica_epochs) / grid.replica_epochs)
+            inside += star.low <= tuning.c_star.value <= star.high
+            gains.append(tuning.gain_in_all.value)
+            places.append(
+                f"{format_multiplier(tuning.c_star.value)}, grid {format_multiplier(star.value)}"
+            )
+        name = f"c = {format_multiplier(2.0**log2_c)}"
+        line(f"tune / full grid from {name}, search", searches, "x", "0.25 x")
+        line(f"tune / full grid from {name}, with rates", with_rates, "x", "0.25 x")
+        line(f"verified gain of tune from {name}", gains, "points", "-")
+        print(
+            f"  c* {'; '.join(places)}; in the grid's interval in {inside} of {REPEATS}", flush=True
+        )
+
+
 def main() -> None:
     """Measure and print."""
     print(", ".join(f"{key} {value}" for key, value in facts.environment().items()))
@@ -100,6 +163,7 @@ def main() -> None:
     line(f"plain loop, {NUM_NETS} MLPs x {EPOCHS} epochs", [p for p, _ in pairs], "s", "-")
     line("batched engine, the same nets", [b for _, b in pairs], "s", "-")
     line("plain loop / batched engine", [p / b for p, b in pairs], "x", "4 x")
+    tuning_costs()
     line("fls-bench --help", [timed(command("--help")) for _ in range(REPEATS)], "s", "0.3 s")
     with tempfile.TemporaryDirectory() as folder:
         for multiplier in ("2^-9", "2^-4", "2^3"):

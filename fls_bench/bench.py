@@ -38,6 +38,7 @@ from fls_bench.schema import (
     RunConfig,
     Skipped,
     Tier,
+    Tuning,
 )
 from fls_bench.store import RunStore, default_path
 from fls_bench.subject import Subject, built_in_setup, from_bundle, from_run
@@ -139,7 +140,7 @@ def train(
     task = check_setup(setup, seed)
     setup = resolve_error(setup, task)
     rule = resolve_lr_rule(setup, task)
-    run, record = train_one(setup, rule, _own_run(setup, seed), device=choose_device(device))
+    run, record = train_one(setup, rule, own_run(setup, seed), device=choose_device(device))
     if run.outcome in (Outcome.DIVERGED, Outcome.FAILED):
         raise RunFailedError(f"{run.outcome.sentence} Nothing was written.", "Try a smaller --lr.")
     save_bundle(
@@ -197,10 +198,10 @@ def diagnose_file(
             "Leave --model out.",
         )
     subject = from_bundle(bundle, tier, why, builder=builder, data=data)
-    prepared = None if subject.setup is None else _prepare(subject.setup, options)
+    prepared = None if subject.setup is None else make_ready(subject.setup, options)
     claimed = None if bundle.header.outcome is None else bundle.header.outcome.train_loss
     judged = judge(subject, prepared, options, claimed_loss=claimed)
-    return _report(options, "diagnose", judged, engines=[] if prepared is None else [prepared])
+    return make_report(options, "diagnose", judged, engines=[] if prepared is None else [prepared])
 
 
 def diagnose_setup(setup: TrainingSetup, options: Options) -> Report:
@@ -216,9 +217,9 @@ def diagnose_setup(setup: TrainingSetup, options: Options) -> Report:
     Raises:
         InputError: The setup can't be trained.
     """
-    prepared = _prepare(setup, options)
+    prepared = make_ready(setup, options)
     judged = judge(_train_subject(prepared), prepared, options)
-    return _report(options, "diagnose", judged, engines=[prepared])
+    return make_report(options, "diagnose", judged, engines=[prepared])
 
 
 def run(suite: Suite, options: Options, setup: TrainingSetup | None = None) -> Report:
@@ -250,7 +251,7 @@ def run(suite: Suite, options: Options, setup: TrainingSetup | None = None) -> R
             results.append(_intervene(suite.intervention, case, case.c_low, own, options))
             continue
         grid = None if case.log2_c is None or setup is not None else case.log2_c.values
-        prepared = _prepare(own, options, grid)
+        prepared = make_ready(own, options, grid)
         engines.append(prepared)
         judged = judge(_train_subject(prepared), prepared, options)
         if setup is not None and len(suite.cases) > 1:
@@ -270,7 +271,7 @@ def run(suite: Suite, options: Options, setup: TrainingSetup | None = None) -> R
                 **{name: getattr(judged, name) for name in Judgement.model_fields},
             )
         )
-    return _report(options, "suite", None, suite, tuple(results), engines)
+    return make_report(options, "suite", None, suite, tuple(results), engines)
 
 
 def _intervene(
@@ -283,7 +284,7 @@ def _intervene(
     first = spec.first_seed + 1000 * options.seed
     plan = replace(options.plan(), first_seed=first)
     prepared, intervention, cost = run_intervention(
-        setup, spec, c_low, plan, stores=_stores(options), listener=options.listener,
+        setup, spec, c_low, plan, stores=stores_of(options), listener=options.listener,
         jobs=options.num_jobs, device=choose_device(options.device),
     )  # fmt: skip
     return CaseResult(
@@ -334,8 +335,11 @@ def case_setup(suite: Suite, case: Case) -> TrainingSetup:
 # --- one judgement --------------------------------------------------------------------------
 
 
-def _prepare(
-    setup: TrainingSetup, options: Options, grid: tuple[float, ...] | None = None
+def make_ready(
+    setup: TrainingSetup,
+    options: Options,
+    grid: tuple[float, ...] | None = None,
+    plan: SweepPlan | None = None,
 ) -> Prepared:
     """Make the setup ready, turn the budget into replica-epochs, and say what a sweep costs at most.
 
@@ -343,14 +347,22 @@ def _prepare(
         setup: The setup.
         options: Budget, epochs, seeds.
         grid: A fixed grid of values on the sweep's axis, in place of the adaptive one.
+        plan: In place of the options' own.
+
+    Returns:
+        The setup, ready, with its budget in the plan.
+
+    Raises:
+        InputError: The setup can't be trained.
     """
     if options.max_epochs is not None:
         stop = setup.stop.model_copy(update={"max_epochs": options.max_epochs})
         setup = replace(setup, stop=stop)
     own = setup.init_scale if setup.axis == "init_scale" else setup.output_multiplier
     offsets = None if grid is None else [math.log2(value / own) for value in grid]
-    stores, device = _stores(options), choose_device(options.device)
-    prepared = prepare(setup, options.plan(), stores=stores, device=device, offsets=offsets)
+    stores, device = stores_of(options), choose_device(options.device)
+    plan = plan or options.plan()
+    prepared = prepare(setup, plan, stores=stores, device=device, offsets=offsets)
     plan, engine = prepared.plan, prepared.engine
     budget = replica_epochs_for(
         prepared.setup, prepared.rule, engine, options.budget_seconds, options.num_jobs
@@ -410,7 +422,7 @@ def judge(
         return unswept(diagnosis, f"tier_{subject.tier}", subject.why, Cost())
     setup = prepared.setup
     result = run_sweep(
-        prepared, stores=_stores(options), listener=options.listener, jobs=options.num_jobs
+        prepared, stores=stores_of(options), listener=options.listener, jobs=options.num_jobs
     )
     judged = [cell.usable for cell in result.sweep.cells if cell.c == prepared.own]
     if result.decision is None and result.cost.budget_bound and judged != [False]:
@@ -449,7 +461,9 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _stores(options: Options) -> Stores:
+def stores_of(options: Options) -> Stores:
+    """Where the runs of each setup are kept, as the options say."""
+
     def store(digest: str) -> RunStore | None:
         if options.store is False:
             return None
@@ -478,7 +492,7 @@ def _stores(options: Options) -> Stores:
     return store
 
 
-def _own_run(setup: TrainingSetup, seed: int) -> RunConfig:
+def own_run(setup: TrainingSetup, seed: int) -> RunConfig:
     """The run of a setup as it is, at its own c and rate."""
     return RunConfig(
         setup_digest="own", c=setup.output_multiplier, init_scale=setup.init_scale,
@@ -496,21 +510,36 @@ def _train_subject(prepared: Prepared) -> Subject:
         return Subject(setup, task, None, Tier.T3, why, {})
     with user_code(TRAINING_FAILED, "Correct the model, or what it is trained on."):
         device = prepared.engine.device
-        trained, _ = train_one(setup, prepared.rule, _own_run(setup, seed), device=device)
+        trained, _ = train_one(setup, prepared.rule, own_run(setup, seed), device=device)
     if trained.outcome in (Outcome.DIVERGED, Outcome.FAILED):
         facts = {"trained_here": f"seed {seed}, {trained.outcome.value}"}
         return Subject(setup, task, None, Tier.T3, trained.outcome.sentence, facts)
     return from_run(setup, trained)
 
 
-def _report(
+def make_report(
     options: Options,
     kind: Any,
     judgement: Judgement | None,
     suite: Suite | None = None,
     cases: tuple[CaseResult, ...] = (),
     engines: Sequence[Prepared] = (),
+    tuning: Tuning | None = None,
 ) -> Report:
+    """A report of any kind, with its provenance.
+
+    Args:
+        options: When the command started, on how many cores.
+        kind: As in ``Report``.
+        judgement: What it holds, except for a suite.
+        suite: The suite, for that kind.
+        cases: Its cases.
+        engines: What was trained, for how.
+        tuning: For the kind ``tune``.
+
+    Returns:
+        The report.
+    """
     facts = environment()
     # A budget is a measured number: where it did not bind, it is no part of the result.
     budgets = [one.cost.budget_replica_epochs for one in (judgement, *cases) if one is not None]
@@ -525,6 +554,7 @@ def _report(
         if suite is None
         else {"name": suite.name, "version": suite.version, "digest": suite.digest},
         cases=cases,
+        tuning=tuning,
         provenance=Provenance(
             version=__version__,
             torch=facts["torch"],

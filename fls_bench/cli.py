@@ -46,6 +46,10 @@ EXIT_CODES = (
     "Exit codes: 0 done, an inconclusive verdict included; 1 --fail-on; 2 usage or input; 3 a run "
     "failed; 4 inconclusive, with --strict; 130 interrupted."
 )
+TUNE_EXIT_CODES = (
+    "Exit codes: 0 done, also where no gain is confirmed; 2 usage or input; 3 a run failed; 4 no gain "
+    "confirmed, with --strict; 130 interrupted."
+)
 INTERRUPTED, READER_GONE = 130, 141
 
 
@@ -86,6 +90,13 @@ SetupOption = Annotated[
     str | None,
     typer.Option(help="package.module:name of a TrainingSetup (imports and runs your code)."),
 ]
+ModelOption = Annotated[
+    str | None, typer.Option(help="package.module:builder of the file's net (imports your code).")
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option(help="In place of the file's own data: .npz, .csv, .parquet, image folder, name."),
+]
 
 
 def _seconds(text: str) -> float:
@@ -119,15 +130,23 @@ def _options(
     )  # fmt: skip
 
 
-def _check_outputs(json: str | None, html: Path | None, force: bool) -> None:
+def _check_outputs(
+    json: str | None, html: Path | None, force: bool, output: Path | None = None
+) -> None:
     """Refuse what can't be written before anything is trained."""
     from fls_bench import report
 
-    targets = [Path(path) for path in (json, html) if path is not None and path != "-"]
-    for path in targets:
-        report.check_target(path, force)
-    if len(targets) == 2 and targets[0].resolve() == targets[1].resolve():
-        raise InputError("--json and --html name the same file.", "Give them different names.")
+    named = {"--json": json if json != "-" else None, "--html": html, "--output": output}
+    seen: dict[Path, str] = {}
+    for option, given in named.items():
+        if given is None:
+            continue
+        report.check_target(Path(given), force)
+        other = seen.setdefault(Path(given).resolve(), option)
+        if other != option:
+            raise InputError(
+                f"{other} and {option} name the same file.", "Give them different names."
+            )
 
 
 def _conditions(fail_on: str | None) -> set[str]:
@@ -162,6 +181,10 @@ def _deliver(made: Report, json: str | None, html: Path | None, quiet: bool, for
 
 
 def _end(made: Report, strict: bool, conditions: set[str]) -> None:
+    if made.tuning is not None:
+        if strict and made.tuning.change == "none":
+            raise typer.Exit(4)
+        return
     judged = made.cases if made.kind == "suite" else (made,)
     regimes = {j.diagnosis.regime.label for j in judged if j.diagnosis is not None}
     unexpected = {"unexpected" for case in made.cases if case.met is False}
@@ -391,16 +414,8 @@ def _multiplier(option: str, text: str) -> float:
 def diagnose(
     path: Annotated[Path | None, typer.Argument(help="Model file.", show_default=False)] = None,
     setup: SetupOption = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="package.module:builder of the file's net (imports your code)."),
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="In place of the file's own data: .npz, .csv, .parquet, image folder, name."
-        ),
-    ] = None,
+    model: ModelOption = None,
+    data: DataOption = None,
     seed: SeedOption = 0,
     max_seeds: MaxSeedsOption = 20,
     budget: BudgetOption = "10m",
@@ -442,6 +457,72 @@ def diagnose(
             made = bench.diagnose_setup(import_setup(str(setup)), options)
     _deliver(made, json, html, quiet, force)
     _end(made, strict, conditions)
+
+
+@app.command(epilog=TUNE_EXIT_CODES)
+def tune(
+    path: Annotated[Path | None, typer.Argument(help="Model file.", show_default=False)] = None,
+    setup: SetupOption = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write the tuned model, where a gain is confirmed."),
+    ] = None,
+    model: ModelOption = None,
+    data: DataOption = None,
+    seed: SeedOption = 0,
+    train_seed: Annotated[
+        int, typer.Option(min=0, max=10**6, help="Seed of the tuned model that is written.")
+    ] = 0,
+    max_seeds: Annotated[
+        int, typer.Option(min=3, max=200, help="Most seeds per value in the search.")
+    ] = 12,
+    confirm: Annotated[
+        int, typer.Option(min=3, max=200, help="Fresh seeds that verify the gain.")
+    ] = 10,
+    budget: BudgetOption = "10m",
+    max_epochs: MaxEpochsOption = None,
+    jobs: JobsOption = None,
+    device: DeviceOption = "auto",
+    store: StoreOption = None,
+    no_store: NoStoreOption = False,
+    json: JsonOption = None,
+    html: HtmlOption = None,
+    quiet: QuietOption = False,
+    force: ForceOption = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 4 where no gain is confirmed.")] = (
+        False
+    ),
+) -> None:
+    """Find the best c and learning rate, and verify their gain.
+
+    Chooses c and the rate on validation data in a short search, and verifies the gain on test data with
+    seeds that chose nothing, the rate tuned at both c. Shows what to change in your code. Where the
+    gain's interval reaches 0 it says to keep the setup, and writes no model; where only another rate is
+    confirmed to gain, c stays. Smaller c = larger FLS = toward over-aligned.
+    """
+    if path is None and setup is None:
+        raise InputError("There is nothing to tune.", "Give a model file, or --setup.")
+    if setup is not None and (path or model or data):
+        raise InputError(
+            "--setup brings its own net and data.", "Leave out the model file, --model and --data."
+        )
+    _check_outputs(json, html, force, output)
+    from fls_bench import console, tuning
+    from fls_bench.training_setup import import_setup
+
+    with _stdout_kept(), console.Progress(quiet) as listen:
+        options = _options(
+            listen, seed, max_seeds, budget, max_epochs, jobs, device, store, no_store
+        )
+        writing: dict[str, Any] = {
+            "output": output, "train_seed": train_seed, "confirm": confirm, "force": force
+        }  # fmt: skip
+        if path is not None:
+            made = tuning.tune_file(path, options, builder=model, data=data, **writing)
+        else:
+            made = tuning.tune_setup(import_setup(str(setup)), options, **writing)
+    _deliver(made, json, html, quiet, force)
+    _end(made, strict, set())
 
 
 @app.command(epilog=EXIT_CODES)

@@ -32,6 +32,7 @@ from fls_bench.schema import (
     Regime,
     Report,
     Sweep,
+    Tuning,
 )
 
 _COLOURS = {
@@ -66,6 +67,11 @@ def show(report: Report, stream: TextIO | None = None, width: int | None = None)
     page = _Page(stream or sys.stdout, width)
     if report.kind == "suite":
         _suite(page, report)
+    elif report.tuning is not None:
+        page.line(summary.title(report))
+        _tuning(page, report, report.tuning)
+        page.flush()
+        return
     else:
         page.line(summary.title(report))
         _judgement(page, report)
@@ -408,6 +414,27 @@ def _verdict(page: _Page, diagnosis: Diagnosis, axis: Axis) -> None:
     if diagnosis.mechanism is not None:
         page.heading(f"Mechanism: {summary.mechanism_name(diagnosis.mechanism.code)}")
         page.line(summary.mechanism_text(diagnosis.mechanism))
+
+
+def _tuning(page: _Page, report: Report, tuning: Tuning) -> None:
+    style = "bold" if tuning.change == "none" else "bold green"
+    page.line(f"{summary.verdict_word(report)}: {tuning.text}", style)
+    if tuning.snippet:
+        page.line("")
+        page.verbatim(tuning.snippet)
+        page.line("")
+    page.pairs(summary.tuning_facts(tuning))
+    page.heading("The search")
+    page.line(summary.TRIALS_NOTE)
+    columns = [_Column(name, right=k > 0) for k, name in enumerate(summary.trial_columns(tuning))]
+    page.table(columns, summary.trial_rows(tuning))
+    for one in tuning.findings:
+        page.line(
+            f"{one.status}: {one.text} ({summary.hyphens(one.code)})", _STATUS_COLOURS[one.status]
+        )
+    for left in report.skipped:
+        page.line(f"{left.what}: {left.reason} ({summary.hyphens(left.code)})")
+    page.line(summary.cost_text(report.cost))
 
 
 def _sweep(page: _Page, sweep: Sweep, diagnosis: Diagnosis | None) -> None:

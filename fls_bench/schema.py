@@ -632,13 +632,68 @@ class CaseResult(Judgement):
     """Whether the expectation held; None where there was none."""
 
 
+class Trial(Frozen):
+    """One (c, learning rate) of a tuning's search: means over the runs that reached the target."""
+
+    c: float
+    """The value on the axis: the output multiplier, or the init scale."""
+    lr: float
+    num_seeds: int
+    num_reached: int
+    val_error: float | None
+    val_loss: float | None
+    kept: bool
+    """Whether it was compared to the last round, with the most seeds of its kind."""
+
+
+class Tuning(Frozen):
+    """What ``tune`` found: chosen on validation data, verified on fresh seeds and test data.
+
+    A change is recommended only where the interval of its gain lies above 0.
+    """
+
+    change: Literal["multiplier", "rate", "none"]
+    """``multiplier``: c* at its best rate. ``rate``: the setup's own c at another rate."""
+    reason: Code
+    axis: Axis = "output_multiplier"
+    c: float
+    lr: float
+    c_star: CStar | None = None
+    lr_at_c: float | None = None
+    """Best rate at the setup's own c."""
+    lr_at_c_star: float | None = None
+    """Best rate at c*."""
+    gain: Gain | None = None
+    """Of c* over c, each at its best rate: what the multiplier does."""
+    gain_of_rate: Gain | None = None
+    """Of the best rate over the setup's own, both at c: what the learning rate does alone."""
+    gain_at_rule: Gain | None = None
+    """Of c* at the rate of the rule over the setup as it is: what the multiplier does alone."""
+    gain_in_all: Gain | None = None
+    """Of c* at its best rate over the setup as it is."""
+    tuned_c: float | None = None
+    tuned_lr: float | None = None
+    trials: tuple[Trial, ...] = ()
+    search_replica_epochs: int = 0
+    rates_replica_epochs: int = 0
+    verification_replica_epochs: int = 0
+    text: str
+    snippet: str | None = None
+    findings: tuple[Finding, ...] = ()
+    """What a reader should know of the data."""
+    model_file: str | None = None
+    """The tuned model that was written."""
+
+
 class Report(Judgement):
     """The product: everything else is a view of it (schema ``fls-bench/report/1``)."""
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
     schema_: Annotated[Literal["fls-bench/report/1"], Field(alias="schema")] = REPORT_SCHEMA  # type: ignore[assignment]
-    kind: Literal["diagnose", "suite"]
+    kind: Literal["diagnose", "suite", "tune"]
     suite: dict[str, Any] | None = None
     """For kind ``suite``: name, version, digest."""
     cases: tuple[CaseResult, ...] = ()
+    tuning: Tuning | None = None
+    """For kind ``tune``; ``sweep`` then holds the runs of its search at the rule's rates."""
     provenance: Provenance

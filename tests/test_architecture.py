@@ -28,6 +28,7 @@ LAYERS = (
     ("sweep", "subject"),
     ("facts", "intervention"),
     ("bench", "console"),
+    ("tuning",),
     ("cli",),
     ("__main__", "report.__main__"),
 )

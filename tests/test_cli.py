@@ -22,7 +22,7 @@ import report_fixtures as fixtures
 
 Cli = Callable[..., Any]
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ["train", "diagnose", "run", "report", "env", "suites"]
+COMMANDS = ["train", "diagnose", "tune", "run", "report", "env", "suites"]
 HEAVY = ["torch", "sklearn", "scipy", "matplotlib", "jinja2"]
 
 SUITE = """

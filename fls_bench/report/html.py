@@ -62,9 +62,10 @@ def _view(judgement: Judgement, anchor: str, name: str) -> _View:
     second = next((one for one in others if one is not None), None)
     wide = narrow = ""
     if sweep is not None and sweep.cells:
-        diagnosis = judgement.diagnosis
-        c = diagnosis.c if diagnosis is not None else None
-        c_star = diagnosis.c_star if diagnosis is not None else None
+        tuning = judgement.tuning if isinstance(judgement, Report) else None
+        found = tuning or judgement.diagnosis
+        c = found.c if found is not None else None
+        c_star = found.c_star if found is not None else None
         wide, narrow = (
             charts.u_curve(sweep, second, c, c_star, layout=layout, prefix=f"{anchor}-{layout}-")
             for layout in ("wide", "narrow")

@@ -28,6 +28,7 @@ from fls_bench.schema import (
     RateComparison,
     Report,
     Sweep,
+    Tuning,
 )
 
 LEVEL = 0.95
@@ -402,6 +403,69 @@ def comparison_facts(one: RateComparison, axis: Axis) -> tuple[tuple[str, str], 
     )
 
 
+TRIALS_NOTE = (
+    "Everything is chosen on validation data: the error decides, the loss where noise hides the error. "
+    "Test data and the seeds of the gains above chose nothing."
+)
+
+
+def tuning_facts(tuning: Tuning) -> tuple[tuple[str, str], ...]:
+    """What was tuned and what each change gains, as (name, text)."""
+    name = symbol(tuning.axis)
+    rows = [(f"{name} now", f"{multiplier(tuning.c)} at learning rate {number(tuning.lr)}")]
+    if tuning.lr_at_c is not None:
+        rows.append((f"best rate at {name}", number(tuning.lr_at_c)))
+    if tuning.c_star is not None:
+        rows.append((f"best {name} ({name}*)", c_star_text(tuning.c_star, tuning.axis)))
+    if tuning.lr_at_c_star is not None:
+        rows.append((f"best rate at {name}*", number(tuning.lr_at_c_star)))
+    rows.append(("direction", direction(tuning.axis)))
+    gains = (
+        (f"gain of {name}* over {name}, each at its best rate", tuning.gain),
+        (f"gain of the best rate alone, at {name}", tuning.gain_of_rate),
+        (f"gain of {name}* alone, at the rule's rate", tuning.gain_at_rule),
+        (f"gain of {name}* at its best rate over the setup as it is", tuning.gain_in_all),
+    )
+    rows += [(what, gain_text(gain)) for what, gain in gains if gain is not None]
+    rows.append(
+        (
+            "replica-epochs",
+            f"search {tuning.search_replica_epochs}, learning rates {tuning.rates_replica_epochs}, "
+            f"verification {tuning.verification_replica_epochs}",
+        )
+    )
+    if tuning.model_file is not None:
+        rows.append(("tuned model", tuning.model_file))
+    return tuple(rows)
+
+
+def trial_columns(tuning: Tuning) -> tuple[str, ...]:
+    """Heads of the table of a tuning's search."""
+    return (
+        symbol(tuning.axis),
+        "rate",
+        "reached",
+        "validation error",
+        "validation loss",
+        "last round",
+    )
+
+
+def trial_rows(tuning: Tuning) -> tuple[tuple[str, ...], ...]:
+    """Everything that a tuning tried, one row each."""
+    return tuple(
+        (
+            power(one.c),
+            number(one.lr),
+            f"{one.num_reached}/{one.num_seeds}",
+            optional_percent(one.val_error),
+            optional_number(one.val_loss),
+            "yes" if one.kept else "-",
+        )
+        for one in tuning.trials
+    )
+
+
 def subject(measurement: Measurement, axis: Axis) -> str:
     """On which nets the value was measured."""
     name = symbol(axis)
@@ -564,9 +628,11 @@ def _share_text(one: Interval | None, factor: int, digits: int) -> str:
 
 
 def verdict_word(judgement: Judgement) -> str:
-    """The regime's name, ``intervention`` or ``no verdict``."""
+    """The regime's name, ``intervention``, ``no verdict``; for a tuning, whether there is a gain."""
     if judgement.intervention is not None:
         return "intervention"
+    if isinstance(judgement, Report) and judgement.tuning is not None:
+        return "no gain confirmed" if judgement.tuning.change == "none" else "gain confirmed"
     return "no verdict" if judgement.diagnosis is None else judgement.diagnosis.regime.label
 
 

@@ -1,7 +1,8 @@
-"""The adaptive sweep over the output multiplier, paired by seed."""
+"""The adaptive sweep over the output multiplier, and the frugal search for its best, paired by seed."""
 
 from fls_bench.sweep.plan import Listener, Prepared, Stores, SweepPlan, SweepResult
 from fls_bench.sweep.search import prepare, replica_epochs_for, run_sweep
+from fls_bench.sweep.tuning import TuneResult, tune, tune_plan
 
 __all__ = [
     "Listener",
@@ -9,7 +10,10 @@ __all__ = [
     "Stores",
     "SweepPlan",
     "SweepResult",
+    "TuneResult",
     "prepare",
     "replica_epochs_for",
     "run_sweep",
+    "tune",
+    "tune_plan",
 ]

@@ -37,7 +37,7 @@ def follow_up(
     setup, c0, plan = sweeper.setup, sweeper.c0, sweeper.plan
     data = contrasts.table(result.sweep)
     if star != c0:
-        result = replace(result, gain=_fresh_gain(sweeper, (c0, 1.0), (star, 1.0)))
+        result = replace(result, gain=fresh_gain(sweeper, (c0, 1.0), (star, 1.0)))
     if not contrasts.beats_chance(data):
         return result
     if decision.regime is Regime.OVER_FITTED and not setup.centered:
@@ -89,10 +89,22 @@ def _plain_rule(sweeper: Sweeper, values: Sequence[float]) -> Sweep:
     return plain.sweep(values, setup.centered)
 
 
-def _fresh_gain(
+def fresh_gain(
     sweeper: Sweeper, before: tuple[float, float], after: tuple[float, float]
 ) -> Gain | None:
-    """Gain from one (c, rate factor) to another on seeds that chose neither."""
+    """Gain from one (c, rate factor) to another on seeds that chose neither.
+
+    Args:
+        sweeper: The state of the sweep.
+        before: Value on the axis, and factor on its rate.
+        after: The same of what it is compared with.
+
+    Returns:
+        The gain; None where too few runs of either reached the target.
+
+    Raises:
+        BudgetExhaustedError: The runs do not fit into the budget.
+    """
     own, seeds = sweeper.setup.centered, sweeper.fresh_seeds
     rows = []
     for value, factor in (before, after):
@@ -114,11 +126,21 @@ def _fresh_gain(
     return regime.gain(rows[0], rows[1], sweeper.n_test)
 
 
-def _best_rate(sweeper: Sweeper, value: float) -> tuple[float, tuple[float, ...]] | None:
+def best_rate(sweeper: Sweeper, value: float) -> tuple[float, tuple[float, ...]] | None:
     """Factor on the rule's rate with the lowest validation error, and all factors tried.
 
     Rates at which a run missed the target are out. Tried outward in factors of 2 while the best lies
     at an end of those tried.
+
+    Args:
+        sweeper: The state of the sweep; as many seeds as at its first look.
+        value: The value on the axis.
+
+    Returns:
+        (best factor, factors tried), or None where no rate worked.
+
+    Raises:
+        BudgetExhaustedError: The runs do not fit into the budget.
     """
     own, seeds = sweeper.setup.centered, sweeper.seeds(sweeper.plan.seeds[0])
     errors: dict[float, float] = {}
@@ -141,11 +163,11 @@ def _best_rate(sweeper: Sweeper, value: float) -> tuple[float, tuple[float, ...]
 
 def _compare_rates(sweeper: Sweeper, star: float, other: float) -> RateComparison | None:
     """c* at its best rate against another c at its own best: rates by validation, fresh seeds."""
-    found_star, found_other = _best_rate(sweeper, star), _best_rate(sweeper, other)
+    found_star, found_other = best_rate(sweeper, star), best_rate(sweeper, other)
     if found_star is None or found_other is None:
         return None
     (best, tried), (at_other, tried_other) = found_star, found_other
-    found = _fresh_gain(sweeper, (other, at_other), (star, best))
+    found = fresh_gain(sweeper, (other, at_other), (star, best))
     if found is None:
         return None
     if found.low > 0:

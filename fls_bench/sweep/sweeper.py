@@ -68,16 +68,23 @@ class Sweeper:
         """The value on the axis at an offset in octaves; exactly c0 at 0."""
         return float(self.c0 * 2.0**offset)
 
+    def at(self, value: float) -> tuple[float, float]:
+        """Output multiplier and init scale at a value on the axis."""
+        c, scale = self.setup.output_multiplier, self.setup.init_scale
+        return (c, value) if self.setup.axis == "init_scale" else (value, scale)
+
+    def rule_rate(self, value: float) -> float:
+        """The rate that the rule gives at a value on the axis."""
+        optimizer, own = self.setup.known_optimizer, self.at(self.c0)
+        power = rate_power(optimizer)
+        return scaled_rate(optimizer.lr, self.rule, power, at=own, to=self.at(value))
+
     def config(self, value: float, seed: int, centered: bool, factor: float = 1.0) -> RunConfig:
         """The run at a value on the axis, its rate by the rule or as calibrated."""
-        c, scale = self.setup.output_multiplier, self.setup.init_scale
-        own = (c, scale)
-        target = (c, value) if self.setup.axis == "init_scale" else (value, scale)
+        target = self.at(value)
         rate = self.rates.get((value, centered))
         if rate is None:
-            optimizer = self.setup.known_optimizer
-            power = rate_power(optimizer)
-            rate = scaled_rate(optimizer.lr, self.rule, power, at=own, to=target)
+            rate = self.rule_rate(value)
         return RunConfig(
             setup_digest=self.digest,
             c=target[0],

@@ -50,7 +50,7 @@ def recommend(
         text=f"{what} {_number(ratio)} ({symbol_of(sweep)}: {format_multiplier(c)} -> "
         f"{format_multiplier(star.value)}); learning rate {before:.3g} -> {after:.3g}.{gain}"
         + _about_rates(evidence, after),
-        snippet=_snippet(evidence, star.value, before, after),
+        snippet=snippet(evidence, star.value, before, after),
     )
 
 
@@ -89,10 +89,26 @@ def _python(value: float) -> str:
     return f"2**{round(exponent)}" if exponent == round(exponent) else repr(value)
 
 
-def _snippet(evidence: Evidence, star: float, before: float, after: float) -> str:
-    """The recommended change as code to paste: what was trained at c*, nothing else."""
+def snippet(
+    evidence: Evidence, star: float, before: float, after: float, rate_factor: float = 1.0
+) -> str:
+    """The recommended change as code to paste: what was trained at c*, nothing else.
+
+    Args:
+        evidence: The sweep and what is known of the setup.
+        star: The value on the axis that is recommended; the setup's own where only the rate changes.
+        before: The rate now.
+        after: The rate there.
+        rate_factor: ``after`` over the rate that the rule gives there.
+
+    Returns:
+        Lines of Python.
+    """
     sweep, c, advised = evidence.sweep, evidence.c, evidence.advised
-    if sweep.axis == "init_scale":
+    lines = []
+    if star == c:
+        pass
+    elif sweep.axis == "init_scale":
         lines = [
             "with torch.no_grad():",
             "    for parameter in model.parameters():  # as your own code initialises them",
@@ -106,8 +122,9 @@ def _snippet(evidence: Evidence, star: float, before: float, after: float) -> st
     lines += _optimizer(evidence, 1.0 if sweep.axis == "init_scale" else star / c, before, after)
     if advised.built_in:
         option = "--init-scale" if sweep.axis == "init_scale" else "--output-multiplier"
+        rate = "as before" if rate_factor == 1 else f"times {_number(rate_factor)}"
         lines.append(
-            f"# with fls-bench train: {option} {format_multiplier(star)}, --lr as before (it is the "
+            f"# with fls-bench train: {option} {format_multiplier(star)}, --lr {rate} (it is the "
             "rate at c = 1)"
         )
     return "\n".join(lines)

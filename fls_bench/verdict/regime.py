@@ -215,7 +215,7 @@ def open_ends(data: Table, star: float) -> tuple[float, ...]:
     return tuple(end for end in sorted({min(data.val), max(data.val)}) if is_open(end))
 
 
-def c_star(data: Table, c: float, level: float = LEVEL) -> CStar:
+def c_star(data: Table, c: float, level: float = LEVEL, value: float | None = None) -> CStar:
     """c* and the set of multipliers that may be the best one, from validation errors.
 
     A multiplier leaves the set if some other is better beyond noise; each is tested against the
@@ -226,11 +226,12 @@ def c_star(data: Table, c: float, level: float = LEVEL) -> CStar:
         data: The table; must hold c.
         c: The multiplier that is judged.
         level: Error rate.
+        value: c*, where it is known already; None: ``best_multiplier``.
 
     Returns:
         c* with its interval; ``at_edge`` says which end of the range the interval reaches.
     """
-    value = best_multiplier(data, c)
+    value = best_multiplier(data, c) if value is None else value
     tried = sorted(data.val)
     share = level / max(1, len(tried) - 1)
 
