@@ -11,7 +11,7 @@ import numpy as np
 from fls_bench.scaling import PLAIN, format_multiplier
 from fls_bench.schema import Gain, Outcome, RateComparison, Regime, Sweep
 from fls_bench.sweep.plan import SweepResult
-from fls_bench.sweep.sweeper import Sweeper
+from fls_bench.sweep.sweeper import BudgetExhaustedError, Sweeper
 from fls_bench.training import setup_digest
 from fls_bench.verdict import contrasts, regime
 
@@ -61,7 +61,7 @@ def follow_up(
     return replace(result, rates=tuple(comparisons))
 
 
-def _plain_rule(sweeper: Sweeper, values: Sequence[float]) -> Sweep:
+def _plain_rule(sweeper: Sweeper, values: Sequence[float]) -> Sweep | None:
     """The same c under YHL's plain eta/c; at the setup's own c both rules are one."""
     setup = sweeper.setup
     digest = setup_digest(setup, PLAIN, device=sweeper.engine.device)
@@ -81,7 +81,13 @@ def _plain_rule(sweeper: Sweeper, values: Sequence[float]) -> Sweep:
         config = plain.config(sweeper.c0, run.config.seed, setup.centered)
         plain.used[config.digest] = run.model_copy(update={"config": config})
     try:
+        for value in sorted(values, key=lambda c: abs(math.log2(c / sweeper.c0))):
+            plain.visit([value], 1, setup.centered, "the plain rule eta/c, 1 seed each")
         plain.visit(values, plan.seeds[0], setup.centered, "the plain rule eta/c")
+    except BudgetExhaustedError:
+        why = "The budget ended before it had as many seeds as the exact rule's first look."
+        sweeper.notes.append(("the sweep under the plain rule eta/c", "budget", why))
+        return None
     finally:
         for digest, run in plain.used.items():
             if run.config.c != sweeper.c0:
