@@ -266,6 +266,11 @@ def snapshot_of(
             train_outputs=train[1],
             val_outputs=val[1],
             test_outputs=test[1],
+            convolutions=frozenset(
+                name
+                for name, module in net.named_modules()
+                if isinstance(module, models.WEIGHT_LAYERS) and not isinstance(module, nn.Linear)
+            ),
         )
 
     def clone(values: NetState) -> NetState:

@@ -49,6 +49,7 @@ class NetState:
         val_outputs: The same for the validation split.
         test_outputs: The same for the test split.
         kernel: Tangent kernel of this state, or None where it was not computed.
+        convolutions: Which of the weight layers are convolutions.
     """
 
     weights: Mapping[str, Tensor]
@@ -59,6 +60,7 @@ class NetState:
     val_outputs: Tensor
     test_outputs: Tensor
     kernel: TangentKernel | None = None
+    convolutions: frozenset[str] = frozenset()
 
     def features(self, split: SplitName) -> Mapping[str, Tensor]:
         """Hidden features of one split."""

@@ -135,7 +135,7 @@ def cast(value, dtype):
         return value.to(dtype)
     if isinstance(value, dict):
         return {k: cast(v, dtype) for k, v in value.items()}
-    if isinstance(value, TangentKernel):
+    if isinstance(value, TangentKernel | frozenset):
         return value
     return NetState(
         **{f.name: cast(getattr(value, f.name), dtype) for f in dataclasses.fields(value)}

@@ -40,9 +40,14 @@ _NO_INPUT = "The inputs of this layer are not recorded as vectors (as for a conv
 def _layer_inputs(state: NetState, x_train: Tensor) -> Iterator[tuple[str, Tensor, Tensor | None]]:
     """Each weight layer with its weights and its training inputs, None where not recorded."""
     source: Tensor | None = x_train
+    features = list(state.train_features.values())
+    last = list(state.weights)[-1] if state.weights else None
     for layer, weights in state.weights.items():
-        acts_on_it = source is not None and weights.shape[-1] == source.shape[-1]
-        yield layer, weights, source if acts_on_it else None
+        if layer == last and features:
+            source = features[-1]  # a read-out reads these, whichever branch comes before it
+        # Averaged maps may happen to have as many numbers as a convolution has weights.
+        fits = source is not None and weights.shape[-1] == source.shape[-1]
+        yield layer, weights, source if fits and layer not in state.convolutions else None
         source = state.train_features.get(layer)
 
 
