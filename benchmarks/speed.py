@@ -29,7 +29,7 @@ from fls_bench.sweep import SweepPlan, prepare, tune, tune_plan
 from fls_bench.sweep.follow_up import best_rate
 from fls_bench.sweep.sweeper import Sweeper
 from fls_bench.tasks import task_source
-from fls_bench.training import setup_digest, train_all
+from fls_bench.training import choose_engine, setup_digest, train_all
 from fls_bench.training_setup import TrainingSetup
 from fls_bench.verdict import contrasts, regime
 
@@ -91,7 +91,8 @@ def batched() -> None:
         )
         for seed in range(NUM_NETS)
     ]  # fmt: skip
-    train_all(setup, rule, configs, lambda record: None, jobs=joblib.cpu_count())
+    engine = choose_engine(setup, rule)
+    train_all(setup, rule, configs, lambda record: None, engine=engine, jobs=joblib.cpu_count())
 
 
 def command(*arguments: str) -> Callable[[], object]:
@@ -135,14 +136,13 @@ def tuning_costs() -> None:
                 best_rate(grid, end)
             tuning = found.tuning
             assert tuning.c_star is not None
-            assert tuning.gain_in_all is not None
             assert star.low is not None
             assert star.high is not None
             spent = tuning.search_replica_epochs
             searches.append(spent / searched)
             with_rates.append((spent + tuning.rates_replica_epochs) / grid.replica_epochs)
             inside += star.low <= tuning.c_star.value <= star.high
-            gains.append(tuning.gain_in_all.value)
+            gains.append(0.0 if tuning.gain_in_all is None else tuning.gain_in_all.value)
             places.append(
                 f"{format_multiplier(tuning.c_star.value)}, grid {format_multiplier(star.value)}"
             )

@@ -248,7 +248,9 @@ def run(suite: Suite, options: Options, setup: TrainingSetup | None = None) -> R
     for case, own in setups[: 1 if setup else None]:
         options.listener.note(f"case {case.id if setup is None else own.name}")
         if suite.intervention is not None and case.c_low is not None:
-            results.append(_intervene(suite.intervention, case, case.c_low, own, options))
+            result, prepared = _intervene(suite.intervention, case, case.c_low, own, options)
+            results.append(result)
+            engines.append(prepared)
             continue
         grid = None if case.log2_c is None or setup is not None else case.log2_c.values
         prepared = make_ready(own, options, grid)
@@ -276,7 +278,7 @@ def run(suite: Suite, options: Options, setup: TrainingSetup | None = None) -> R
 
 def _intervene(
     spec: InterventionSpec, case: Case, c_low: float, setup: TrainingSetup, options: Options
-) -> CaseResult:
+) -> tuple[CaseResult, Prepared]:
     """One case of a suite of interventions; the budget does not bound it."""
     if options.max_epochs is not None:
         stop = setup.stop.model_copy(update={"max_epochs": options.max_epochs})
@@ -287,12 +289,13 @@ def _intervene(
         setup, spec, c_low, plan, stores=stores_of(options), listener=options.listener,
         jobs=options.num_jobs, device=choose_device(options.device),
     )  # fmt: skip
-    return CaseResult(
+    result = CaseResult(
         id=case.id,
         intervention=intervention,
         setup=setup_facts(prepared.setup, prepared.setup.task_for(first), prepared.rule),
         cost=cost,
     )
+    return result, prepared
 
 
 def _met(judged: Judgement, expect: dict[str, str]) -> bool:

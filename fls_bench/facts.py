@@ -17,7 +17,7 @@ from fls_bench.schema import Finding, LrRule, Regime, Skipped
 from fls_bench.subject import Subject
 from fls_bench.sweep import SweepResult
 from fls_bench.tasks import Task
-from fls_bench.training.runs import make_net
+from fls_bench.training.runs import make_net, training_losses
 from fls_bench.training_setup import Custom, TrainingSetup
 from fls_bench.verdict.evidence import Advised
 
@@ -28,7 +28,11 @@ def loss_facts(subject: Subject, claimed: float | None) -> tuple[dict[str, Any],
     assert snapshot is not None
     if snapshot.centered and snapshot.init is None:
         return {}, []
-    loss = float(point_losses(snapshot.logits("train"), snapshot.y_train).mean())
+    logits = snapshot.logits("train")
+    if subject.setup is None:
+        loss = float(point_losses(logits, snapshot.y_train).mean())
+    else:  # what the setup trains on: its loss, with label smoothing
+        loss = float(training_losses(subject.setup, logits.double(), snapshot.y_train).mean())
     facts: dict[str, Any] = {"train_loss": loss}
     if claimed is None:
         return facts, []

@@ -138,7 +138,7 @@ def tune_setup(
         input=dict(facts or {}),
         cost=result.cost,
     )
-    return make_report(options, "tune", judgement, tuning=tuning)
+    return make_report(options, "tune", judgement, engines=[prepared], tuning=tuning)
 
 
 def write_tuned(

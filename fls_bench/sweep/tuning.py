@@ -151,6 +151,12 @@ class _Search:
             found.star = star
             spent.append(sweeper.replica_epochs)
             data = contrasts.table(self.sweep())
+            if missing := [c for c in (c0, star) if c not in data.val]:
+                text = (
+                    f"With more seeds too many runs missed the target at "
+                    f"{format_multiplier(missing[0])}. Raise max_epochs, or change the target."
+                )
+                return self.result(found, spent, Code(code="target_not_reached", text=text))
             found.c_star = regime.c_star(data, c0, value=star)
             if not contrasts.beats_chance(data, {star: data.val[star]}):
                 text = (
@@ -281,9 +287,13 @@ class _Search:
     def settled(self, places: Iterable[Place], best: Place, count: int) -> Place:
         """The better of the best place and its nearest rival, after more seeds for both."""
         self.ask(best, count, "the best once more")
+        usable = [other for other in places if self.problem(other) is None]
+        if self.problem(best) is not None and usable:
+            # More seeds showed that too many of its runs miss the target.
+            best = min(usable, key=lambda k: self.difference(k, usable[0], "val_error")[0])
         rivals = {}
-        for other in places:
-            if other != best and self.problem(other) is None:
+        for other in usable:
+            if other != best:
                 mean, error = self.difference(other, best, "val_error")
                 if mean <= error:  # not clearly worse
                     rivals[other] = mean

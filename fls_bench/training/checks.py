@@ -74,6 +74,13 @@ def check_setup(setup: TrainingSetup, seed: int = 0) -> Task:
             f"augmentation is for images, but inputs have shape {shape}.",
             "Leave it out, or give images [n, channels, height, width].",
         )
+    target = getattr(setup.stop, "target_loss", 0.0)
+    if setup.loss == "mse" and target >= (1 - 1 / task.n_classes) / task.n_classes:
+        raise InputError(
+            f"A mean squared error of {target:g} is reached by constant outputs (with "
+            f"{task.n_classes} classes they reach {(1 - 1 / task.n_classes) / task.n_classes:.3g}).",
+            "Choose a smaller target loss, or a target accuracy.",
+        )
     wanted = 1 if setup.loss == "logistic" else task.n_classes
     if setup.loss == "logistic" and task.n_classes != 2:
         raise InputError(
@@ -144,14 +151,20 @@ def resolve_lr_rule(setup: TrainingSetup, task: Task) -> LrRule:
                 found = measured_scaling(net, torch.as_tensor(task.x_train[:64]))
             except Exception:  # e.g. a module that can't run in float64: no exact rule is claimed
                 found = None
-    if given is not None and (found is None or found.kind != given.name):
-        return given
+    if given is not None and (
+        found is None or (found.kind, found.depth) != (given.name, given.depth)
+    ):
+        if given.name == "normalised":
+            raise InputError(
+                "lr_rule is normalised, but the net is not measured to scale so.",
+                "Leave lr_rule out: the rule that the net allows is then found.",
+            )
+        # The rates are those that were asked for, but they are exact for another net.
+        return LrRule(name="calibrated", depth=given.depth)
     if found is None:
         return guess
     usual = 0.0 if found.kind == "normalised" else 1.0
     exponents = {name: e for name, e in found.exponents.items() if e != usual}
-    if given is not None and given.depth != found.depth:
-        return given
     name: LrRuleName = "normalised" if found.kind == "normalised" else "homogeneous"
     return LrRule(name=name, depth=found.depth, exponents=exponents)
 

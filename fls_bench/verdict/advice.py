@@ -120,7 +120,10 @@ def snippet(
         f = "(model(x) - initial_model(x))" if sweep.centered else "model(x)"
         lines = [f"logits = {_python(star)} * {f}  # was {_python(c)} * {f}"]
     lines += _optimizer(evidence, 1.0 if sweep.axis == "init_scale" else star / c, before, after)
-    if advised.built_in:
+    own = advised.optimizer
+    plain = isinstance(own, Sgd) and not (own.weight_decay or own.clip_norm)
+    ruled = all(not cell.lr_calibrated for cell in sweep.cells if cell.c == star)
+    if advised.built_in and plain and ruled and not sweep.lr_rule.exponents:
         option = "--init-scale" if sweep.axis == "init_scale" else "--output-multiplier"
         rate = "as before" if rate_factor == 1 else f"times {_number(rate_factor)}"
         lines.append(

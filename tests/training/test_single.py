@@ -294,7 +294,7 @@ def test_a_right_setup_gives_its_task() -> None:
         ),
         (
             own(own_nets.normed, lr_rule=LrRule(name="homogeneous", depth=7)),
-            LrRule(name="homogeneous", depth=7),
+            LrRule(name="calibrated", depth=7),
         ),
     ],
 )
