@@ -218,7 +218,8 @@ def _both_rules(evidence: Evidence, plain: Sweep) -> Finding:
     text = "Under the plain rule eta/c on all parameters"
     if c in other.test and len(other.test) > 1:
         decision = decide(other.test, c, other.n_test, level=plain.level)
-        text += f" the same c would be judged {decision.regime.label}, without fresh seeds to confirm it,"
+        text += f" the same c would be judged {decision.regime.label}"
+        text += ", without fresh seeds to confirm it,"
     else:
         text += " too few c reached the target to be judged"
     text += (
