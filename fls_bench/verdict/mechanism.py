@@ -16,8 +16,8 @@ RANK_INTERVENTION = (
     "holding a rank that sees the tail of the spectrum, in all hidden layers, returned the lost "
     "accuracy (102 % [93, 111]), lowering it at c* took part of it (42 % [32, 54]), and raising it "
     "further helped small c further: rank, or what the penalty restores with it, is part of the loss "
-    "there and not shown to be all of it. The last layer's rank is the visible end of a loss through all hidden layers, not "
-    "shown to be the cause alone."
+    "there and not shown to be all of it. The last layer's rank is the visible end of a loss through "
+    "all hidden layers, not shown to be the cause alone."
 )
 """n = 150, c = 2^-10 against c* = 2^-4, 20 seeds, 95 % intervals; docs/rank-intervention.md."""
 
