@@ -20,7 +20,7 @@ from fls_bench.schema import ArchitectureSpec, Axis, Recipe, Tier
 from fls_bench.tangent import tangent_kernels
 from fls_bench.tasks import Task, TaskSource, arrays_source, load_task, named_source, task_source
 from fls_bench.training import resolve_lr_rule, user_code
-from fls_bench.training.runs import TrainedRun, make_net
+from fls_bench.training.runs import POINTS_AT_ONCE, TrainedRun, make_net
 from fls_bench.training_setup import TrainingSetup, import_object
 
 
@@ -216,6 +216,13 @@ def _own_draw(bundle: Bundle, source: TaskSource, recipe: Recipe, data: Path | N
     return load_task(spec)
 
 
+def _features(net: nn.Module, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """As ``named_features``, some points at a time: maps of a whole part need not fit into memory."""
+    parts = [models.named_features(net, part) for part in torch.split(x, POINTS_AT_ONCE)]
+    features = {name: torch.cat([part[0][name] for part in parts]) for name in parts[0][0]}
+    return features, torch.cat([part[1] for part in parts])
+
+
 def snapshot_of(
     setup: TrainingSetup,
     task: Task,
@@ -249,8 +256,7 @@ def snapshot_of(
         try:
             net.load_state_dict(dict(values))
             train, val, test = (
-                models.named_features(net, torch.as_tensor(x))
-                for x in (task.x_train, task.x_val, task.x_test)
+                _features(net, torch.as_tensor(x)) for x in (task.x_train, task.x_val, task.x_test)
             )
         except (RuntimeError, ValueError, TypeError) as error:
             detail = " ".join(str(error).split())[:300].rstrip(".")

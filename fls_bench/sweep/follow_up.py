@@ -83,7 +83,8 @@ def _plain_rule(sweeper: Sweeper, values: Sequence[float]) -> Sweep | None:
     try:
         for value in sorted(values, key=lambda c: abs(math.log2(c / sweeper.c0))):
             plain.visit([value], 1, setup.centered, "the plain rule eta/c, 1 seed each")
-        plain.visit(values, plan.seeds[0], setup.centered, "the plain rule eta/c")
+        text = "the plain rule eta/c"
+        plain.visit(values, plan.seeds[0], setup.centered, text, calibrate=False)
     except BudgetExhaustedError:
         why = "The budget ended before it had as many seeds as the exact rule's first look."
         sweeper.notes.append(("the sweep under the plain rule eta/c", "budget", why))

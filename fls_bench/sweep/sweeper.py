@@ -185,10 +185,18 @@ class Sweeper:
             cells=tuple(self.cell(value, centered) for value in sorted(values)),
         )
 
-    def visit(self, values: Sequence[float], count: int, centered: bool, text: str) -> None:
+    def visit(
+        self,
+        values: Sequence[float],
+        count: int,
+        centered: bool,
+        text: str,
+        *,
+        calibrate: bool = True,
+    ) -> None:
         """Train the first ``count`` seeds at each value; calibrate the rate where the rule fails."""
         self.train([self.config(v, s, centered) for v in values for s in self.seeds(count)], text)
-        for value in values if count >= contrasts.MIN_SEEDS else ():
+        for value in values if calibrate and count >= contrasts.MIN_SEEDS else ():
             if value != self.c0 and (value, centered) not in self.rates:
                 self._calibrate(value, count, centered, text)
 
