@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import profiles  # noqa: F401 (loads a Hypothesis profile before any test is collected)
 import pytest
 
 from fls_bench.cli import main

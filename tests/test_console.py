@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import FEW
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import report_fixtures as fixtures
@@ -152,7 +153,7 @@ def test_hostile_text_is_literal(text: str) -> None:
 
 
 @given(st.text(max_size=30))
-@settings(deadline=None, max_examples=15)
+@FEW
 def test_no_text_can_control_the_terminal(text: str) -> None:
     stream = Terminal()
     console.table(text, [text], [[text]], stream, 80)

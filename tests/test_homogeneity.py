@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import FEW
 from torch import Tensor, nn
 
 from fls_bench import models
@@ -135,7 +136,7 @@ def test_measuring_leaves_the_net_and_the_random_state_as_they_were(fails: bool)
     assert all(parameter.requires_grad for parameter in net.parameters())
 
 
-@settings(deadline=None, max_examples=15)
+@FEW
 @given(st.integers(1, 5), st.booleans(), st.integers(1, 4))
 def test_an_mlp_has_its_depth_and_its_biases_their_layer(
     depth: int, bias: bool, n_outputs: int

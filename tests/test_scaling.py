@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fls_bench.errors import InputError
@@ -109,7 +109,6 @@ def test_scaled_weights_at_multiplier_one_keep_their_rate(
     assert relative_rate(rule(depth), power, 1.0, alpha) == pytest.approx(1.0)
 
 
-@settings(deadline=None)
 @given(positive, positive, st.floats(0.1, 10), depths, st.sampled_from([1, 2]))
 def test_rates_carried_there_and_back_are_the_same(
     c: float, other: float, alpha: float, depth: int, power: int

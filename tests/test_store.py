@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fls_bench.errors import InputError
@@ -38,7 +38,6 @@ def run_python(code: str, *arguments: object) -> subprocess.Popen[str]:
     )
 
 
-@settings(deadline=None, max_examples=25)
 @given(c=positive, lr=positive, loss=finite, value=finite, text=st.text(max_size=20))
 def test_a_record_comes_back_exactly_and_under_the_digest_it_was_asked_for(
     tmp_path_factory: pytest.TempPathFactory,

@@ -3,7 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import fls_bench.suite
@@ -227,7 +227,6 @@ def test_a_strange_file_gets_a_sentence_and_not_a_traceback(tmp_path: Path, text
     assert problem(tmp_path, text)
 
 
-@settings(deadline=None, max_examples=25)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
@@ -294,7 +294,6 @@ def test_rare_classes_keep_the_number_of_classes_at_every_seed() -> None:
         assert {make(seed).n_classes for seed in range(8)} == {6}
 
 
-@settings(deadline=None, max_examples=25)
 @given(st.integers(40, 80), st.integers(2, 12), st.integers(0, 9), st.booleans())
 def test_any_sizes_give_parts_of_the_sizes_asked_for(
     n: int, n_classes: int, seed: int, whole: bool

@@ -21,7 +21,7 @@ from hostile_files import (
     torch_file,
     weights,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save as save_safetensors
 
@@ -30,8 +30,6 @@ from fls_bench.bundle import Bundle, load_bundle, reading, save_bundle
 from fls_bench.bundle.contents import DTYPES
 from fls_bench.bundle.pickles import NotPlainError, list_pickle, read_pickle
 from fls_bench.errors import FlsBenchError, InputError, UnsafeFileError
-
-FUZZ = settings(deadline=None, max_examples=25)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -195,31 +193,26 @@ def _safetensors() -> bytes:
 DATA_PKL = zipfile.ZipFile(io.BytesIO(VALID)).read("archive/data.pkl")
 
 
-@FUZZ
 @given(st.sampled_from([b"", b"\x80\x04", b"PK\x03\x04", b"(", b"c"]), st.binary(max_size=300))
 def test_random_bytes_give_an_error_of_ours(tmp_path_factory, prefix, content):
     _load(tmp_path_factory, prefix + content)
 
 
-@FUZZ
 @given(_mutated(VALID))
 def test_a_changed_torch_file_gives_a_bundle_or_an_error_of_ours(tmp_path_factory, content):
     _load(tmp_path_factory, content)
 
 
-@FUZZ
 @given(_mutated(_safetensors()))
 def test_a_changed_safetensors_file_gives_a_bundle_or_an_error_of_ours(tmp_path_factory, content):
     _load(tmp_path_factory, content)
 
 
-@FUZZ
 @given(_mutated(DATA_PKL))
 def test_a_changed_pickle_with_right_checksums_gives_no_other_error(tmp_path_factory, content):
     _load(tmp_path_factory, rezip(VALID, {"archive/data.pkl": content}))
 
 
-@settings(deadline=None, max_examples=100)
 @given(_mutated(DATA_PKL) | _mutated(pickle.dumps(Touch.__init__)) | st.binary(max_size=99))
 def test_walking_any_pickle_raises_nothing_else(content):
     list_pickle(content)
@@ -244,7 +237,6 @@ _PLAIN = st.recursive(
 )
 
 
-@FUZZ
 @given(_PLAIN, st.sampled_from([2, 3, 4, 5]))
 def test_plain_values_are_read_as_pickle_reads_them(value, protocol):
     assert read_pickle(pickle.dumps(value, protocol=protocol)) == value

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 
@@ -307,7 +307,6 @@ _DTYPES = st.sampled_from(
 _NAMES = st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=8)
 
 
-@settings(deadline=None, max_examples=25)
 @given(
     st.dictionaries(_NAMES, st.tuples(_SHAPES, _DTYPES), min_size=1, max_size=4),
     st.sampled_from([".pt", ".safetensors"]),

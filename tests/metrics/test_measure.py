@@ -7,8 +7,9 @@ import re
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import FEW
 
 from fls_bench.errors import InputError
 from fls_bench.metrics import LOGITS, METRICS, Metric, NetState, Snapshot, TangentKernel, measure
@@ -281,7 +282,7 @@ def test_rows_are_invariant_to_what_they_say(name):
 QUICK = [name for name in METRICS if not name.startswith(("probe.", "spectrum.tail"))]
 
 
-@settings(deadline=None, max_examples=6)
+@FEW
 @given(
     seed=st.integers(0, 2**20),
     widths=st.sampled_from([(12, 10), (9, 14)]),

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import FEW
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import r2_score
@@ -76,7 +77,7 @@ def test_separable_labels_are_read_and_random_ones_are_not():
     assert 0.13 < float(linear_probe(*splits(noise=1e6)).score) < 0.58
 
 
-@settings(deadline=None, max_examples=8)
+@FEW
 @given(st.permutations(range(5)), st.lists(st.floats(1e-3, 1e3), min_size=5, max_size=5))
 def test_order_and_scale_of_features_do_not_matter(order, scales):
     parts = splits()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -24,7 +24,6 @@ def mlp(**arguments: Any) -> models.Mlp:
 # --- what is built --------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=20)
 @given(
     st.integers(1, 6), st.integers(1, 7), st.integers(1, 4), st.integers(1, 9), st.booleans(),
     st.sampled_from(["relu", "tanh"]),

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import report_fixtures as fixtures
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import FEW
 
 from fls_bench import report
 from fls_bench.report import html, summary
@@ -100,7 +101,7 @@ def test_what_a_person_gave_is_shown_literally_and_does_nothing(text: str) -> No
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\r"), min_size=1, max_size=30))
-@settings(deadline=None, max_examples=10)
+@FEW
 def test_no_text_adds_an_element(text: str) -> None:
     value = fixtures.weights_alone().model_copy(update={"setup": {text: text, "name": text}})
     page = check_nothing_foreign(html.render(value))

@@ -31,9 +31,7 @@ def test_reading_what_was_written_gives_the_same_report(name: str, tmp_path: Pat
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=40))
-@settings(
-    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_survives_the_round_trip(tmp_path: Path, text: str) -> None:
     value = fixtures.hostile(text)
     path = report.write_json(value, tmp_path / "report.json", force=True)

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import report_fixtures as fixtures
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -24,7 +24,6 @@ def test_t_quantile_refuses_what_has_no_answer(level: float, df: int) -> None:
 
 
 @given(st.lists(st.integers(-1000, 1000), min_size=2, max_size=12).filter(lambda v: len({*v}) > 1))
-@settings(deadline=None, max_examples=25)
 def test_mean_interval_is_students(values: list[int]) -> None:
     found = summary.mean_interval(values)
     assert found is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from own_nets import INPUT_DIM, built_in, config
 from sklearn.metrics import balanced_accuracy_score
@@ -39,7 +39,6 @@ def skewed(sizes: tuple[int, ...], n_test: int = 40) -> Task:
     return make_task("skewed", part(list(sizes)), part(held_out), part(held_out))
 
 
-@settings(deadline=None, max_examples=25)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.integers(0, 99))
 def test_balanced_error_is_that_of_scikit_learn(labels: list[int], seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)

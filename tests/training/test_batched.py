@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from own_nets import built_in, config, distance, in_one_batch, records, rule_of
+from profiles import FEW
 
 from fls_bench.schema import Outcome, RunConfig, RunRecord, TargetAccuracy, TargetLoss
 from fls_bench.training import choose_engine
@@ -106,7 +107,7 @@ def test_the_pool_holds_every_way_to_end() -> None:
     assert len({run.epochs for run in ends}) >= 4
 
 
-@settings(deadline=None, max_examples=12)
+@FEW
 @given(st.lists(st.sampled_from(range(len(POOL))), min_size=2, unique=True))
 def test_a_replica_does_not_depend_on_its_company(chosen: list[int]) -> None:
     for which, run in zip(chosen, in_one_batch(SETUP, [POOL[i] for i in chosen]), strict=True):

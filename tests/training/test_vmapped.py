@@ -8,9 +8,10 @@ from typing import Any
 import own_nets
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from own_nets import INPUT_DIM, built_in, config, distance, images, in_one_batch, own, two_blobs
+from profiles import FEW
 from torch import Tensor, nn
 
 from fls_bench.schema import (
@@ -258,7 +259,7 @@ def setups(draw: st.DrawFn) -> tuple[TrainingSetup, list[RunConfig]]:
     return setup, list({run.digest: run for run in runs}.values())
 
 
-@settings(deadline=None, max_examples=15)
+@FEW
 @given(setups())
 def test_any_recipe_gives_the_same_nets_singly_and_as_a_batch(
     drawn: tuple[TrainingSetup, list[RunConfig]],

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -84,7 +84,6 @@ class TestDecide:
         errors[2.0**-2][:4] = np.nan
         assert decide(errors, C, N_TEST).contrasts[2.0**-2].num_seeds == 6
 
-    @settings(max_examples=25, deadline=None)
     @given(st.permutations(range(8)), st.integers(0, 1000))
     def test_order_of_seeds_and_mirror(self, order: list[int], seed: int) -> None:
         errors = rows([0.20, 0.18, 0.16, 0.12, 0.11], 0.02, 8, seed)
