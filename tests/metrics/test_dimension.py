@@ -59,3 +59,33 @@ def test_duplicates_are_counted_and_have_no_ratio():
     ratios, duplicates = neighbour_ratios(x)
     assert int(duplicates) == 5
     assert ratios.isnan().nonzero()[:, 0].tolist() == [0, 1, 2, 3, 4]
+
+
+def ratios_by_all_distances(x):
+    distances = np.linalg.norm(x[:, None] - x[None], axis=-1)
+    np.fill_diagonal(distances, np.inf)
+    distances.sort(axis=1)
+    return distances[:, 1] / distances[:, 0]
+
+
+@pytest.mark.parametrize("n", [3, 4, 5])
+def test_three_points_are_enough(n):
+    x = draw(n, 2)
+    expected = ratios_by_all_distances(x.numpy())
+    np.testing.assert_allclose(neighbour_ratios(x)[0].numpy(), expected, rtol=1e-9)
+
+
+def test_the_nearest_of_points_far_from_the_others_are_told_apart():
+    # Groups of four, a millionth apart at a distance of a thousand: products of inputs cancel there.
+    x = 1e3 * draw(20, 3).repeat_interleave(4, 0) + 1e-6 * draw(80, 3, seed=1)
+    ratios, duplicates = neighbour_ratios(x)
+    assert int(duplicates) == 0
+    np.testing.assert_allclose(ratios.numpy(), ratios_by_all_distances(x.numpy()), rtol=1e-5)
+
+
+def test_one_pair_that_coincides_is_enough():
+    x = draw(50, 3)
+    x[7] = x[30]
+    ratios, duplicates = neighbour_ratios(x)
+    assert int(duplicates) == 2
+    assert ratios.isnan().nonzero()[:, 0].tolist() == [7, 30]

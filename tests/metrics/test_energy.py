@@ -127,3 +127,11 @@ def test_a_change_along_the_leading_components_does_not_beat_their_null():
     labelled = draw(5, K, seed=3) @ directions
     assert float(energy_in_span(labelled, directions)) > float(principal(labelled, x)[94]) + 0.05
     assert principal(labelled, torch.ones_like(x)).isnan().all()
+
+
+def test_of_features_in_one_dimension_the_null_counts_no_other():
+    line = draw(1, 20)
+    x, change = draw(6, 1, seed=1) @ line, draw(5, 20, seed=2)
+    share = float((change @ line.T).square().sum() / (change.square().sum() * line.square().sum()))
+    for size in (1, 2):
+        assert principal(change, x, size=size).tolist() == pytest.approx([share] * 99)

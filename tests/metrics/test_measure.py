@@ -240,7 +240,8 @@ def test_rows_are_complete(row: Metric):
     assert row.unit
     assert row.needs
     assert row.range[0] < row.range[1]
-    assert row.min_effect > 0
+    # Worth attention is a twentieth of what can be, or one unit where there is no bound.
+    assert 0 < row.min_effect <= min(1, 0.05 * (row.range[1] - row.range[0]))
     assert row.min_samples >= 0
     assert (row.split is None) == (row.min_samples == 0)
     assert row.split is None or f"{row.split}_data" in row.needs
@@ -735,6 +736,19 @@ def test_rank_over_classes_is_a_ratio_to_the_number_of_classes_less_one():
     for layer in ("fc1", "fc2", LOGITS):
         expected = found["rank.effective", layer].value / (K - 1)
         assert found["rank.over_classes", layer].value == pytest.approx(expected)
+
+
+def test_a_task_with_one_class_has_no_rank_over_classes():
+    found = by_key(measure(snapshot(n_classes=1), sorted(RANKS)))
+    assert found["rank.effective", "fc1"].status == "ok"
+    for layer in ("fc1", "fc2", LOGITS):
+        assert "only one class" in found["rank.over_classes", layer].reason
+
+
+def test_intrinsic_dimension_rests_on_a_thousand_points(monkeypatch):
+    monkeypatch.setitem(SIZES, "test", 1003)
+    for m in measure(snapshot(), sorted(DIMENSIONS)):
+        assert (m.status, m.n) == ("ok", 1000)
 
 
 def test_a_change_along_the_class_means_beats_both_nulls_and_a_random_one_does_not():

@@ -1,12 +1,18 @@
 import pytest
 import torch
-from sklearn.metrics import brier_score_loss, log_loss, zero_one_loss
+from sklearn.metrics import (
+    balanced_accuracy_score,
+    brier_score_loss,
+    log_loss,
+    zero_one_loss,
+)
 
 from fls_bench.metrics.outputs import (
     brier_score,
     calibration_error,
     class_centered,
     class_probabilities,
+    mean_error,
     point_errors,
     point_losses,
     tied_points,
@@ -71,6 +77,8 @@ def test_leading_dimensions_are_replicas(width):
         result = function(logits, labels)
         assert result.shape == (2, 3, 20)
         torch.testing.assert_close(result[1, 2], function(logits[1, 2], labels[1, 2]))
+    for alone in (tied_points, class_centered, class_probabilities):
+        torch.testing.assert_close(alone(logits)[1, 2], alone(logits[1, 2]))
 
 
 @pytest.mark.parametrize("width", [1, 4])
@@ -119,3 +127,20 @@ def test_calibration_error_of_known_outputs():
     drawn = torch.multinomial(p, 1, generator=torch.Generator().manual_seed(1))[:, 0]
     assert float(calibration_error(p.log(), drawn)) < (15 / 20000) ** 0.5 / 3
     assert float(calibration_error(3 * p.log(), drawn)) > 0.1
+
+
+def test_calibration_error_of_more_classes_than_bins():
+    logits, labels = 0.1 * draw(300, 40), torch.arange(300) % 40
+    expected = ece_by_loops(class_probabilities(logits), labels, 15)
+    assert float(calibration_error(logits, labels)) == pytest.approx(expected)
+
+
+def test_balanced_error_against_sklearn_also_where_a_class_is_absent():
+    logits, labels = draw(60, 4), torch.tensor([0] * 40 + [1] * 15 + [3] * 5)
+    answers = logits[:, [0, 1, 3]].argmax(1)
+    expected = 1 - balanced_accuracy_score(labels, torch.tensor([0, 1, 3])[answers])
+    logits[:, 2] = -10  # what never occurs is never answered, as scikit-learn would warn of
+    assert float(mean_error(logits, labels, balanced=True)) == pytest.approx(expected)
+    plain = float((logits.argmax(1) != labels).double().mean())
+    assert float(mean_error(logits, labels)) == pytest.approx(plain)
+    assert plain != pytest.approx(expected)

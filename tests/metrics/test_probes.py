@@ -225,3 +225,23 @@ def test_wide_features_are_reduced_and_still_read():
 
 def test_of_equally_good_numbers_of_neighbours_the_largest_is_chosen():
     assert neighbour_probe(prepared(*splits(noise=0.01))).strength == 15
+
+
+def test_a_class_with_a_single_training_point_has_too_few_shots():
+    train, validation, test = splits()
+    rare = train.labels.clone()
+    rare[rare == 2] = 0
+    rare[0] = 2
+    parts = prepared(Split(train.features, rare), validation, test)
+    assert "A class has 1 training points; 5" in few_shot_probe(parts, torch.Generator()).problem
+
+
+def test_inputs_have_no_more_components_than_their_rank():
+    generator = torch.Generator().manual_seed(1)
+    spread = torch.randn(5, 30, generator=generator, dtype=torch.float64)
+    flat = [part.features @ spread for part in splits(d=5)]
+    found = input_components(flat)
+    assert [part.shape for part in found] == [(n, 5) for n in SIZES]
+    assert found[0].square().mean(0).tolist() == pytest.approx([1] * 5)
+    narrow = [part[:, :3] for part in flat]
+    assert input_components(narrow)[0].shape == (SIZES[0], 3)
