@@ -38,6 +38,7 @@ from fls_bench.store import RunStore
 from fls_bench.sweep import SweepPlan, SweepResult, prepare, run_sweep
 from fls_bench.sweep.sweeper import Sweeper
 from fls_bench.tasks import Task
+from fls_bench.training import Engine, engines
 from fls_bench.training_setup import TrainingSetup
 
 VALUES, NUM_SEEDS = (0.25, 4.0), 3
@@ -477,6 +478,22 @@ def test_two_processes_that_sweep_one_store_at_once_come_to_the_same_result(
     assert store.load() == whole.records
     assert store.num_damaged == 0
     assert path.read_bytes().count(b"\n") > len(whole.records), "both have trained"
+
+
+def test_an_engine_that_was_chosen_by_measurement_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = own_nets.own(own_nets.plain_body, task=few_blobs)
+    chosen = Engine("single", why="Measured.")
+    monkeypatch.setattr(engines, "_by_trial", lambda *_: chosen)
+
+    def prepared(name: str) -> Engine:
+        return prepare(own, PLAN, stores=lambda _: RunStore(tmp_path / name)).engine
+
+    assert prepared("runs.jsonl") == chosen
+    monkeypatch.setattr(engines, "_by_trial", lambda *_: Engine("vmapped", why="Measured anew."))
+    assert prepared("runs.jsonl") == chosen
+    assert prepared("other.jsonl").kind == "vmapped"
 
 
 def test_in_batches_a_resumed_sweep_differs_by_no_more_than_rounding(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from functools import lru_cache
 
 from fls_bench.errors import InputError
 from fls_bench.schema import Cost, LrRule, Outcome, Regime
-from fls_bench.store import RunStore
 from fls_bench.sweep.follow_up import follow_up
 from fls_bench.sweep.plan import Listener, Prepared, Stores, SweepPlan, SweepResult
 from fls_bench.sweep.sweeper import BudgetExhaustedError, Sweeper
@@ -23,6 +22,7 @@ from fls_bench.training import (
     Engine,
     check_setup,
     choose_engine,
+    read_engine,
     resolve_error,
     resolve_lr_rule,
     setup_digest,
@@ -123,24 +123,14 @@ def prepare(
         )
     digest = setup_digest(setup, rule, device=device)
     store = stores(digest)
-    engine = None if store is None else _kept_engine(store)
-    if engine is None:
-        engine = choose_engine(setup, rule, device)
-        if store is not None:
-            store.keep_engine(asdict(engine))
+    kept = None if store is None else read_engine(store.load_engine(), device)
+    engine = choose_engine(setup, rule, device, kept)
+    if store is not None and engine != kept:
+        store.keep_engine(asdict(engine))
     return Prepared(
         keeping_tasks(setup, engine), rule, engine, digest, len(task.y_test), plan,
         None if offsets is None else tuple(offsets),
     )  # fmt: skip
-
-
-def _kept_engine(store: RunStore) -> Engine | None:
-    """How the store's runs were trained: a second trial might choose otherwise, and round so."""
-    kept = store.load_engine()
-    try:
-        return None if kept is None else Engine(**kept)
-    except TypeError:  # another version's
-        return None
 
 
 def run_sweep(prepared: Prepared, *, stores: Stores, listener: Listener, jobs: int) -> SweepResult:

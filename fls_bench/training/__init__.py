@@ -32,6 +32,7 @@ from fls_bench.training.engines import (
     Engine,
     choose_device,
     choose_engine,
+    read_engine,
     shortened,
     trial_config,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "make_net",
     "penalised",
     "rank_name",
+    "read_engine",
     "resolve_error",
     "resolve_lr_rule",
     "setup_digest",

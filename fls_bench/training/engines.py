@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from fls_bench.errors import FlsBenchError, InputError
 from fls_bench.models import Mlp
@@ -95,13 +96,34 @@ def choose_device(wanted: str) -> str:
     return "cuda" if there and wanted in ("auto", "cuda") else "cpu"
 
 
-def choose_engine(setup: TrainingSetup, rule: LrRule, device: str = "cpu") -> Engine:
+def read_engine(values: Mapping[str, Any] | None, device: str) -> Engine | None:
+    """An engine as it was stored, or None for what this version does not write for this device.
+
+    Args:
+        values: Its fields.
+        device: ``cpu`` or ``cuda``.
+
+    Returns:
+        The engine.
+    """
+    try:
+        engine = TypeAdapter(Engine).validate_python(values)
+    except ValidationError:
+        return None
+    most = MAX_REPLICAS_ON_GPU if device == "cuda" else REPLICAS_PER_BATCH
+    return engine if engine.device == device and 1 <= engine.replicas <= most else None
+
+
+def choose_engine(
+    setup: TrainingSetup, rule: LrRule, device: str = "cpu", kept: Engine | None = None
+) -> Engine:
     """Choose how a setup's replicas are trained; takes about a second where it has to be measured.
 
     Args:
         setup: A setup that was checked.
         rule: Its learning-rate rule.
         device: ``cpu`` or ``cuda``.
+        kept: What a measurement chose before: another one might choose otherwise, and round so.
 
     Returns:
         The engine.
@@ -120,6 +142,8 @@ def choose_engine(setup: TrainingSetup, rule: LrRule, device: str = "cpu") -> En
         problem = "It has an optimizer of its own."
     if problem is not None:
         return Engine("single", device, why=problem)
+    if kept is not None and kept.kind != "fused":
+        return kept
     return _by_trial(setup, rule, device)
 
 
