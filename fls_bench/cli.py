@@ -335,7 +335,7 @@ def _named(option: str, text: str) -> tuple[str, dict[str, Any]]:
             )
         try:
             arguments[key.strip()] = json_module.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             arguments[key.strip()] = value.strip()
     return name, arguments
 
@@ -346,7 +346,7 @@ def _optimizer(text: str, lr: float | None) -> dict[str, Any]:
     if isinstance(schedule, str):
         name, _, number = schedule.partition(":")
         length = {"cosine": "epochs", "step": "every"}.get(name)
-        if length is None or (number and not number.isdecimal()):
+        if length is None or (number and not re.fullmatch(r"\d{1,9}", number)):
             raise InputError(
                 f"--optimizer: schedule={schedule} is unknown.",
                 "Give schedule=cosine, schedule=cosine:50 (epochs) or schedule=step:30.",
@@ -382,23 +382,16 @@ def _train_setup(
     (task, of_task), (model, of_model) = _named("--task", task), _named("--model", model)
     for arguments, given in ((of_task, sizes[0]), (of_model, sizes[1])):
         arguments.update({key: value for key, value in given.items() if value is not None})
-    try:
-        return built_in_setup(
-            model,
-            of_model,
-            task_source(task, of_task, code=lambda name: import_object(name, "--task")),
-            checked,
-            base_lr=checked.optimizer.lr,
-            output_multiplier=c,
-            init_scale=alpha,
-            centered=centered,
-        )
-    except (ArithmeticError, ValidationError):
-        raise InputError(
-            f"At c = {output_multiplier} and alpha = {init_scale} the learning rate leaves the range "
-            "of floating point numbers.",
-            "Choose values nearer to 1.",
-        ) from None
+    return built_in_setup(
+        model,
+        of_model,
+        task_source(task, of_task, code=lambda name: import_object(name, "--task")),
+        checked,
+        base_lr=checked.optimizer.lr,
+        output_multiplier=c,
+        init_scale=alpha,
+        centered=centered,
+    )
 
 
 def _multiplier(option: str, text: str) -> float:
