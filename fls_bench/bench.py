@@ -29,6 +29,7 @@ from fls_bench.schema import (
     Cost,
     Diagnosis,
     Finding,
+    Invariants,
     Judgement,
     Measurement,
     Outcome,
@@ -528,6 +529,7 @@ def make_report(
     cases: tuple[CaseResult, ...] = (),
     engines: Sequence[Prepared] = (),
     tuning: Tuning | None = None,
+    invariants: Invariants | None = None,
 ) -> Report:
     """A report of any kind, with its provenance.
 
@@ -539,6 +541,7 @@ def make_report(
         cases: Its cases.
         engines: What was trained, for how.
         tuning: For the kind ``tune``.
+        invariants: For the kind ``invariants``.
 
     Returns:
         The report.
@@ -558,6 +561,7 @@ def make_report(
         else {"name": suite.name, "version": suite.version, "digest": suite.digest},
         cases=cases,
         tuning=tuning,
+        invariants=invariants,
         provenance=Provenance(
             version=__version__,
             torch=facts["torch"],

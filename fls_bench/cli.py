@@ -1,14 +1,16 @@
 """The command line: parse, call one function, set the exit code.
 
-Exit codes: 0 done (an inconclusive verdict included), 1 a --fail-on condition was met, 2 usage or
-input, 3 a run failed or an internal error, 4 inconclusive with --strict, 130 interrupted, 141 the
-reader of a pipe went away before the work was done (as of any Unix program).
+Exit codes: 0 done (an inconclusive verdict included), 1 what was asked for was found (a --fail-on
+condition, a broken invariant), 2 usage or input, 3 a run failed or an internal error, 4 inconclusive
+with --strict, 130 interrupted, 141 the reader of a pipe went away before the work was done (as of any
+Unix program).
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 import threading
 import time
@@ -27,7 +29,8 @@ from fls_bench.errors import FlsBenchError, InputError
 if TYPE_CHECKING:
     from fls_bench.bench import Options
     from fls_bench.console import Progress
-    from fls_bench.schema import Report
+    from fls_bench.examining import Wanted
+    from fls_bench.schema import Recipe, Report
     from fls_bench.training_setup import TrainingSetup
 
 app = typer.Typer(
@@ -49,6 +52,9 @@ EXIT_CODES = (
 TUNE_EXIT_CODES = (
     "Exit codes: 0 done, also where no gain is confirmed; 2 usage or input; 3 a run failed; 4 no gain "
     "confirmed, with --strict; 130 interrupted."
+)
+INVARIANTS_EXIT_CODES = (
+    "Exit codes: 0 none is broken; 1 one is; 2 usage or input; 3 internal error; 130 interrupted."
 )
 INTERRUPTED, READER_GONE = 130, 141
 
@@ -131,12 +137,21 @@ def _options(
 
 
 def _check_outputs(
-    json: str | None, html: Path | None, force: bool, output: Path | None = None
+    json: str | None,
+    html: Path | None,
+    force: bool,
+    output: Path | None = None,
+    junit: Path | None = None,
 ) -> None:
     """Refuse what can't be written before anything is trained."""
     from fls_bench import report
 
-    named = {"--json": json if json != "-" else None, "--html": html, "--output": output}
+    named = {
+        "--json": json if json != "-" else None,
+        "--html": html,
+        "--output": output,
+        "--junit": junit,
+    }
     seen: dict[Path, str] = {}
     for option, given in named.items():
         if given is None:
@@ -359,24 +374,11 @@ def _train_setup(
     task: str, model: str, sizes: tuple[dict[str, Any], dict[str, Any]], recipe: dict[str, Any],
     output_multiplier: str, init_scale: str, centered: bool,
 ) -> TrainingSetup:  # fmt: skip
-    from pydantic import ValidationError
-
-    from fls_bench.schema import Recipe
     from fls_bench.subject import built_in_setup
     from fls_bench.tasks import task_source
     from fls_bench.training_setup import import_object
 
-    try:
-        checked = Recipe.model_validate(recipe)
-    except ValidationError as error:
-        first = error.errors()[0]
-        keys = [str(part) for part in first["loc"]]
-        # Settings of an optimizer stand behind its name, but for the rate, which is an option.
-        inside = keys[0] == "optimizer" and keys[-1] != "lr"
-        place = f"optimizer, {keys[-1]}" if inside else keys[0] if keys[0] != "stop" else keys[-1]
-        place = "lr" if keys[-1] == "lr" else place
-        named = place.replace("_", "-").replace("augmentation", "augment")
-        raise InputError(f"--{named}: {first['msg']}.", "Correct its value.") from None
+    checked = _checked_recipe(recipe)
     c = _multiplier("--output-multiplier", output_multiplier)
     alpha = _multiplier("--init-scale", init_scale)
     (task, of_task), (model, of_model) = _named("--task", task), _named("--model", model)
@@ -392,6 +394,25 @@ def _train_setup(
         init_scale=alpha,
         centered=centered,
     )
+
+
+def _checked_recipe(recipe: dict[str, Any]) -> Recipe:
+    """A recipe of what options say; errors name the option."""
+    from pydantic import ValidationError
+
+    from fls_bench.schema import Recipe
+
+    try:
+        return Recipe.model_validate(recipe)
+    except ValidationError as error:
+        first = error.errors()[0]
+        keys = [str(part) for part in first["loc"]]
+        # Settings of an optimizer stand behind its name, but for the rate, which is an option.
+        inside = keys[0] == "optimizer" and keys[-1] != "lr"
+        place = f"optimizer, {keys[-1]}" if inside else keys[0] if keys[0] != "stop" else keys[-1]
+        place = "lr" if keys[-1] == "lr" else place
+        named = place.replace("_", "-").replace("augmentation", "augment")
+        raise InputError(f"--{named}: {first['msg']}.", "Correct its value.") from None
 
 
 def _multiplier(option: str, text: str) -> float:
@@ -558,6 +579,116 @@ def run(
         made = bench.run(loaded, options, own)
     _deliver(made, json, html, quiet, force)
     _end(made, strict, conditions)
+
+
+@app.command(epilog=INVARIANTS_EXIT_CODES)
+def invariants(
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="Model file, or package.module:name of a builder or TrainingSetup (runs your code)."
+        ),
+    ],
+    optimizer: Annotated[
+        str | None,
+        typer.Option(
+            help="sgd, adam or adamw with settings after commas, or package.module:function of your "
+            "own: make(net, output_multiplier) -> optimizer."
+        ),
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate of a built-in optimizer.")] = None,
+    loss: Annotated[str | None, typer.Option(help="cross_entropy, logistic or mse.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Data, as for train; default: the setup's, or random points.")
+    ] = None,
+    input_shape: Annotated[
+        str | None, typer.Option(help="Shape of one input for random points, such as 3,32,32.")
+    ] = None,
+    model: ModelOption = None,
+    only: Annotated[
+        str | None, typer.Option(help="Only these invariants, comma-separated: routes,exact-rule.")
+    ] = None,
+    examples: Annotated[int, typer.Option(min=1, max=10_000, help="Draws per invariant.")] = 20,
+    seed: Annotated[
+        int, typer.Option(min=0, max=10**6, help="The same one gives the same draws.")
+    ] = 0,
+    json: JsonOption = None,
+    html: HtmlOption = None,
+    junit: Annotated[
+        Path | None, typer.Option("--junit", help="Write a JUnit XML file for CI services.")
+    ] = None,
+    quiet: QuietOption = False,
+    force: ForceOption = False,
+) -> None:
+    """Check what the output multiplier does in your net.
+
+    Draws seeds, multipliers and steps, trains pairs of runs that ought to be one function, and says of
+    each scaling invariant whether it held, broke (with the smallest counter-example) or is void for this
+    net, and why. In float64, on the CPU.
+    """
+    _check_outputs(json, html, force, junit=junit)
+    from fls_bench import console, examining, report
+
+    with _stdout_kept(), console.Progress(quiet, unit="invariants") as listen:
+        options = _options(listen, seed, 3, "10m", None, 1, "cpu", None, True)
+        made = examining.examine_target(
+            target,
+            options,
+            _wanted(optimizer, lr, loss, task, input_shape),
+            examples=examples,
+            names=None if only is None else [n.strip().replace("-", "_") for n in only.split(",")],
+            builder=model,
+            command=_again(target, optimizer, lr, loss, task, input_shape, model, examples, seed),
+        )
+    if junit is not None:
+        report.write_junit(made, junit, force)
+    _deliver(made, json, html, quiet, force)
+    if made.invariants and any(one.status == "broken" for one in made.invariants.findings):
+        raise typer.Exit(1)
+
+
+def _wanted(
+    optimizer: str | None, lr: float | None, loss: str | None, task: str | None, shape: str | None
+) -> Wanted:
+    from fls_bench.examining import DEFAULT_OPTIMIZER, Wanted, told_multiplier
+    from fls_bench.tasks import task_source
+    from fls_bench.training_setup import import_object
+
+    chosen: Any = None
+    if optimizer is not None and ":" in optimizer.partition(",")[0]:
+        if lr is not None:
+            raise InputError("--lr goes with a built-in optimizer.", "Leave it out.")
+        chosen = told_multiplier(import_object(optimizer, "--optimizer"), "--optimizer")
+    elif optimizer is not None or lr is not None:
+        lr = DEFAULT_OPTIMIZER.lr if lr is None and not optimizer else lr
+        chosen = _checked_recipe({"optimizer": _optimizer(optimizer or "sgd", lr)}).optimizer
+    sizes = None
+    if shape is not None:
+        parts = [part.strip() for part in shape.split(",")]
+        if not all(part.isdecimal() and 0 < int(part) < 10**6 for part in parts):
+            raise InputError(
+                f"--input-shape {shape[:60]!r} is no list of sizes.", "Give for example 3,32,32."
+            )
+        sizes = tuple(int(part) for part in parts)
+    source = None
+    if task is not None:
+        name, arguments = _named("--task", task)
+        source = task_source(name, arguments, code=lambda name: import_object(name, "--task"))
+    checked = None if loss is None else _checked_recipe({"loss": loss}).loss
+    return Wanted(optimizer=chosen, task=source, input_shape=sizes, loss=checked)
+
+
+def _again(
+    target: str, optimizer: str | None, lr: float | None, loss: str | None, task: str | None,
+    input_shape: str | None, model: str | None, examples: int, seed: int,
+) -> str:  # fmt: skip
+    """The command that gives the same findings."""
+    given = {
+        "--optimizer": optimizer, "--lr": lr, "--loss": loss, "--task": task,
+        "--input-shape": input_shape, "--model": model, "--examples": examples, "--seed": seed,
+    }  # fmt: skip
+    options = [str(part) for pair in given.items() if pair[1] is not None for part in pair]
+    return shlex.join(["fls-bench", "invariants", target, *options])
 
 
 @app.command()

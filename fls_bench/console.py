@@ -21,6 +21,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
+from fls_bench.report import invariants as of_invariants
 from fls_bench.report import summary
 from fls_bench.report.summary import CellSummary
 from fls_bench.schema import (
@@ -28,6 +29,7 @@ from fls_bench.schema import (
     CaseResult,
     Diagnosis,
     Intervention,
+    Invariants,
     Judgement,
     Regime,
     Report,
@@ -70,6 +72,10 @@ def show(report: Report, stream: TextIO | None = None, width: int | None = None)
     elif report.tuning is not None:
         page.line(summary.title(report))
         _tuning(page, report, report.tuning)
+        page.flush()
+        return
+    elif report.invariants is not None:
+        _invariants(page, summary.title(report), report.invariants)
         page.flush()
         return
     else:
@@ -139,10 +145,14 @@ class Progress:
     Args:
         quiet: Show nothing at all.
         stream: Where to print; standard error if None.
+        unit: What is counted.
     """
 
-    def __init__(self, quiet: bool = False, stream: TextIO | None = None) -> None:
+    def __init__(
+        self, quiet: bool = False, stream: TextIO | None = None, unit: str = "runs"
+    ) -> None:
         self._quiet = quiet
+        self._unit = unit
         self._stream = stream or sys.stderr
         self._total = 0
         self._finished = 0
@@ -157,7 +167,7 @@ class Progress:
                 TextColumn("{task.fields[shown]}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("runs"),
+                TextColumn(self._unit),
                 TimeElapsedColumn(),
                 console=console,
                 transient=True,
@@ -184,7 +194,7 @@ class Progress:
             shown = self._safe(text)
             self._bar.update(self._task, total=self._total, shown=shown, refresh=True)
         else:
-            self._say(f"{text}: {total_runs} more runs")
+            self._say(f"{text}: {total_runs} more {self._unit}")
 
     def done(self, runs: int, text: str) -> None:
         """So many more runs have ended."""
@@ -202,7 +212,7 @@ class Progress:
             self._say(text)
 
     def _count(self) -> str:
-        return f"{self._finished} of {self._total} runs done"
+        return f"{self._finished} of {self._total} {self._unit} done"
 
     def _safe(self, text: str) -> str:
         return _encodable(_literal(text), self._stream)
@@ -435,6 +445,51 @@ def _tuning(page: _Page, report: Report, tuning: Tuning) -> None:
     for left in report.skipped:
         page.line(f"{left.what}: {left.reason} ({summary.hyphens(left.code)})")
     page.line(summary.cost_text(report.cost))
+
+
+_STATUS = {"held": "green", "broken": "bold red", "void": "dim"}
+
+
+def _invariants(page: _Page, name: str, found: Invariants) -> None:
+    broken = of_invariants.of_status(found, "broken")
+    page.line(
+        f"scaling invariants of {name}: {of_invariants.headline(found)}",
+        "bold red" if broken else "bold",
+    )
+    page.pairs(summary.flat(found.net))
+    page.line("")
+    columns = [_Column(n, right=k in (2, 3, 4)) for k, n in enumerate(of_invariants.COLUMNS)]
+    rows: list[list[str | Text]] = []
+    for one in found.findings:
+        cells: list[str | Text] = [*of_invariants.row(one)]
+        cells[1] = Text(one.status, style=_STATUS[one.status])
+        rows.append(cells)
+    wide = page.width >= 110
+    page.table(columns if wide else columns[:-1], rows if wide else [r[:-1] for r in rows])
+    page.line(of_invariants.NOTE, "dim")
+    changed = [(of_invariants.name(one), one.rule) for one in found.findings if one.rule]
+    if changed:
+        page.heading("Held under a changed rule")
+        page.pairs([(name, rule) for name, rule in changed if rule])
+    voids = of_invariants.of_status(found, "void")
+    if voids:
+        page.heading("Void, and why")
+        page.pairs([(of_invariants.name(one), of_invariants.why(one)) for one in voids])
+    exponents = of_invariants.exponent_rows(found)
+    if exponents:
+        page.heading("Measured exponents")
+        names = of_invariants.EXPONENT_COLUMNS
+        page.table([_Column(n, right=k > 1) for k, n in enumerate(names)], exponents)
+    if broken:
+        page.heading("Broken")
+        for one in broken:
+            page.line(f"{of_invariants.name(one)}: {of_invariants.why(one)}", "red")
+            page.line(f"  {one.statement}", "dim")
+            page.line(f"  smallest counter-example: {of_invariants.counter_example(one)}")
+    if found.command:
+        page.line("")
+        page.line("The same again:")
+        page.verbatim(found.command)
 
 
 def _sweep(page: _Page, sweep: Sweep, diagnosis: Diagnosis | None) -> None:

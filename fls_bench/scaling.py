@@ -111,6 +111,24 @@ def rate_power(optimizer: AnyOptimizer) -> int:
     return 2 if isinstance(optimizer, Sgd) else 1
 
 
+def exact_rate_factor(rule: LrRule, power: int, c_ratio: float) -> float:
+    """What the rate of a parameter with the usual e is multiplied by to keep the function exactly.
+
+    m^(-p·e/L): parameters times m^(e/L) at multiplier 1 and a rate eta are, at every step, the same
+    function as the parameters themselves at multiplier m and this factor times eta, if everything
+    else follows by ``factors``.
+
+    Args:
+        rule: Carries L and the exponents.
+        power: From ``rate_power``.
+        c_ratio: m, > 0.
+
+    Returns:
+        A positive factor, 1 at m = 1. Source: YHL for L = 2; the table of exact rules otherwise.
+    """
+    return float(c_ratio ** (-power * usual_exponent(rule) / rule.depth))
+
+
 def relative_rate(rule: LrRule, power: int, c: float, init_scale: float = 1.0) -> float:
     """Rate of a parameter with the usual e at (c, alpha), as a multiple of that at c = alpha = 1.
 
@@ -129,7 +147,7 @@ def relative_rate(rule: LrRule, power: int, c: float, init_scale: float = 1.0) -
         A positive factor, 1 at c = alpha = 1. Source: AMSP; the constant 4 was measured on MLPs.
     """
     m = effective_multiplier(c, init_scale, rule.depth)
-    exact = m ** (-power * usual_exponent(rule) / rule.depth)
+    exact = exact_rate_factor(rule, power, m)
     stable = (LAZY_RATE_FACTOR * m**-2) ** (power / 2)
     return float(min(exact, stable) * init_scale**power)
 

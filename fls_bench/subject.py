@@ -157,9 +157,34 @@ def from_bundle(
         "architecture": header.architecture.name or header.architecture.hint or "unknown",
         "versions": dict(header.versions),
     }
+    setup = bundle_setup(bundle, builder=builder, data=data)
+    if setup is None:
+        return Subject(None, None, None, Tier.T0, why, facts)
+    assert callable(setup.task)
+    recipe = header.recipe or Recipe()
+    task = _own_draw(bundle, setup.task, recipe, data)
+    snapshot = snapshot_of(setup, task, bundle.final, bundle.init)
+    return Subject(setup if tier is Tier.T3 else None, task, snapshot, tier, why, facts)
+
+
+def bundle_setup(bundle: Bundle, *, builder: str | None, data: Path | None) -> TrainingSetup | None:
+    """The setup that a model file describes, with the usual recipe where it has none.
+
+    Args:
+        bundle: The file.
+        builder: ``package.module:function`` that the user gave for a net that is not built in.
+        data: Data of the user's as ``task_source`` names them, in place of the file's own task.
+
+    Returns:
+        The setup; None where the net or its data are not known.
+
+    Raises:
+        InputError: The builder or the data can't be had.
+    """
+    header = bundle.header
     named = header.architecture.name
     if named is None and builder is None:
-        return Subject(None, None, None, Tier.T0, why, facts)
+        return None
     make = (
         _builder(named, header.architecture.arguments)
         if named is not None
@@ -168,9 +193,8 @@ def from_bundle(
     recipe = header.recipe or Recipe()
     source = _source(bundle, data)
     if source is None:
-        return Subject(None, None, None, Tier.T0, why, facts)
-    task = _own_draw(bundle, source, recipe, data)
-    setup = TrainingSetup(
+        return None
+    return TrainingSetup(
         make_model=make,
         task=source,
         loss=recipe.loss,
@@ -189,8 +213,6 @@ def from_bundle(
         name=bundle.path.stem,
         architecture=header.architecture if named is not None else None,
     )
-    snapshot = snapshot_of(setup, task, bundle.final, bundle.init)
-    return Subject(setup if tier is Tier.T3 else None, task, snapshot, tier, why, facts)
 
 
 def _source(bundle: Bundle, data: Path | None) -> TaskSource | None:

@@ -22,7 +22,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def test_options_and_commands_exist() -> None:
     helps = {
         name: CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"}).output
-        for name in ("train", "diagnose", "tune", "run", "report", "env", "suites")
+        for name in ("train", "diagnose", "tune", "run", "report", "env", "suites", "invariants")
     }
     used = set(re.findall(r"fls-bench (\w+)", README))
     assert used <= set(helps) | {"is", "trains", "needs"}

@@ -20,7 +20,15 @@ from pydantic import ValidationError
 from fls_bench.errors import InputError
 from fls_bench.schema import REPORT_SCHEMA, Report
 
-__all__ = ["json_schema", "json_schema_text", "read", "to_json", "write_html", "write_json"]
+__all__ = [
+    "json_schema",
+    "json_schema_text",
+    "read",
+    "to_json",
+    "write_html",
+    "write_json",
+    "write_junit",
+]
 
 _SCHEMA_NAME = re.compile(r"fls-bench/report/([1-9][0-9]{0,8})")
 
@@ -147,6 +155,26 @@ def write_html(report: Report, path: str | os.PathLike[str], force: bool = False
     check_target(Path(path), force)
     # A file name on disk need not be valid Unicode and may end up in the page.
     return _write(Path(path), html.render(report).encode("utf-8", "xmlcharrefreplace"))
+
+
+def write_junit(report: Report, path: str | os.PathLike[str], force: bool = False) -> Path:
+    """Write a report of kind ``invariants`` as JUnit XML; whole or not at all.
+
+    Args:
+        report: The report.
+        path: Where to write.
+        force: Overwrite an existing file.
+
+    Returns:
+        The path written.
+
+    Raises:
+        InputError: The file exists and ``force`` is false, or the place can't be written.
+    """
+    from fls_bench.report import junit
+
+    check_target(Path(path), force)
+    return _write(Path(path), junit.render(report).encode("utf-8", "xmlcharrefreplace"))
 
 
 def check_target(path: Path, force: bool) -> None:

@@ -9,7 +9,7 @@ from importlib import resources
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from fls_bench.report import charts, summary
+from fls_bench.report import charts, invariants, summary
 from fls_bench.report.summary import CellSummary
 from fls_bench.schema import DIRECTION, Axis, Judgement, Report, Sweep
 
@@ -44,6 +44,7 @@ def render(report: Report) -> str:
         whole=_view(report, "report", summary.title(report)),
         cases=[_view(case, f"case-{i}", case.id) for i, case in enumerate(report.cases, start=1)],
         words=summary,
+        of_invariants=invariants,
         definition=DIRECTION,
     )
 

@@ -633,6 +633,9 @@ def verdict_word(judgement: Judgement) -> str:
         return "intervention"
     if isinstance(judgement, Report) and judgement.tuning is not None:
         return "no gain confirmed" if judgement.tuning.change == "none" else "gain confirmed"
+    if isinstance(judgement, Report) and judgement.invariants is not None:
+        statuses = {one.status for one in judgement.invariants.findings}
+        return next((word for word in ("broken", "held") if word in statuses), "void")
     return "no verdict" if judgement.diagnosis is None else judgement.diagnosis.regime.label
 
 

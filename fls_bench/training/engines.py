@@ -129,7 +129,7 @@ def choose_engine(
         The engine.
     """
     net = make_net(setup, 0, setup.output_multiplier, torch.float32)
-    if _can_fuse(setup, net):
+    if fusible(setup, net):
         replicas = MAX_REPLICAS_ON_GPU if device == "cuda" else REPLICAS_PER_BATCH
         return Engine("fused", device, replicas, why="An MLP under plain SGD.")
     if setup.rank_term is not None:  # MLPs: known to batch, and all rows of a comparison alike
@@ -147,7 +147,8 @@ def choose_engine(
     return _by_trial(setup, rule, device)
 
 
-def _can_fuse(setup: TrainingSetup, net: torch.nn.Module) -> bool:
+def fusible(setup: TrainingSetup, net: torch.nn.Module) -> bool:
+    """Whether replicas of a setup's net can be trained by the hand-written step."""
     plain = isinstance(setup.optimizer, Sgd) and not (
         setup.optimizer.momentum or setup.optimizer.weight_decay or setup.optimizer.clip_norm
     )

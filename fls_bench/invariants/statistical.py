@@ -1,0 +1,283 @@
+"""Invariants that hold in the limit or on average: how c moves weights, and where training tends to."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jacrev
+from torch.nn.functional import one_hot
+
+from fls_bench.invariants import structure
+from fls_bench.invariants.claims import Draw, decided, measured_exponent, void
+from fls_bench.invariants.twins import Examined, Run
+from fls_bench.report.summary import mean_interval
+from fls_bench.schema import (
+    InvariantFinding,
+    InvariantName,
+    MeasuredExponent,
+    Outcome,
+    Sgd,
+    TargetLoss,
+)
+
+NUM_SEEDS = 14
+"""All of them one way by chance: 2^-14 = 6e-5."""
+OCTAVES = 4
+"""Movement is compared at 2^-4 and at 2^4 times the setup's multiplier."""
+TARGET_SHARE = 0.5
+MAX_EPOCHS = 300
+RATE_FACTORS = (1.0, 4.0, 16.0)
+"""On the rule's rate, tried in turn: the setup's own rate need not fit so few points."""
+NUM_LAZY_STEPS = 100
+NUM_LAZY_SEEDS = 6
+LAZY_OCTAVES = (4, 8)
+
+
+def check_movement(examined: Examined, draw: Draw) -> InvariantFinding:
+    """Trained to one loss, weights move less relative to where they start as c grows.
+
+    So smaller c is larger feature learning strength. At 2^-4 and 2^4 times the setup's multiplier, 14
+    seeds, each pair with one net and one set of points: held where all move less at the larger c, broken
+    where all move more. Were the direction a coin's throw, either would happen in 2^-14 = 6e-5 of cases.
+    The norm is over the weight matrices that follow c; the exponent is that of the movement against c.
+
+    Void where training does not reach the target at both c, or the seeds disagree.
+
+    Source: Chizat, Oyallon, Bach, "On Lazy Training" (arXiv 1812.07956), section 1; AMSP (arXiv
+    2410.04642).
+    """
+    name: InvariantName = "movement"
+    seeds = range(draw.seed, draw.seed + NUM_SEEDS)
+    first = replace(draw, batch_size=3, num_batches=3, epochs=1)
+    factors = [_rate_factor(examined, first, 2.0**octaves) for octaves in (-OCTAVES, OCTAVES)]
+    falls, powers = [], []
+    for seed in seeds:
+        one = replace(first, seed=seed)
+        small, large = (
+            None if factor is None else _movement(examined, one, 2.0**octaves, factor)
+            for octaves, factor in zip((-OCTAVES, OCTAVES), factors, strict=True)
+        )
+        if small is None or large is None:
+            text = (
+                f"Training did not reach {100 * TARGET_SHARE:.0f} % of the loss of chance at 2^-4 and "
+                f"at 2^4 times c within {MAX_EPOCHS} epochs of 9 points."
+            )
+            return void(name, "target_not_reached", text)
+        falls.append(large < small)
+        powers.append(math.log2(large / small) / (2 * OCTAVES) if large and small else math.nan)
+        if len(set(falls)) > 1:
+            text = "Weights move more at the smaller c for some seeds and less for others."
+            return void(name, "seeds_disagree", text)
+    exponents = _mean("movement against c", powers)
+    # A count, not a deviation: 0 seeds against the direction are allowed.
+    wrong = ("direction", "Weights move more as c grows: the direction is flipped.")
+    found = decided(name, 0.0 if falls[0] else 1.0, 0.0, wrong=wrong, exponents=exponents)
+    text = (
+        f"In all {NUM_SEEDS} seeds weights move less at the larger c." if falls[0] else found.text
+    )
+    return found.model_copy(update={"text": text, "deviation": None, "bound": None})
+
+
+def _rate_factor(examined: Examined, draw: Draw, ratio: float) -> float | None:
+    """The first factor on the rule's rate with which training reaches the target, or None.
+
+    Chosen on one seed and kept for all: what is compared is the way to one loss, not a rate.
+    """
+    tried = RATE_FACTORS if examined.optimizer_factory is None else RATE_FACTORS[:1]
+    return next((k for k in tried if _movement(examined, draw, ratio, k) is not None), None)
+
+
+def _movement(examined: Examined, draw: Draw, ratio: float, factor: float) -> float | None:
+    """|W - W_0| / |W_0| over the matrices that follow c; None where the target was not reached."""
+    c = examined.own_c * ratio
+    net, task = examined.net(draw, c), examined.data(draw)
+    chance = math.log(2 if examined.setup.loss == "logistic" else task.n_classes)
+    if examined.setup.loss == "mse":
+        chance = (1 - 1 / task.n_classes) / task.n_classes
+    run = examined.train(
+        net, task, draw, c=c, lr=factor * examined.rate(ratio), rule=examined.rule,
+        stop=TargetLoss(target_loss=TARGET_SHARE * chance, max_epochs=MAX_EPOCHS),
+    )  # fmt: skip
+    if run.outcome is not Outcome.REACHED_TARGET:
+        return None
+    scaling = examined.scaling
+    before = {
+        k: p.detach() for k, p in net.named_parameters()
+        if p.ndim > 1 and (scaling is None or scaling.exponents.get(k, 1.0) > 0)
+    }  # fmt: skip
+    change = sum(float((run.final[k] - p).square().sum()) for k, p in before.items())
+    return math.sqrt(change / sum(float(p.square().sum()) for p in before.values()))
+
+
+def check_balance(examined: Examined, draw: Draw) -> InvariantFinding:
+    """|w_j|^2 - |v_j|^2 of each hidden unit drifts in proportion to the step, at fixed flow time.
+
+    Gradient flow conserves it; full-batch gradient descent changes it by the squared step in each of
+    1/step steps. The exponent of the drift against the step is measured between a step and a quarter of
+    it and has to lie within 1 ± 0.25.
+
+    Void where no two layers pass their units through a positively homogeneous activation alone, with a
+    bias in the first of them, and for anything but plain SGD without penalty and clipping.
+
+    Source: Du, Hu, Lee, "Algorithmic regularization in learning deep homogeneous models" (arXiv
+    1806.00900), theorem 2.1; the linear drift is own derivation.
+    """
+    name: InvariantName = "balance"
+    own = examined.setup.optimizer
+    plain = isinstance(own, Sgd) and not (own.momentum or own.weight_decay or own.clip_norm)
+    if examined.optimizer_factory is not None or not plain or examined.is_random:
+        text = "Only plain gradient descent follows the flow that conserves it."
+        return void(name, "not_gradient_flow", text)
+    net, task = examined.net(draw, examined.own_c), examined.data(draw)
+    x = torch.as_tensor(task.x_test)
+    units = [pair for pair in structure.pairs(net, x) if _conserves(examined, net, pair, x)]
+    if not units:
+        text = "No two layers pass units through a positively homogeneous activation alone."
+        return void(name, "not_positively_homogeneous", text)
+    drifts = []
+    for refined in (1, 4):
+        run = examined.train(
+            net, task, replace(draw, epochs=16 * refined), c=examined.own_c,
+            lr=examined.optimizer.lr / 16 / refined, rule=examined.rule, batch_size=draw.num_points,
+        )  # fmt: skip
+        found = examined.obstacle(name, draw, run, 1.0)
+        if found is not None:
+            return found
+        drifts.append(
+            sum(float((_balance(run, p) - _balance_of(net, p)).abs().sum()) for p in units)
+        )
+    size = sum(float(_balance_of(net, p).abs().sum()) for p in units)
+    if not drifts[0] > 1e-10 * size:
+        return void(name, "did_not_move", "Training did not move the net.")
+    power = math.log(drifts[0] / drifts[1]) / math.log(4) if drifts[1] else math.nan
+    wrong = ("balance", f"The drift goes as the step to the power of {power:.3g}, not as the step.")
+    exponents = measured_exponent("drift against the step", power, 1.0)
+    return decided(name, abs(power - 1), 0.25, wrong=wrong, exponents=exponents)
+
+
+def _conserves(examined: Examined, net: nn.Module, pair: structure.Pair, x: Tensor) -> bool:
+    first = net.get_submodule(pair.first)
+    if getattr(first, "bias", None) is not None:
+        return False
+    factors = torch.full((structure.num_units(net, pair),), 2.0, dtype=torch.float64)
+    changed = structure.rescaled(net, pair, factors)
+    if changed is None:
+        return False
+    f, g = (examined.logits(one, x, 1.0) for one in (net, changed))
+    return bool(torch.allclose(f, g, rtol=1e-10, atol=0.0))
+
+
+def _balance_of(net: nn.Module, pair: structure.Pair) -> Tensor:
+    state = {name: p.detach() for name, p in net.named_parameters()}
+    return _difference(state[f"{pair.first}.weight"], state[f"{pair.second}.weight"])
+
+
+def _balance(run: Run, pair: structure.Pair) -> Tensor:
+    return _difference(run.final[f"{pair.first}.weight"], run.final[f"{pair.second}.weight"])
+
+
+def _difference(first: Tensor, second: Tensor) -> Tensor:
+    """|w_j|^2 - |v_j|^2 of each unit [h]."""
+    num = len(first)
+    out = second.reshape(len(second), num, -1)
+    return first.reshape(num, -1).square().sum(1) - out.square().sum((0, 2))
+
+
+def check_lazy_limit(examined: Examined, draw: Draw) -> InvariantFinding:
+    """As c grows, training the centred net c·(f - f_0) becomes regression with its tangent kernel.
+
+    100 steps of full-batch gradient descent on the squared error, at c = 2^4 and 2^8 times the setup's,
+    against as many steps of gradient descent on the kernel regression of y with the tangent kernel at
+    init (which tends to K(x, X) K(X, X)^-1 y). The distance of the predictions goes as 1/c: the exponent
+    between the two c, mean over 6 seeds, has to lie below -1/2 (single exponents were measured to have a
+    deviation of 0.3, so that this is five deviations of the mean away). Without centring the residual
+    y - c·f_0 grows with c itself, and training has to undo c·f_0: the limit is then one of large width,
+    not of large c.
+
+    Void with dropout and batch statistics, and for optimizers of the user's own.
+
+    Source: Chizat, Oyallon, Bach (arXiv 1812.07956), theorem 2.2; Jacot, Gabriel, Hongler (arXiv
+    1806.07572), section 5.
+    """
+    name: InvariantName = "lazy_limit"
+    if examined.is_random or examined.mixes_points or examined.custom:
+        return void(
+            name, "not_gradient_flow", "Its training is not that of one function of a point."
+        )
+    if examined.setup.loss == "logistic":
+        return void(name, "one_logit", "The squared error needs one output per class.")
+    squared = Examined(
+        replace(
+            examined.setup, loss="mse", label_smoothing=0.0, optimizer=Sgd(lr=1.0), lr_rule=None,
+            stop=TargetLoss(target_loss=1e-9), centered=True,
+        )
+    )  # fmt: skip
+    powers = []
+    for seed in range(draw.seed, draw.seed + NUM_LAZY_SEEDS):
+        one = replace(draw, seed=seed)
+        near, far = (
+            _from_kernel_regression(squared, one, 2.0**octaves * examined.own_c)
+            for octaves in LAZY_OCTAVES
+        )
+        if not (0 < near < math.inf and 0 < far < math.inf):
+            return void(name, "not_finite", "The distance from kernel regression is no number.")
+        powers.append(math.log2(far / near) / (LAZY_OCTAVES[1] - LAZY_OCTAVES[0]))
+    mean = math.fsum(powers) / len(powers)
+    wrong = ("lazy_limit", f"The distance from kernel regression goes as c^{mean:.3g}, not as 1/c.")
+    exponents = _mean("distance from kernel regression against c", powers, -1.0)
+    found = decided(name, max(0.0, mean + 0.5), 0.0, wrong=wrong, exponents=exponents)
+    text = f"The nets approach their linearisation as c^{mean:.3g}." if mean < -0.5 else found.text
+    return found.model_copy(update={"text": text, "deviation": None, "bound": None})
+
+
+def _from_kernel_regression(examined: Examined, draw: Draw, c: float) -> float:
+    """Distance of a trained net's predictions from those of its linearisation, relative."""
+    sized = replace(draw, batch_size=4, num_batches=1, epochs=NUM_LAZY_STEPS)
+    task, net = examined.data(sized), examined.net(sized, c)
+    x, probes = (torch.as_tensor(part) for part in (task.x_train, task.x_test))
+    wanted = one_hot(torch.as_tensor(task.y_train), task.n_classes).double().flatten()
+    jacobian, across = (_jacobian(examined, net, part, c) for part in (x, probes))
+    kernel, to_probes = jacobian @ jacobian.T, across @ jacobian.T
+    # The gradient of the mean over points and classes is 2 / (n K) that of half the squared sum.
+    step = 1 / float(torch.linalg.eigvalsh(kernel)[-1])
+    run = examined.train(
+        net, task, sized, c=c, lr=step * len(wanted) / 2, rule=examined.rule, own_c=c,
+        batch_size=len(x),
+    )  # fmt: skip
+    f, predicted = torch.zeros_like(wanted), torch.zeros(len(across), dtype=across.dtype)
+    for _ in range(NUM_LAZY_STEPS):
+        residual = wanted - f
+        f = f + step * (kernel @ residual)
+        predicted = predicted + step * (to_probes @ residual)
+    return float((run.outputs.flatten() - predicted).norm() / predicted.norm())
+
+
+def _jacobian(examined: Examined, net: nn.Module, x: Tensor, c: float) -> Tensor:
+    """Derivatives of all logits by all trained parameters [n·K, P]."""
+    factor = c if examined.setup.route == "wrapper" else 1.0
+    trained = {name: p.detach() for name, p in net.named_parameters() if p.requires_grad}
+
+    def outputs(parameters: dict[str, Tensor]) -> Tensor:
+        result: Tensor = functional_call(net.eval(), parameters, (x,))
+        return factor * result.flatten()
+
+    found = jacrev(outputs)(trained)
+    return torch.cat([value.flatten(1) for value in found.values()], dim=1)
+
+
+def _mean(
+    what: str, values: list[float], wanted: float | None = None
+) -> tuple[MeasuredExponent, ...]:
+    """The mean of some exponents with its interval."""
+    known = [value for value in values if math.isfinite(value)]
+    mean = mean_interval(known)
+    if mean is None:
+        return ()
+    return (
+        MeasuredExponent(
+            what=what, value=mean.value, low=mean.low, high=mean.high, wanted=wanted, n=mean.n
+        ),
+    )
