@@ -645,6 +645,15 @@ def test_what_can_not_be_computed_is_unavailable_with_the_reason_and_the_rest_st
     assert "NaN" not in json.dumps([m.value for m in found])
 
 
+def test_reasons_stand_in_the_places_of_the_numbers():
+    change, expected, _ = CASES["one class"]
+    found = measure(change(snapshot()))
+    assert by_key(found).keys() == baseline().keys()
+    assert {(m.metric, m.layer) for m in found if m.status == "unavailable"} - TOO_SMALL == {
+        key for key in baseline() if key[0] in expected
+    }
+
+
 def test_a_layer_that_does_not_vary_is_unavailable_and_the_others_are_not():
     found = by_key(measure(constant_fc2(snapshot())))
     unavailable = {key for key, m in found.items() if m.status == "unavailable"}
