@@ -129,6 +129,16 @@ def test_a_change_along_the_leading_components_does_not_beat_their_null():
     assert principal(labelled, torch.ones_like(x)).isnan().all()
 
 
+def test_nulls_of_wide_layers_are_the_same_in_parts(monkeypatch):
+    (x, y), change, orders = blobs(), draw(5, 9, seed=5), permutations(40, 7)
+    whole = permuted_energies(change, x, y, K, orders), principal(change, x, resamples=7)
+    monkeypatch.setattr("fls_bench.metrics.energy._MAX_NUMBERS", 2 * 40 * 9)
+    parts = permuted_energies(change, x, y, K, orders), principal(change, x, resamples=7)
+    for one, other in zip(whole, parts, strict=True):
+        assert other.shape == (7,)
+        torch.testing.assert_close(one, other)
+
+
 def test_of_features_in_one_dimension_the_null_counts_no_other():
     line = draw(1, 20)
     x, change = draw(6, 1, seed=1) @ line, draw(5, 20, seed=2)

@@ -14,8 +14,8 @@ from profiles import FEW
 from fls_bench.errors import InputError
 from fls_bench.metrics import LOGITS, METRICS, Metric, NetState, Snapshot, TangentKernel, measure
 from fls_bench.metrics.alignment import class_directions, class_means
-from fls_bench.metrics.families import probing
-from fls_bench.metrics.probes import linear_probe
+from fls_bench.metrics.families import alignment, probing
+from fls_bench.metrics.probes import linear_probe, neighbour_probe
 from fls_bench.schema import Measurement, Regime
 
 K, D, WIDTHS = 4, 8, (12, 10)
@@ -779,6 +779,16 @@ def test_a_change_along_the_class_means_beats_both_nulls_and_a_random_one_does_n
     assert share == pytest.approx((K - 1) / D, abs=0.15)
 
 
+def test_a_null_has_its_mean_and_its_5_and_95_percent(monkeypatch):
+    values = torch.arange(1.0, 100.0)
+    for name in ("permuted_alignments", "permuted_energies", "principal_energies"):
+        monkeypatch.setattr(alignment, name, lambda *_, **__: values)
+    nulls = [name for name in METRICS if name.endswith("_null")]
+    found = measure(snapshot(), nulls)
+    assert {m.metric for m in found} == set(nulls)
+    assert {(m.low, m.value, m.high) for m in found} == {(5, 50, 95)}
+
+
 def test_a_change_has_no_energy_where_there_is_none_or_everything_is_in_the_span():
     snap = snapshot()
     still = by_key(measure(dataclasses.replace(snap, final=snap.init), sorted(ENERGIES)))
@@ -833,3 +843,13 @@ def test_probes_are_fitted_on_a_bounded_number_of_points_and_tested_on_all(monke
     (linear, *_) = measure(snapshot(), ["probe.linear_on_inputs"])
     assert linear.n == SIZES["test"]
     assert {tuple(sizes) for sizes in seen} == {(45, 40, 120)}
+
+
+def test_probes_are_fitted_on_a_thousand_points_at_most(monkeypatch):
+    seen = []
+    monkeypatch.setitem(SIZES, "train", 1003)
+    monkeypatch.setattr(
+        probing, "neighbour_probe", lambda d: seen.append(len(d.x[0])) or neighbour_probe(d)
+    )
+    measure(snapshot(), ["probe.neighbours_on_inputs"])
+    assert set(seen) == {1000}

@@ -148,6 +148,8 @@ def test_few_points_have_fewer_neighbours():
     train, validation, test = splits()
     few = Split(train.features[:6], train.labels[:6])
     assert neighbour_probe(prepared(few, validation, test)).strength in (5, 1)
+    fewer = Split(train.features[:4], train.labels[:4])
+    assert neighbour_probe(prepared(fewer, validation, test)).strength == 1
 
 
 def test_few_shots_written_out():

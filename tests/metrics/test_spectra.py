@@ -8,6 +8,7 @@ import torch
 from fls_bench.metrics import NetState, Snapshot, measure
 from fls_bench.metrics.spectra import (
     MIN_TAIL,
+    NUM_SYNTHETIC,
     eigenvalues,
     fit_tail,
     stable_rank,
@@ -92,6 +93,30 @@ def test_power_laws_are_plausible_and_what_is_none_is_not():
     # A narrow peak far from zero, with one tail on each side.
     steps = torch.cat([torch.full((60,), 1.0), torch.full((60,), 3.0)]) + 1e-6 * pareto(120, 3)
     assert plausibility(steps.sort().values, 0) < 0.1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_plausibility_written_out(seed):
+    # Half of the values below the power law, so that both parts are drawn from.
+    values = torch.cat([draw(40, seed=seed).sigmoid(), pareto(40, 2.5, seed)]).sort().values
+    tail = fit_tail(values)
+    r, start, alpha = len(values), int(tail.start), float(tail.exponent)
+    assert 0 < start < r - MIN_TAIL
+    generator = torch.Generator().manual_seed(seed)
+    u, body, where = (
+        torch.rand(NUM_SYNTHETIC, r, generator=generator, dtype=torch.float64) for _ in range(3)
+    )
+    farther = 0
+    for i in range(NUM_SYNTHETIC):
+        made = []
+        for j in range(r):
+            if where[i, j] < (r - start) / r:
+                made.append(float(values[start]) * float(1 - u[i, j]) ** (-1 / (alpha - 1)))
+            else:
+                made.append(float(values[int(body[i, j] * start)]))
+        farther += bool(fit_tail(torch.tensor(sorted(made)).double()).distance >= tail.distance)
+    p = tail_plausibility(values, tail, torch.Generator().manual_seed(seed))
+    assert float(p) == pytest.approx((1 + farther) / (1 + NUM_SYNTHETIC))
 
 
 def test_stable_rank():
