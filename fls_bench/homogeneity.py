@@ -36,6 +36,8 @@ invariant. Behind a normalisation it is not 0: the normalisation's own epsilon a
 SPARE = 4
 """Projections beyond the number of parameters."""
 
+DISTURBANCES = 3
+
 MIN_POINTS, MAX_POINTS = 16, 64
 
 
@@ -69,7 +71,8 @@ def measured_scaling(net: nn.Module, x: Tensor) -> Scaling | None:
     smallest, which is the same e for all weights of a homogeneous net, and among those the one with
     the smallest sum, which is 0 wherever a common scale has no effect. The result is checked at two
     alphas, in float64, in training and in evaluation mode, with disturbed parameters (biases that
-    are zero at init would hide that they matter).
+    are zero at init would hide that they matter). Where one disturbance gives no exponents, or weights
+    without effect, several are looked at together: units that are dead in one hide what they do.
 
     Args:
         net: Any module; it is left as it is, and so is torch's global random state.
@@ -79,6 +82,13 @@ def measured_scaling(net: nn.Module, x: Tensor) -> Scaling | None:
         The exponents; None where the net has none, or only by its read-out although weights before
         it are neither scale-invariant nor normalised (c would then not be the scale of the net).
     """
+    found = _measured(net, x, 1)
+    if found is None or (found.kind == "normalised" and not has_normalisation(net)):
+        return _measured(net, x, DISTURBANCES)
+    return found
+
+
+def _measured(net: nn.Module, x: Tensor, disturbances: int) -> Scaling | None:
     names = [name for name, p in net.named_parameters() if p.numel()]
     if not names:
         return None
@@ -89,8 +99,9 @@ def measured_scaling(net: nn.Module, x: Tensor) -> Scaling | None:
         # Twice as many outputs as equations: more points would only take longer.
         num_outputs = probe.output(probe.parameters)[0].numel()
         num = max(MIN_POINTS, -(-2 * (len(names) + SPARE) // max(1, num_outputs)))
-        probe = _Probe(net, x[: min(num, MAX_POINTS)])
-        derivatives, outputs = probe.euler(names)
+        probes = [_Probe(net, x[: min(num, MAX_POINTS)], seed) for seed in range(disturbances)]
+        rows, values = zip(*(one.euler(names) for one in probes), strict=True)
+        derivatives, outputs = np.concatenate(rows), np.concatenate(values)
         size = np.abs(outputs).max()
         if not (0 < size < math.inf and np.isfinite(derivatives).all()):
             return None
@@ -108,7 +119,7 @@ def measured_scaling(net: nn.Module, x: Tensor) -> Scaling | None:
         depth = solved[0]
         for training in (True, False):
             net.train(training)
-            if not probe.scales(exponents, depth):
+            if not all(one.scales(exponents, depth) for one in probes):
                 return None
     finally:
         for module, mode in modes.items():
@@ -126,9 +137,9 @@ def measured_scaling(net: nn.Module, x: Tensor) -> Scaling | None:
 class _Probe:
     """A net with disturbed parameters in float64, and its few inputs."""
 
-    def __init__(self, net: nn.Module, x: Tensor) -> None:
+    def __init__(self, net: nn.Module, x: Tensor, seed: int = 0) -> None:
         self.net, self.x = net, x.double()
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(seed)
         self.parameters: dict[str, Tensor] = {}
         for name, parameter in net.named_parameters():
             p = parameter.detach().double().cpu()
@@ -175,7 +186,7 @@ class _Probe:
         with torch.no_grad():
             reference = self.output(self.parameters)
             size = float(reference.norm())
-            if not 0 < size < math.inf:
+            if not size < math.inf:
                 return False
             for alpha in (1.25, 2.0):
                 scaled = {k: alpha ** exponents[k] * v for k, v in self.parameters.items()}

@@ -40,6 +40,7 @@ from fls_bench.schema import (
 )
 from fls_bench.tasks import Task
 from fls_bench.training import check_setup, resolve_lr_rule, user_code
+from fls_bench.training.checks import one_thread
 from fls_bench.training.runs import TrainedRun, make_net, seeded
 from fls_bench.training.single import train_single
 from fls_bench.training_setup import Custom, TrainingSetup
@@ -120,6 +121,8 @@ class Examined:
         """The rule by which the setup's rates follow c."""
         if self.optimizer_factory is not None:
             return self.exact_rule or LrRule(name="calibrated", depth=1)
+        if self.exact_rule is not None and self.setup.lr_rule is None and not self.custom:
+            return self.exact_rule  # what would be measured once more
         return resolve_lr_rule(self.setup, self.task)
 
     @cached_property
@@ -286,7 +289,7 @@ class Examined:
             setup_digest="twin", c=c, init_scale=1.0, lr=lr, seed=draw.seed,
             centered=setup.centered, max_epochs=stop.max_epochs,
         )  # fmt: skip
-        with user_code(TRAINING_FAILED, REMEDY):
+        with user_code(TRAINING_FAILED, REMEDY), one_thread():
             ended = train_single(setup, rule, task, config, dtype=torch.float64)
         return self.ended(net, task, draw, c, ended)
 

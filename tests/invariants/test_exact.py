@@ -1,7 +1,7 @@
 """The exact invariants, over drawn nets, data, optimizers and multipliers from 2^-12 to 2^12.
 
-Everything is float64. What rounding may do is bounded in ``fls_bench.invariants.twins``: 16·u·m·(steps + 1)
-times the amplification that a third run measures; for the nets drawn here that is 1e-13 to 1e-10.
+Everything is float64. What rounding may do is bounded in ``fls_bench.invariants.twins``: 16·u·m·(steps
++ 1) times the amplification that a third run measures; for the nets drawn here that is 1e-13 to 1e-10.
 Draws on which training diverges or amplifies rounding beyond 1e-5 are not counted.
 """
 
@@ -19,7 +19,7 @@ from torch import nn
 from fls_bench.invariants.claims import SET_ASIDE
 from fls_bench.invariants.compensation import equivalent_runs
 from fls_bench.metrics import METRICS, measure
-from fls_bench.schema import ArchitectureSpec, InvariantFinding, Regime
+from fls_bench.schema import ArchitectureSpec, InvariantFinding
 from fls_bench.subject import snapshot_of
 from fls_bench.testing import (
     Draw,
@@ -54,12 +54,20 @@ def decided(
 ) -> InvariantFinding:
     """The finding of a check, where the net computes something and rounding allows to see it."""
     examined = Examined(setup)
-    x = torch.as_tensor(examined.data(draw).x_test)
-    # A ReLU net of a few units may be dead: it computes 0 and has no scale.
-    assume(examined.logits(examined.net(draw, 1.0), x, 1.0).abs().max() > 1e-6)
+    assume(alive(examined, draw))
     finding = check(examined, draw)
     assume(finding.code not in SET_ASIDE)
     return finding
+
+
+def alive(examined: Examined, draw: Draw) -> bool:
+    """Whether every parameter matters: a layer of a unit or two may be dead, and has no scale."""
+    x = torch.as_tensor(examined.task.x_train, dtype=torch.float64)
+    gradients = []
+    for net in (examined.net(Draw(), 1.0), examined.net(draw, 1.0)):
+        net(x).square().sum().backward()
+        gradients += [parameter.grad for parameter in net.parameters()]
+    return all(one is not None and one.abs().max() > 1e-9 for one in gradients)
 
 
 def held(
@@ -92,25 +100,21 @@ def test_without_biases_one_rate_for_all_does(setup: TrainingSetup, draw: Draw) 
     held(check_one_rate, setup, draw)
 
 
+# 1/L is a power of two itself, so that a = c^(1/L) and the rates are powers of two without rounding.
+DYADIC = architectures(bias=None).filter(lambda net: net.arguments["depth"] != 3)
+
+
 @given(
-    setups(
-        optimizer=optimizers(schedule=None), architecture=architectures(bias=None), centered=False
-    ),
-    st.integers(-3, 3).filter(bool),
-    draws(),
+    setups(optimizer=optimizers(clipping=False), architecture=DYADIC), st.integers(-3, 3), draws()
 )
 def test_scales_that_are_powers_of_two_leave_not_one_bit_different(
     setup: TrainingSetup, octaves: int, draw: Draw
 ) -> None:
-    # alpha = 2^k: every product commutes with rounding, so the two runs are equal exactly.
-    scaling = Examined(setup).scaling
-    assume(scaling is not None and not setup.known_optimizer.clip_norm)
-    assert scaling is not None
-    at = replace(draw, quarter_octaves=4 * octaves * scaling.depth)
-    assume(abs(at.quarter_octaves) <= 48)
-    finding = decided(check_exact_rule, setup, at)
-    if finding.status == "held":
-        assert finding.deviation == 0
+    # Every product by a power of two commutes with rounding: the two runs are equal exactly.
+    quarters = 4 * octaves * (setup.architecture or ArchitectureSpec()).arguments["depth"]
+    assume(quarters != 0)
+    finding = decided(check_exact_rule, setup, replace(draw, quarter_octaves=quarters))
+    assert (finding.status, finding.deviation) == ("held", 0.0), finding
 
 
 # --- the multiplier at fixed weights --------------------------------------------------------
@@ -275,9 +279,11 @@ def test_equivalent_sweeps_give_the_same_verdict() -> None:
             [[run.test_error for run in cell.seeds] for cell in judged.sweep.cells if cell.usable]
         )
     assert verdicts[0].regime == verdicts[1].regime
-    assert verdicts[0].regime in tuple(Regime)
-    assert errors[0] == errors[1]
-    assert len(errors[0]) >= 3
+    # Beyond the setup's own c the rule may leave its exact branch for a stable one, which is anchored at
+    # the net as it was built; up to it both sweeps train the same functions.
+    up_to_own = [4, 4, 4]
+    assert [len(cell) for cell in errors[0][:3]] == up_to_own
+    assert errors[0][:3] == errors[1][:3]
 
 
 def test_the_strategies_reach_what_they_claim() -> None:
