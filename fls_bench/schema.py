@@ -112,6 +112,9 @@ class Tier(StrEnum):
 # --- training recipes -----------------------------------------------------------------------
 
 PositiveFloat = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Measured = Annotated[float, Field(ge=-1e100, le=1e100)]
+"""Nothing that is measured comes near; beyond, squares leave the range of floating point numbers."""
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 """What torch takes as a seed."""
 
@@ -379,16 +382,16 @@ class RunRecord(Frozen):
     outcome: Outcome
     epochs: int
     steps: int
-    train_loss: float | None = None
-    val_error: float | None = None
-    val_loss: float | None = None
-    test_error: float | None = None
-    test_loss: float | None = None
-    test_ties: float | None = None
+    train_loss: Measured | None = None
+    val_error: Share | None = None
+    val_loss: Measured | None = None
+    test_error: Share | None = None
+    test_loss: Measured | None = None
+    test_ties: Share | None = None
     """Share of test points whose largest logits tie (f = 0 for one logit); each counts half an error."""
-    chance_error: float | None = None
+    chance_error: Share | None = None
     """Test error of always answering the commonest training class."""
-    measurements: dict[str, float] = {}
+    measurements: dict[str, Measured] = {}
     """Cheap measurements on test data that tell mechanisms apart, ``metric`` or ``metric:layer``."""
     message: str | None = None
     """For ``failed``: the error in one line."""
@@ -409,6 +412,9 @@ class Interval(Frozen):
 class CStar(Interval):
     """The best output multiplier; ``low`` and ``high`` bound the set of c that may be the best."""
 
+    value: PositiveFloat
+    low: PositiveFloat | None
+    high: PositiveFloat | None
     at_edge: Literal["none", "low", "high"] = "none"
 
 
@@ -443,8 +449,8 @@ class Finding(Frozen):
 class Recommendation(Frozen):
     """What to change, in numbers and in words; ``snippet`` is code to paste."""
 
-    multiply_output_by: float | None = None
-    multiply_init_by: float | None = None
+    multiply_output_by: PositiveFloat | None = None
+    multiply_init_by: PositiveFloat | None = None
     """Where the init scale was swept: the factor on the initial weights, in place of the output."""
     learning_rate: tuple[float, float] | None = None
     """(rate now, rate after the recommended change); for nets with parameter groups that of most."""
@@ -466,7 +472,7 @@ class Diagnosis(Frozen):
     probabilities: dict[str, float] | None = None
     log2_c_ratio: Interval | None = None
     """log2(c / c*): negative = toward over-aligned. For an init scale, c = alpha^L."""
-    c: float | None = None
+    c: PositiveFloat | None = None
     c_star: CStar | None = None
     recommendation: Recommendation
     findings: tuple[Finding, ...] = ()
@@ -481,23 +487,23 @@ class SeedResult(Frozen):
     seed: int
     outcome: Outcome
     epochs: int
-    train_loss: float | None = None
-    val_error: float | None = None
-    val_loss: float | None = None
-    test_error: float | None = None
-    test_loss: float | None = None
-    test_ties: float | None = None
-    chance_error: float | None = None
-    measurements: dict[str, float] = {}
+    train_loss: Measured | None = None
+    val_error: Share | None = None
+    val_loss: Measured | None = None
+    test_error: Share | None = None
+    test_loss: Measured | None = None
+    test_ties: Share | None = None
+    chance_error: Share | None = None
+    measurements: dict[str, Measured] = {}
     message: str | None = None
 
 
 class Cell(Frozen):
     """All runs at one output multiplier and learning rate."""
 
-    c: float
+    c: PositiveFloat
     """The value on the sweep's axis: the output multiplier, or the init scale."""
-    lr: float
+    lr: PositiveFloat
     lr_calibrated: bool = False
     """True where the rule's rate failed and another was chosen on training behaviour."""
     usable: bool = True
@@ -524,10 +530,10 @@ class Sweep(Frozen):
 class RateComparison(Frozen):
     """c* at its best learning rate against another c at its own best rate: is it only the rate?"""
 
-    c: float
-    c_star: float
-    lr_at_c: float
-    lr_at_c_star: float
+    c: PositiveFloat
+    c_star: PositiveFloat
+    lr_at_c: PositiveFloat
+    lr_at_c_star: PositiveFloat
     rates_tried: tuple[float, ...]
     """Factors on the rule's rate that were tried at both."""
     gain: Gain
@@ -635,13 +641,13 @@ class CaseResult(Judgement):
 class Trial(Frozen):
     """One (c, learning rate) of a tuning's search: means over the runs that reached the target."""
 
-    c: float
+    c: PositiveFloat
     """The value on the axis: the output multiplier, or the init scale."""
-    lr: float
+    lr: PositiveFloat
     num_seeds: int
     num_reached: int
-    val_error: float | None
-    val_loss: float | None
+    val_error: Share | None
+    val_loss: Measured | None
     kept: bool
     """Whether it was compared to the last round, with the most seeds of its kind."""
 
@@ -656,12 +662,12 @@ class Tuning(Frozen):
     """``multiplier``: c* at its best rate. ``rate``: the setup's own c at another rate."""
     reason: Code
     axis: Axis = "output_multiplier"
-    c: float
-    lr: float
+    c: PositiveFloat
+    lr: PositiveFloat
     c_star: CStar | None = None
-    lr_at_c: float | None = None
+    lr_at_c: PositiveFloat | None = None
     """Best rate at the setup's own c."""
-    lr_at_c_star: float | None = None
+    lr_at_c_star: PositiveFloat | None = None
     """Best rate at c*."""
     gain: Gain | None = None
     """Of c* over c, each at its best rate: what the multiplier does."""
@@ -671,8 +677,8 @@ class Tuning(Frozen):
     """Of c* at the rate of the rule over the setup as it is: what the multiplier does alone."""
     gain_in_all: Gain | None = None
     """Of c* at its best rate over the setup as it is."""
-    tuned_c: float | None = None
-    tuned_lr: float | None = None
+    tuned_c: PositiveFloat | None = None
+    tuned_lr: PositiveFloat | None = None
     trials: tuple[Trial, ...] = ()
     search_replica_epochs: int = 0
     rates_replica_epochs: int = 0

@@ -182,7 +182,7 @@ def test_a_class_that_the_draw_misses_still_counts() -> None:
         ("mixture", {"sigma": 0}, "must be > 0"),
         ("mixture", {"sigma": float("nan")}, "must be > 0"),
         ("mixture", {"sigma": "0.3"}, "is not a float"),
-        ("mixture", {"kappa": float("inf")}, "NaN or infinite"),
+        ("mixture", {"kappa": float("inf")}, "kappa = inf must lie between"),
         ("product_of_signs", {"order": 0}, "order = 0"),
         ("product_of_signs", {"order": 30}, "order = 30"),
         ("noise", {"n_classes": 1}, "n_classes = 1"),

@@ -120,7 +120,8 @@ def mean_interval(
         return Mean(mean, None, None, 1)
     variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
     half = t_quantile(LEVEL, n - 1) * math.sqrt(variance / n)
-    return Mean(mean, max(mean - half, lowest), min(mean + half, highest), n)
+    # A damaged report may hold values outside of the range.
+    return Mean(mean, min(max(mean - half, lowest), mean), max(min(mean + half, highest), mean), n)
 
 
 @dataclass(frozen=True)

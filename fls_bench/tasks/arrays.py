@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ _PARTS = ("train", "val", "test")
 
 def _read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
     remedy = "Write it with numpy.savez(x_train=..., y_train=..., x_test=..., y_test=...)."
-    if not path.exists():
+    if not os.path.exists(path):  # "no" where pathlib raises
         raise InputError(f"There is no file {str(path)!r}.", "Check the path.")
     known = {f"{a}_{p}" for a in "xy" for p in _PARTS} | {"x", "y"}
     try:

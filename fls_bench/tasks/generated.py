@@ -12,6 +12,9 @@ from fls_bench.schema import TaskSpec
 from fls_bench.tasks.drawing import SPLIT_SEED, checked_seed
 from fls_bench.tasks.task import MIN_PER_PART, Array, Labels, Task, make_task
 
+MAX_SCALE = 1e9
+"""Largest kappa and sigma of a mixture, far within the range of float32."""
+
 MAX_NUMBERS = 200_000_000
 """Most input values of generated data, all parts together (0.8 GB)."""
 
@@ -35,8 +38,16 @@ def mixture(
         "n_train": n_train, "input_dim": input_dim, "kappa": kappa, "sigma": sigma,
         "n_test": n_test, "n_val": n_val,
     }  # fmt: skip
-    if not sigma > 0:
-        raise InputError(f"sigma = {sigma} must be > 0.", "Give a positive noise level.")
+    if not 0 < sigma <= MAX_SCALE:
+        raise InputError(
+            f"sigma = {sigma} must be > 0, and at most {MAX_SCALE:g}.",
+            "Give a noise level such as 0.3.",
+        )
+    if not abs(kappa) <= MAX_SCALE:
+        raise InputError(
+            f"kappa = {kappa} must lie between {-MAX_SCALE:g} and {MAX_SCALE:g}.",
+            "Give a distance such as 1.",
+        )
 
     def draw(rng: np.random.Generator, n: int) -> tuple[Array, Labels]:
         y = rng.permutation(np.arange(n) % 2)

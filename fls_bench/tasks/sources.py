@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -71,7 +72,7 @@ def task_source(
     reader = FILES.get(path.suffix.lower())
     if name in TASKS:
         return named_source(name, arguments)
-    if reader is None and path.is_dir():
+    if reader is None and os.path.isdir(name):  # "no" where pathlib raises
         reader = folder_source
     if reader is not None:
         return reader(path, **_checked_arguments(name, reader, arguments))

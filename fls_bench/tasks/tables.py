@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,7 @@ def table_source(
             values per row, or a column has missing values or too many texts.
     """
     name = str(path)
-    if not path.exists():
+    if not os.path.exists(path):  # "no" where pathlib raises
         raise InputError(f"There is no file {name!r}.", "Check the path.")
     table = (_read_parquet if path.suffix.lower() == ".parquet" else _read_csv)(path)
     left_out = _named(name, table, drop)
