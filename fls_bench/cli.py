@@ -638,7 +638,9 @@ def invariants(
             examples=examples,
             names=None if only is None else [n.strip().replace("-", "_") for n in only.split(",")],
             builder=model,
-            command=_again(target, optimizer, lr, loss, task, input_shape, model, examples, seed),
+            command=_again(
+                target, optimizer, lr, loss, task, input_shape, model, examples, seed, only
+            ),
         )
     if junit is not None:
         report.write_junit(made, junit, force)
@@ -680,12 +682,13 @@ def _wanted(
 
 def _again(
     target: str, optimizer: str | None, lr: float | None, loss: str | None, task: str | None,
-    input_shape: str | None, model: str | None, examples: int, seed: int,
+    input_shape: str | None, model: str | None, examples: int, seed: int, only: str | None,
 ) -> str:  # fmt: skip
     """The command that gives the same findings."""
     given = {
         "--optimizer": optimizer, "--lr": lr, "--loss": loss, "--task": task,
         "--input-shape": input_shape, "--model": model, "--examples": examples, "--seed": seed,
+        "--only": only,
     }  # fmt: skip
     options = [str(part) for pair in given.items() if pair[1] is not None for part in pair]
     return shlex.join(["fls-bench", "invariants", target, *options])

@@ -44,25 +44,25 @@ def check_routes(examined: Examined, draw: Draw) -> InvariantFinding:
         text = "The builder has no output_multiplier: the multiplier is put around the net."
         return void(name, "wrapper_only", text)
     c = examined.own_c * draw.ratio
-    wired = examined.net(draw, c)
-    # Both at c: the plain net is built without the argument, so that its default counts.
-    plain = _built_without(examined, draw)
+    # The plain net is built without the argument, so that its default counts.
+    plain, at_one, wired = (
+        _built_without(examined, draw),
+        examined.net(draw, 1.0),
+        examined.net(draw, c),
+    )
     x = torch.as_tensor(examined.data(draw).x_test)
     bound = examined.bound(draw, function_amplification(examined, plain, x), 1)
     exponents: list[MeasuredExponent] = []
-    worst, where, ratios = 0.0, "", []
-    for training in (False, True):
-        f, g = (examined.logits(net, x, 1.0, training=training) for net in (plain, wired))
-        mode = "training" if training else "evaluation"
-        found = apart(c * f, g)
-        ratio = float((g * f).sum() / f.square().sum())
-        ratios.append(ratio)
-        sign = "" if ratio > 0 else " (and the sign is turned)"
-        exponents += measured_exponent(
-            f"output in {mode} mode against c{sign}",
-            math.log(abs(ratio)) / math.log(c) if ratio and c != 1 else math.nan,
-            1.0,
+    powers: list[float] = []
+    worst, where = 0.0, ""
+    for mode in ("evaluation", "training"):
+        f, one, g = (
+            examined.logits(net, x, 1.0, training=mode == "training")
+            for net in (plain, at_one, wired)
         )
+        found = apart(c * f, g)
+        powers.append(_power(float(g.norm() / one.norm()), c))
+        exponents += measured_exponent(f"output in {mode} mode against c", powers[-1], 1.0)
         if not found <= worst:
             worst, where = found, mode
     if worst <= bound and not examined.is_random:
@@ -72,7 +72,7 @@ def check_routes(examined: Examined, draw: Draw) -> InvariantFinding:
             worst = _trained_apart(examined, draw, wired, plain, c)
             bound = examined.bound(draw, amplified, draw.num_steps)
             where = "training"
-    wrong = _what_is_wrong(ratios, c, where)
+    wrong = _what_is_wrong(powers, where)
     return decided(name, worst, bound, wrong=wrong, exponents=tuple(exponents))
 
 
@@ -120,8 +120,8 @@ def _trained_apart(
     return deviation(*runs)
 
 
-def _what_is_wrong(ratios: list[float], c: float, where: str) -> tuple[str, str]:
-    powers = [math.log(abs(one)) / math.log(c) if one and c != 1 else math.nan for one in ratios]
+def _what_is_wrong(powers: list[float], where: str) -> tuple[str, str]:
+    """What the powers of c, in evaluation and in training mode, say of a mistake."""
     evaluation, training = powers
     if abs(evaluation - training) > 0.05:
         return "modes_differ", (
@@ -332,10 +332,9 @@ def _gradients(examined: Examined, net: nn.Module, x: Tensor, c: float) -> dict[
         with torch.enable_grad():
             logits = factor * net(point.unsqueeze(0))[0]
             scalar = (logits * direction[: len(logits)]).sum()
-        found = torch.autograd.grad(scalar, list(named.values()), allow_unused=True)
-        for (key, parameter), gradient in zip(named.items(), found, strict=True):
-            value = torch.zeros_like(parameter) if gradient is None else gradient
-            rows.setdefault(key, []).append(value.detach())
+        found = torch.autograd.grad(scalar, list(named.values()), materialize_grads=True)
+        for key, gradient in zip(named, found, strict=True):
+            rows.setdefault(key, []).append(gradient.detach())
     return {key: torch.stack(values) for key, values in rows.items()}
 
 

@@ -20,6 +20,7 @@ from fls_bench.invariants.claims import SET_ASIDE, Draw, Invariant, void
 from fls_bench.invariants.twins import Examined
 from fls_bench.report.summary import mean_interval
 from fls_bench.schema import InvariantFinding, MeasuredExponent
+from fls_bench.training.checks import one_thread
 
 MAX_OCTAVES = 12
 """Factors on the multiplier lie between 2^-12 and 2^12."""
@@ -117,10 +118,11 @@ def examine(
     """
     assert examined.task is not None  # checks the setup before anything is drawn
     findings = []
-    for row in applicable(examined, names):
-        found = _search(examined, row, examples, base_seed)
-        findings.append(found.model_copy(update={"statement": row.statement}))
-        on_finding(findings[-1])
+    with one_thread():
+        for row in applicable(examined, names):
+            found = _search(examined, row, examples, base_seed)
+            findings.append(found.model_copy(update={"statement": row.statement}))
+            on_finding(findings[-1])
     return tuple(findings)
 
 

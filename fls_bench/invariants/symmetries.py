@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -18,7 +19,6 @@ from fls_bench.invariants.twins import Examined, Run, apart, deviation, roughene
 from fls_bench.models import named_features
 from fls_bench.schema import InvariantFinding, InvariantName, RunConfig, Sgd, TargetLoss
 from fls_bench.tasks import Task
-from fls_bench.training import user_code
 from fls_bench.training.engines import Engine, fusible
 from fls_bench.training.replicas import train_batch
 from fls_bench.training.runs import TrainedRun
@@ -407,7 +407,9 @@ def _in_a_batch(examined: Examined, draw: Draw, net: nn.Module) -> Run:
 
     engine = Engine("fused" if fusible(setup, net) else "vmapped")
     replicas = engine.make(setup, examined.rule, configs, torch.float64)
-    with user_code("Training as a batch failed", "Nothing is to be done."):
+    with warnings.catch_warnings():
+        # torch says where batching is slow; here it is not done for speed.
+        warnings.filterwarnings("ignore", message="There is a performance drop")
         train_batch(
             setup, dict.fromkeys(seeds, task), configs, replicas, finish, dtype=torch.float64
         )
