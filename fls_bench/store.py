@@ -125,7 +125,7 @@ class RunStore:
         """How the runs of this store were trained, as ``keep_engine`` got it, or None."""
         try:
             value = json.loads(self._engine_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         return value if isinstance(value, dict) else None
 

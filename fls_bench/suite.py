@@ -425,6 +425,8 @@ def _sentences(tree: Mapping[str, Any], error: ValidationError) -> Iterator[str]
             continue  # Its cases are there: each has a problem of its own, in a line of its own.
         elif kind == "too_short":
             text = "expected at least one."
+        elif kind == "json_invalid":
+            text = "it is nested too deeply."
         elif kind == "string_pattern_mismatch":
             text = f"expected letters, digits, '-' and '_' only, found {_shown(value)}."
         elif place[-1] == "[key]":

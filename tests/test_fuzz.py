@@ -378,6 +378,9 @@ def other_tokens(draw: st.DrawFn, texts: Sequence[str]) -> str:
 
 @FEW
 @given(other_tokens(SUITES))
+@example(SUITES[0].replace("n_train = ", f"x = {'[' * 250}{']' * 250}, n_train = ", 1))
+@example(SUITES[0].replace("n_train = ", f"x = {'{x = ' * 250}1{'}' * 250}, n_train = ", 1))
+@example(SUITES[0].replace("n_train = ", f"x = {'[' * 9999}{']' * 9999}, n_train = ", 1))
 def test_changed_text_of_suites(folder: Path, text: str) -> None:
     load_and_set_up(folder / "s.toml", text.encode("utf-8", "replace"))
 
@@ -501,6 +504,7 @@ ENGINES = [
 
 
 @given(st.binary(max_size=50) | (values | mutated_trees(ENGINES)).map(as_bytes))
+@example(b"[" * 9999)
 def test_whatever_lies_in_the_place_of_the_engine(folder: Path, content: bytes) -> None:
     """A setup with a multiplier of its own is trained one by one, whatever the file says."""
     path = folder / "own.jsonl"
