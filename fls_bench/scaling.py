@@ -68,6 +68,8 @@ def format_multiplier(c: float) -> str:
     >>> format_multiplier(2**-9), format_multiplier(0.3), format_multiplier(1.0)
     ('2^-9', '0.3', '2^0')
     """
+    if not 0 < c < math.inf:  # out of range, in a message that says so
+        return f"{c:g}"
     exponent = math.log2(c)
     if abs(exponent - round(exponent)) < 1e-9:
         return f"2^{round(exponent)}"
@@ -166,10 +168,24 @@ def scaled_rate(
 
     Returns:
         The rate at ``to``; exactly ``lr`` where ``to`` equals ``at``.
+
+    Raises:
+        InputError: The rate leaves the range of floating point numbers.
     """
     if at == to:
         return lr
-    return lr * relative_rate(rule, power, *to) / relative_rate(rule, power, *at)
+    try:
+        rate = lr * relative_rate(rule, power, *to) / relative_rate(rule, power, *at)
+    except ArithmeticError:
+        rate = math.nan
+    if not 0 < rate < math.inf:
+        c, alpha = map(format_multiplier, to)
+        raise InputError(
+            f"At c = {c} and alpha = {alpha} the learning rate leaves the range of floating point "
+            "numbers.",
+            "Choose values nearer to 1.",
+        )
+    return rate
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from fls_bench import models
 from fls_bench.bundle import Bundle
 from fls_bench.errors import InputError
 from fls_bench.metrics import NetState, Snapshot
-from fls_bench.scaling import format_multiplier, rate_power, scaled_rate
+from fls_bench.scaling import rate_power, scaled_rate
 from fls_bench.schema import ArchitectureSpec, Axis, Recipe, Tier
 from fls_bench.tangent import tangent_kernels
 from fls_bench.tasks import Task, TaskSource, arrays_source, load_task, named_source, task_source
@@ -107,17 +106,9 @@ def built_in_setup(
         return setup
     rule = resolve_lr_rule(setup, task)
     power = rate_power(recipe.optimizer)
-    kind, own = type(recipe.optimizer), (output_multiplier, init_scale)
-    try:
-        rate = scaled_rate(base_lr, rule, power, at=(1.0, 1.0), to=own)
-        optimizer = kind.model_validate({**recipe.optimizer.model_dump(), "lr": rate})
-    except (ArithmeticError, ValidationError):
-        c, alpha = map(format_multiplier, own)
-        raise InputError(
-            f"At c = {c} and alpha = {alpha} the learning rate leaves the range of floating point "
-            "numbers.",
-            "Choose values nearer to 1.",
-        ) from None
+    rate = scaled_rate(base_lr, rule, power, at=(1.0, 1.0), to=(output_multiplier, init_scale))
+    kind = type(recipe.optimizer)
+    optimizer = kind.model_validate({**recipe.optimizer.model_dump(), "lr": rate})
     return replace(setup, optimizer=optimizer, lr_rule=rule)
 
 

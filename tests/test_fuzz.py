@@ -38,8 +38,8 @@ from fls_bench.bundle import evidence_tier, load_bundle
 from fls_bench.bundle.pickles import NotPlainError, list_pickle, read_pickle
 from fls_bench.errors import FlsBenchError
 from fls_bench.report import html
-from fls_bench.scaling import parse_multiplier
-from fls_bench.schema import Outcome, TargetLoss
+from fls_bench.scaling import parse_multiplier, scaled_rate
+from fls_bench.schema import LrRule, Outcome, TargetLoss
 from fls_bench.store import RunStore
 from fls_bench.subject import from_bundle
 from fls_bench.suite import load_suite, suite_folder
@@ -540,6 +540,23 @@ def test_any_multiplier(text: Any) -> None:
     assert found is None or 0 < found < math.inf
 
 
+positive = st.floats(0, exclude_min=True, allow_infinity=False)
+
+
+@given(
+    positive, st.integers(1, 1000), st.sampled_from([1, 2]), *[st.tuples(positive, positive)] * 2
+)
+@example(0.1, 2, 2, (1.0, 1.0), (1e-160, 1.0))
+@example(0.1, 2, 2, (1e300, 1.0), (1.0, 1.0))
+@example(5e-324, 2, 2, (1.0, 1.0), (16.0, 1.0))
+def test_a_rate_carried_as_far_as_you_like(
+    lr: float, depth: int, power: int, at: tuple[float, float], to: tuple[float, float]
+) -> None:
+    rule = LrRule(name="homogeneous", depth=depth)
+    found = value_of(lambda: scaled_rate(lr, rule, power, at=at, to=to))
+    assert found is None or 0 < found < math.inf
+
+
 @given(texts)
 def test_any_budget(text: str) -> None:
     found = value_of(lambda: command_line._seconds(text))
@@ -582,12 +599,18 @@ def ends_well(cli: Cli, folder: Path, *arguments: object, made: str | None = Non
         (folder / str(made)).unlink()
 
 
+FAR_OUT = as_file(
+    with_value(EMBEDDED_HEADER, "output_multiplier", value=5e-324), EMBEDDED_TENSORS, "pt"
+)
+
+
 @through_the_command
 @given(
     mutated_bytes(REAL_PT, REAL_SAFETENSORS)
     | st.builds(as_file, mutated_trees([REAL_HEADER]), st.just(REAL_TENSORS), kinds)
     | st.builds(as_file, mutated_trees([EMBEDDED_HEADER]), st.just(EMBEDDED_TENSORS), kinds)
 )
+@example(FAR_OUT)
 def test_diagnose_any_model_file(cli: Cli, folder: Path, content: bytes) -> None:
     (folder / "m.pt").write_bytes(content)
     page = folder / "page.html"
