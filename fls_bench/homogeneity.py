@@ -10,7 +10,7 @@ networks" (arXiv 2210.03820), definition 3.1.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -36,7 +36,8 @@ invariant. Behind a normalisation it is not 0: the normalisation's own epsilon a
 SPARE = 4
 """Projections beyond the number of parameters."""
 
-DISTURBANCES = 3
+DISTURBANCES = (0.3, 0.1, 0.03)
+"""Of the parameters, in units of their spread: the smaller, the fewer units can die of it."""
 
 MIN_POINTS, MAX_POINTS = 16, 64
 
@@ -82,13 +83,13 @@ def measured_scaling(net: nn.Module, x: Tensor) -> Scaling | None:
         The exponents; None where the net has none, or only by its read-out although weights before
         it are neither scale-invariant nor normalised (c would then not be the scale of the net).
     """
-    found = _measured(net, x, 1)
+    found = _measured(net, x, DISTURBANCES[:1])
     if found is None or (found.kind == "normalised" and not has_normalisation(net)):
         return _measured(net, x, DISTURBANCES)
     return found
 
 
-def _measured(net: nn.Module, x: Tensor, disturbances: int) -> Scaling | None:
+def _measured(net: nn.Module, x: Tensor, disturbances: Sequence[float]) -> Scaling | None:
     names = [name for name, p in net.named_parameters() if p.numel()]
     if not names:
         return None
@@ -99,7 +100,7 @@ def _measured(net: nn.Module, x: Tensor, disturbances: int) -> Scaling | None:
         # Twice as many outputs as equations: more points would only take longer.
         num_outputs = probe.output(probe.parameters)[0].numel()
         num = max(MIN_POINTS, -(-2 * (len(names) + SPARE) // max(1, num_outputs)))
-        probes = [_Probe(net, x[: min(num, MAX_POINTS)], seed) for seed in range(disturbances)]
+        probes = [_Probe(net, x[: min(num, MAX_POINTS)], size) for size in disturbances]
         rows, values = zip(*(one.euler(names) for one in probes), strict=True)
         derivatives, outputs = np.concatenate(rows), np.concatenate(values)
         size = np.abs(outputs).max()
@@ -137,15 +138,15 @@ def _measured(net: nn.Module, x: Tensor, disturbances: int) -> Scaling | None:
 class _Probe:
     """A net with disturbed parameters in float64, and its few inputs."""
 
-    def __init__(self, net: nn.Module, x: Tensor, seed: int = 0) -> None:
+    def __init__(self, net: nn.Module, x: Tensor, size: float = DISTURBANCES[0]) -> None:
         self.net, self.x = net, x.double()
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(0)
         self.parameters: dict[str, Tensor] = {}
         for name, parameter in net.named_parameters():
             p = parameter.detach().double().cpu()
             spread = float(p.std()) if p.numel() > 1 else 0.0
             draw = torch.randn(p.shape, generator=generator, dtype=torch.float64)
-            self.parameters[name] = p + 0.3 * (spread or 1.0) * draw  # constant ones: by 0.3
+            self.parameters[name] = p + size * (spread or 1.0) * draw
 
     def output(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """f(x) [n, K] with fresh buffers and the same dropout masks every time."""

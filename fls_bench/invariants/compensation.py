@@ -64,7 +64,7 @@ def check_exact_rule(examined: Examined, draw: Draw) -> InvariantFinding:
         return void(name, "own_optimizer", text)
     rule = examined.exact_rule
     if rule is None:
-        return void(name, "not_homogeneous", NO_EXACT_RULE)
+        return examined.blind(name) or void(name, "not_homogeneous", NO_EXACT_RULE)
     twin, found = _standard(name, examined, draw, rule)
     if found is not None:
         return found
@@ -98,7 +98,7 @@ def check_one_rate(examined: Examined, draw: Draw) -> InvariantFinding:
         return void(name, "own_optimizer", text)
     rule = examined.exact_rule
     if rule is None:
-        return void(name, "not_homogeneous", NO_EXACT_RULE)
+        return examined.blind(name) or void(name, "not_homogeneous", NO_EXACT_RULE)
     twin, found = _standard(name, examined, draw, rule)
     if found is not None:
         return found
@@ -131,7 +131,7 @@ def check_own_rule(examined: Examined, draw: Draw) -> InvariantFinding:
     name: InvariantName = "own_rule"
     exact, own = examined.exact_rule, examined.rule
     if exact is None or examined.custom:
-        return void(name, "not_homogeneous", NO_EXACT_RULE)
+        return examined.blind(name) or void(name, "not_homogeneous", NO_EXACT_RULE)
     twin, found = _standard(name, examined, draw, exact)
     if found is not None:
         return found
@@ -166,7 +166,7 @@ def check_own_optimizer(examined: Examined, draw: Draw) -> InvariantFinding:
     name: InvariantName = "own_optimizer"
     rule, factory = examined.exact_rule, examined.optimizer_factory
     if rule is None or factory is None:
-        return void(name, "not_homogeneous", NO_EXACT_RULE)
+        return examined.blind(name) or void(name, "not_homogeneous", NO_EXACT_RULE)
     twin, found = _standard(name, examined, draw, rule)
     if found is not None:
         return found

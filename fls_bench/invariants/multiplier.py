@@ -43,6 +43,8 @@ def check_routes(examined: Examined, draw: Draw) -> InvariantFinding:
     if "output_multiplier" not in examined.setup.builder_parameters:
         text = "The builder has no output_multiplier: the multiplier is put around the net."
         return void(name, "wrapper_only", text)
+    if (blind := examined.blind(name)) is not None:
+        return blind
     c = examined.own_c * draw.ratio
     # The plain net is built without the argument, so that its default counts.
     plain, at_one, wired = (
@@ -168,6 +170,8 @@ def check_temperature(examined: Examined, draw: Draw) -> InvariantFinding:
     setup = examined.setup
     if setup.loss == "mse":
         return void(name, "no_temperature", "The mean squared error has no temperature.")
+    if (blind := examined.blind(name)) is not None:
+        return blind
     c, task = draw.ratio, examined.data(draw)
     x, y = torch.as_tensor(task.x_test), torch.as_tensor(task.y_test)
     f = examined.logits(examined.net(draw, 1.0), x, 1.0)
@@ -205,6 +209,8 @@ def check_tangent_kernel(examined: Examined, draw: Draw) -> InvariantFinding:
     Source: Jacot, Gabriel, Hongler (arXiv 1806.07572), section 3; YHL section 2 for c = alpha^L.
     """
     name: InvariantName = "tangent_kernel"
+    if (blind := examined.blind(name)) is not None:
+        return blind
     ratio = draw.ratio
     x = torch.as_tensor(examined.data(draw).x_test)[:NUM_POINTS]
     plain = roughened(examined.net(draw, examined.own_c), draw.seed)
@@ -256,6 +262,8 @@ def check_parameter_scale(examined: Examined, draw: Draw) -> InvariantFinding:
     Source: Kunin et al. (arXiv 2210.03820), definition 3.1; YHL section 2.
     """
     name: InvariantName = "parameter_scale"
+    if (blind := examined.blind(name)) is not None:
+        return blind
     scaling = examined.scaling
     net = roughened(examined.net(draw, examined.own_c), draw.seed)
     x = torch.as_tensor(examined.data(draw).x_test)

@@ -138,7 +138,7 @@ def check_permutation(examined: Examined, draw: Draw) -> InvariantFinding:
     changed: nn.Module = net
     exchanged = []
     for pair in structure.pairs(net, x):
-        order = torch.randperm(structure.num_units(net, pair), generator=generator)
+        order = _other_order(structure.num_units(net, pair), generator)
         # Whether units can be exchanged is seen with disturbed weights, where none are equal.
         tried, kept = (structure.permuted(one, pair, order) for one in (rough, changed))
         if tried is None or kept is None or len(order) < 2:
@@ -243,7 +243,7 @@ def check_sample_order(examined: Examined, draw: Draw) -> InvariantFinding:
     if examined.is_random:
         return void(name, "dropout", DROPOUT)
     task = examined.data(draw)
-    order = np.random.default_rng(draw.seed + 1).permutation(draw.num_points)
+    order = _other_order(draw.num_points, torch.Generator().manual_seed(draw.seed)).numpy()
     shuffled = replace(task, x_train=task.x_train[order], y_train=task.y_train[order])
     wrong = (
         "sample_order",
@@ -275,7 +275,7 @@ def check_label_names(examined: Examined, draw: Draw) -> InvariantFinding:
     if found is not None:
         return found
     generator = torch.Generator().manual_seed(draw.seed)
-    order = torch.randperm(task.n_classes, generator=generator).roll(1)
+    order = _other_order(task.n_classes, generator)
     changed = structure.with_renamed_outputs(net, readout, order)
     new_name = order.argsort().numpy()
     renamed = replace(
@@ -329,6 +329,12 @@ def check_batching(examined: Examined, draw: Draw) -> InvariantFinding:
     wrong = ("batching", "As one of a batch of replicas the net trains to another function.")
     bound = examined.bound(draw, amplified, draw.num_steps)
     return decided(name, deviation(run, other), bound, wrong=wrong)
+
+
+def _other_order(num: int, generator: torch.Generator) -> Tensor:
+    """A permutation that is not the identity, where there is another one."""
+    order = torch.randperm(num, generator=generator)
+    return order.roll(1) if torch.equal(order, torch.arange(num)) else order
 
 
 # --- runs -----------------------------------------------------------------------------------

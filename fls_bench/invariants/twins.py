@@ -327,6 +327,13 @@ class Examined:
 
     # --- judgement ---
 
+    def blind(self, name: InvariantName) -> InvariantFinding | None:
+        """Void where the net itself rounds so coarsely that nothing can be compared, else None."""
+        if not self.low_precision:
+            return None
+        text = "The net computes in less than float64 inside, so that rounding hides deviations."
+        return void(name, SENSITIVE, text)
+
     def bound(self, draw: Draw, amplified: float, steps: int) -> float:
         """What rounding can account for, relative; see the module's text."""
         net = self.net(draw, self.own_c)
@@ -341,11 +348,8 @@ class Examined:
         if not run.finite:
             return void(name, DIVERGED, "Training diverged: a smaller learning rate would decide.")
         bound = self.bound(draw, amplified, draw.num_steps)
-        if self.low_precision:
-            text = (
-                "The net computes in less than float64 inside, so that rounding hides deviations."
-            )
-            return void(name, SENSITIVE, text)
+        if (blind := self.blind(name)) is not None:
+            return blind
         if not bound <= MAX_BOUND:
             text = (
                 "Training amplifies rounding too much: fewer steps or a smaller rate would decide."
