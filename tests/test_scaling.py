@@ -120,6 +120,36 @@ def test_rates_carried_there_and_back_are_the_same(
     assert scaled_rate(0.1, rule(depth), power, at=here, to=here) == 0.1
 
 
+@pytest.mark.parametrize(
+    ("c", "text"), [(0.0, "0"), (-0.25, "-0.25"), (math.inf, "inf"), (math.nan, "nan")]
+)
+def test_a_number_that_is_no_multiplier_is_written_as_it_is(c: float, text: str) -> None:
+    assert format_multiplier(c) == text
+
+
+@pytest.mark.parametrize(
+    ("at", "to"),
+    [
+        ((1.0, 1.0), (1e-300, 1.0)),  # above the largest number
+        ((1.0, 1.0), (1e300, 1.0)),  # below the smallest
+        ((1.0, 1.0), (1.0, 1e200)),
+        ((1e-300, 1.0), (1.0, 1.0)),
+        ((1.0, 1.0), (1e-320, 1e-320)),
+    ],
+)
+def test_a_rate_out_of_range_is_refused(at: tuple[float, float], to: tuple[float, float]) -> None:
+    with pytest.raises(InputError, match="leaves the range") as caught:
+        scaled_rate(0.1, rule(1), 2, at=at, to=to)
+    assert f"At c = {format_multiplier(to[0])} and alpha = " in str(caught.value)
+    assert "Choose values nearer to 1." in str(caught.value)
+
+
+@pytest.mark.parametrize("c", [2.0**-200, 2.0**200])
+def test_far_from_1_rates_within_range_are_numbers(c: float) -> None:
+    rate = scaled_rate(0.1, rule(2), 2, at=(1.0, 1.0), to=(c, 1.0))
+    assert rate == pytest.approx(0.1 * min(1 / c, 4 / c**2))
+
+
 def test_biases_of_layer_l_need_the_rate_eta_c_to_the_minus_2l_over_depth() -> None:
     eta, depth, c = 0.1, 3, 2.0**-6
     biases = LrRule(name="homogeneous", depth=depth, exponents={"b2": 2.0, "b3": 3.0})

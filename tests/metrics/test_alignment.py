@@ -99,9 +99,15 @@ def test_random_weights_exceed_the_95_percent_bound_in_5_percent_of_nets():
 def test_the_null_of_a_wide_layer_is_the_same_in_parts(monkeypatch):
     (x, y), weights, orders = blobs(), draw(10, 6, seed=5), permutations(40, 7)
     whole = permuted_alignments(weights, x, y, K, orders)
-    monkeypatch.setattr("fls_bench.metrics.alignment._MAX_NUMBERS", 2 * K * (10 + 6))
+    seen = []
+    monkeypatch.setattr("fls_bench.metrics.alignment._MAX_NUMBERS", 2 * K * (10 + 40 + 6))
+    monkeypatch.setattr(
+        "fls_bench.metrics.alignment.class_directions",
+        lambda x, y, k: seen.append(len(y)) or class_directions(x, y, k),
+    )
     assert whole.shape == (7,)
     torch.testing.assert_close(permuted_alignments(weights, x, y, K, orders), whole)
+    assert seen == [2, 2, 2, 1]  # neurons, points and inputs of each class stay below the limit
 
 
 def test_undefined_without_class_means_or_weights():

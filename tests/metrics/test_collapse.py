@@ -42,6 +42,10 @@ def test_variability_of_known_features():
     turn = torch.linalg.qr(draw(7, 7, seed=3)).Q
     expected = float(within_between(x, y, K))
     assert float(within_between(3 * x @ turn + 1, y, K)) == pytest.approx(expected)
+    for small in (1e-3, 1e-9):
+        assert float(within_between(small * x, y, K)) == pytest.approx(expected)
+        same = float(self_duality(draw(K, 7, seed=4), x, y))
+        assert float(self_duality(draw(K, 7, seed=4), small * x, y)) == pytest.approx(same)
     means = torch.stack([x[y == k].mean(0) for k in range(K)])[y]
     assert float(within_between(means + 2 * (x - means), y, K)) == pytest.approx(4 * expected)
     assert within_between(torch.ones(60, 3), y, K).isnan()

@@ -132,8 +132,14 @@ def test_a_change_along_the_leading_components_does_not_beat_their_null():
 def test_nulls_of_wide_layers_are_the_same_in_parts(monkeypatch):
     (x, y), change, orders = blobs(), draw(5, 9, seed=5), permutations(40, 7)
     whole = permuted_energies(change, x, y, K, orders), principal(change, x, resamples=7)
+    seen = []
     monkeypatch.setattr("fls_bench.metrics.energy._MAX_NUMBERS", 2 * 40 * 9)
+    monkeypatch.setattr(
+        "fls_bench.metrics.energy.class_directions",
+        lambda x, y, k: seen.append(len(y)) or class_directions(x, y, k),
+    )
     parts = permuted_energies(change, x, y, K, orders), principal(change, x, resamples=7)
+    assert seen == [4, 3]  # 720 numbers are those of 4 permutations, 3 classes, 5 + 40 + 9 each
     for one, other in zip(whole, parts, strict=True):
         assert other.shape == (7,)
         torch.testing.assert_close(one, other)

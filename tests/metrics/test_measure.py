@@ -1,8 +1,10 @@
 import dataclasses
 import functools
+import importlib
 import itertools
 import json
 import math
+import pkgutil
 import re
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from profiles import FEW
 
+from fls_bench import metrics, scaling
 from fls_bench.errors import InputError
 from fls_bench.metrics import LOGITS, METRICS, Metric, NetState, Snapshot, TangentKernel, measure
 from fls_bench.metrics.alignment import class_directions, class_means
@@ -20,6 +23,7 @@ from fls_bench.schema import Measurement, Regime
 
 K, D, WIDTHS = 4, 8, (12, 10)
 SIZES = {"train": 48, "val": 40, "test": 120}
+FEATURES = tuple(f"{split}_features" for split in SIZES)
 LAYERS = ("fc1", "fc2")
 NEED_INIT = {name for name, row in METRICS.items() if "init" in row.needs}
 
@@ -354,6 +358,41 @@ def test_layers_have_their_places():
     assert layers["probe.linear"] == ["fc1", "fc2"]
     assert layers["probe.linear_at_init"] == ["fc2"]
     assert layers["error.test"] == [None]
+
+
+def test_names_of_layers_do_not_matter():
+    # Modules of a Sequential are named by numbers, which do not sort as texts.
+    names = {"fc1": "8", "fc2": "10", "fc3": "9"}
+
+    def renamed(net):
+        mappings = {field: getattr(net, field) for field in ("weights", *FEATURES)}
+        return dataclasses.replace(
+            net, **{k: {names[n]: x for n, x in m.items()} for k, m in mappings.items()}
+        )
+
+    found = by_key(measure(change_nets(snapshot(), renamed)))
+    for (metric, layer), old in baseline().items():
+        new = found[metric, names.get(layer, layer)]
+        assert (new.status, new.reason) == (old.status, old.reason), (metric, layer)
+        assert old.value is None or new.value == pytest.approx(old.value, rel=1e-9), (metric, layer)
+
+
+def test_what_the_metrics_take_and_give_can_not_be_changed():
+    modules = [
+        scaling,
+        *(
+            importlib.import_module(m.name)
+            for m in pkgutil.walk_packages(metrics.__path__, f"{metrics.__name__}.")
+        ),
+    ]
+    values = {
+        value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, type) and dataclasses.is_dataclass(value)
+    }
+    assert {Metric, NetState, Snapshot, TangentKernel, scaling.Factors} < values
+    assert all(value.__dataclass_params__.frozen for value in values)
 
 
 def test_a_number_does_not_depend_on_what_else_is_asked_or_on_global_randomness():
@@ -716,7 +755,9 @@ def test_missing_initial_features_are_said():
     gone = dataclasses.replace(snap.init, test_features={})
     found = by_key(measure(dataclasses.replace(snap, init=gone)))
     assert "initial features" in found["cka.init_to_final", "fc1"].reason
-    assert "initial features" in found["probe.linear_at_init", "fc2"].reason
+    for name in ("probe.linear_at_init", "probe.inputs_kept_at_init", "probe.inputs_forgotten"):
+        assert "initial features" in found[name, "fc2"].reason
+    assert found["probe.inputs_kept", "fc2"].status == "ok"
 
 
 def test_the_layer_that_counts_as_the_last_can_be_chosen():

@@ -75,6 +75,16 @@ def test_distance_written_out():
     assert float(tail.distance) == pytest.approx(gap)
 
 
+def test_leading_dimensions_are_replicas():
+    values = torch.stack([pareto(50, 2.5, seed) for seed in range(6)]).reshape(2, 3, 50)
+    tails = fit_tail(values)
+    for i in range(2):
+        for j in range(3):
+            one = fit_tail(values[i, j])
+            for name in ("exponent", "distance", "start", "size"):
+                torch.testing.assert_close(getattr(tails, name)[i, j], getattr(one, name))
+
+
 @pytest.mark.parametrize("alpha", [1.8, 2.5, 4.0])
 def test_a_known_exponent_is_found(alpha):
     found = [float(fit_tail(pareto(1000, alpha, seed)).exponent) for seed in range(5)]
