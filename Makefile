@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test calibration lint types bench bench-gpu error-rates mutants schema metrics-page clean
+.PHONY: demo test nightly calibration lint types bench bench-gpu error-rates mutants schema metrics-page clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("fls-bench needs Python >= 3.11") if sys.version_info < (3, 11) else None'
@@ -16,6 +16,10 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
+
+# The property tests with 2000 examples each (hours).
+nightly: $(VENV)/.installed
+	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -m 'not gpu' -k 'not examples' --hypothesis-show-statistics
 
 # The matrix of known regimes, three seeds each (about ten minutes on 2 cores).
 calibration: $(VENV)/.installed

@@ -1,7 +1,12 @@
 """The projects in examples/ run as their README says, only with fewer seeds and epochs."""
 
+import os
 import runpy
+import shutil
+import subprocess
 import sys
+import sysconfig
+import venv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -72,3 +77,67 @@ def test_the_readme_names_what_is_there() -> None:
     assert "--model my_pkg.my_setup:make_net" in text
     assert "gain=3.0" in (OWN_NET / "my_pkg" / "my_setup.py").read_text()
     assert "Smaller c = larger FLS = toward over-aligned." in text
+
+
+# --- a net whose multiplier is tested -------------------------------------------------------
+
+TESTED_NET = ROOT / "examples" / "tested_net"
+
+
+@pytest.fixture(scope="module")
+def own_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment of its own, with nothing on its path but this package and what it depends on."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, with_pip=False, symlinks=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    borrowed = sysconfig.get_path("purelib")
+    (site / "borrowed.pth").write_text(f"{borrowed}\n{ROOT}\n")
+    return folder / "bin" / "python"
+
+
+def run_tests(python: Path, folder: Path, *options: str) -> tuple[int, str]:
+    alone = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "PYTEST"))}
+    done = subprocess.run(
+        [python, "-m", "pytest", "-p", "no:cacheprovider", "-rfs", *options],
+        cwd=folder, env=alone, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_tested_net_passes_in_an_environment_of_its_own(
+    own_environment: Path, tmp_path: Path
+) -> None:
+    project = shutil.copytree(TESTED_NET, tmp_path / "project")
+    code, text = run_tests(own_environment, project, "-k", "not regime")
+    assert code == 0, text
+    assert "12 passed, 7 skipped, 1 deselected" in text
+    assert "The multiplier is wired inside" in text
+
+
+def test_a_change_that_breaks_the_rule_is_noticed_there(
+    own_environment: Path, tmp_path: Path
+) -> None:
+    project = shutil.copytree(TESTED_NET, tmp_path / "project")
+    zoo = project / "my_pkg" / "zoo.py"
+    right = zoo.read_text()
+    only = ("-k", "routes or own_optimizer")
+    for old, new, message in (
+        ("self.output_multiplier * self", "self.output_multiplier**2 * self", "applied twice"),
+        ("output_multiplier ** (-2 / 3)", "output_multiplier**-1", "exact is c^-0.667"),
+        ("64, 10, bias=False", "64, 10", "readout.bias goes as c^-0.667, exact is c^-2"),
+    ):
+        assert old in right
+        zoo.write_text(right.replace(old, new))
+        code, text = run_tests(own_environment, project, *only)
+        assert code == 1, text
+        assert message in text
+    zoo.write_text(right)
+    assert run_tests(own_environment, project, *only)[0] == 0
+
+
+def test_its_readme_names_what_is_there() -> None:
+    text = (TESTED_NET / "README.md").read_text()
+    for name in ("TestBuild", "must_hold", "test_regime"):
+        assert name in text
+        assert name in (TESTED_NET / "test_multiplier.py").read_text()
+    assert "my_pkg.zoo:build --optimizer my_pkg.zoo:optimizer" in text

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -84,9 +87,25 @@ def test_direction_is_said() -> None:
 
 def test_setup_of_the_readme_runs() -> None:
     """The code block builds a setup, with a net and a task in the place of the reader's."""
-    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    block, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names = {"build_my_net": lambda seed: torch.nn.Linear(64, 10), "my_task": lambda seed: None}
     exec(compile(block, "README.md", "exec"), names)
     setup = names["setup"]()  # type: ignore[call-arg]
     assert isinstance(setup, fls_bench.TrainingSetup)
     assert setup.stop == fls_bench.TargetLoss(target_loss=0.1, max_epochs=200)
+
+
+def test_contract_of_the_readme_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The code block makes a test class, with a builder in the place of the reader's."""
+    _, block = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    package, module = ModuleType("my_pkg"), ModuleType("my_pkg.my_net")
+    module.build = lambda: torch.nn.Linear(4, 3, bias=False)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "my_pkg", package)
+    monkeypatch.setitem(sys.modules, "my_pkg.my_net", module)
+    names: dict[str, Any] = {}
+    exec(compile(block, "README.md", "exec"), names)
+    contract = names["TestBuild"]
+    contract.options = {"examples": 2}
+    contract().test_invariant("exact_rule")
+    with pytest.raises(pytest.skip.Exception, match="no output_multiplier"):
+        contract().test_invariant("routes")
