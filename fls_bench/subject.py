@@ -206,6 +206,14 @@ def bundle_setup(bundle: Bundle, *, builder: str | None, data: Path | None) -> T
     )
 
 
+def _arrays(bundle: Bundle) -> dict[str, Any]:
+    """The embedded data; numpy has no bfloat16."""
+    return {
+        key: (value.float() if value.dtype is torch.bfloat16 else value).numpy()
+        for key, value in bundle.data.items()
+    }
+
+
 def _source(bundle: Bundle, data: Path | None) -> TaskSource | None:
     spec = bundle.header.task
     if data is not None:
@@ -214,7 +222,7 @@ def _source(bundle: Bundle, data: Path | None) -> TaskSource | None:
         return None
     if not spec.embedded:
         return named_source(spec.name, spec.arguments)
-    arrays = {key: value.numpy() for key, value in bundle.data.items()}
+    arrays = _arrays(bundle)
     if "x_val" not in arrays:
         return arrays_source(spec.name, arrays, None, None, spec.n_classes)
     # A sweep redraws the training points from all that are not for testing.
@@ -233,7 +241,7 @@ def _own_draw(bundle: Bundle, source: TaskSource, recipe: Recipe, data: Path | N
     if spec is None or data is not None:
         return source(recipe.data_seed)
     if spec.embedded:
-        arrays = {key: value.numpy() for key, value in bundle.data.items()}
+        arrays = _arrays(bundle)
         return arrays_source(spec.name, arrays, None, None, spec.n_classes)(recipe.data_seed)
     return load_task(spec)
 

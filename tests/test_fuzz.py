@@ -316,6 +316,19 @@ def test_changed_tensors(folder: Path, data: st.DataObject, kind: str) -> None:
     load_and_rebuild(folder / "m.pt", content)
 
 
+@pytest.mark.parametrize("kind", ["pt", "safetensors"])
+def test_data_in_half_precision_are_data(folder: Path, kind: str) -> None:
+    half = dict(EMBEDDED_TENSORS)
+    for part in PARTS:
+        half[f"data/x_{part}"] = half[f"data/x_{part}"].bfloat16()
+        half[f"data/y_{part}"] = half[f"data/y_{part}"].half()
+    (folder / "half").write_bytes(as_file(EMBEDDED_HEADER, half, kind))
+    found = load_bundle(folder / "half")
+    subject = from_bundle(found, *evidence_tier(found), builder=None, data=None)
+    assert subject.task is not None
+    assert subject.task.x_test.tolist() == half["data/x_test"].tolist()
+
+
 # --- suites ---------------------------------------------------------------------------------
 
 SUITES = [path.read_text() for path in sorted(suite_folder().glob("*.toml"))]

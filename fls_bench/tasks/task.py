@@ -267,7 +267,7 @@ def checked_arrays(name: str, part: str, x: Any, y: Any) -> tuple[Array, Labels]
             "Remove or fill them before you pass the data.",
         )
     if np.issubdtype(y.dtype, np.floating) and np.isfinite(y).all() and (y == np.floor(y)).all():
-        y = y.clip(-1e6, 1e6).astype(np.int64)
+        y = y.astype(np.float64).clip(-1e6, 1e6).astype(np.int64)
     if not (np.issubdtype(y.dtype, np.integer) or y.dtype == bool):
         raise InputError(f"{place}: labels have type {y.dtype}.", "Give whole numbers 0 .. K-1.")
     y = y.astype(np.int64)
