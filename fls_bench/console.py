@@ -126,7 +126,9 @@ def fail(problem: str, remedy: str, stream: TextIO | None = None) -> None:
         stream: Where to print; standard error if None.
     """
     page = _Page(stream or sys.stderr, None)
-    page.write(Text.assemble(("error: ", "bold red"), _literal(problem), " ", _literal(remedy)))
+    # Input that is quoted may bring empty lines; an error is one paragraph.
+    text = re.sub(r"\n\s*\n", "\n", _literal(f"{problem} {remedy}"))
+    page.write(Text.assemble(("error: ", "bold red"), text))
     page.flush()
 
 
