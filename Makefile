@@ -15,15 +15,15 @@ demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 # The property tests with 2000 examples each (hours).
 nightly: $(VENV)/.installed
-	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -m 'not gpu' -k 'not examples' --hypothesis-show-statistics
+	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -n auto --dist worksteal
 
 # The matrix of known regimes, three seeds each (about ten minutes on 2 cores).
 calibration: $(VENV)/.installed
-	$(BIN)/python -m pytest -m calibration
+	$(BIN)/python -m pytest -m calibration -n auto --dist worksteal
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

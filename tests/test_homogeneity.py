@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from labels import label
 from profiles import FEW
 from torch import Tensor, nn
 
@@ -78,7 +79,7 @@ def degree_of(net: nn.Module) -> int | str | None:
         (nn.ReLU(), None),
         (nn.Sequential(nn.Linear(6, 3), nn.Softmax(-1)), None),
     ],
-    ids=str,
+    ids=label,
 )
 def test_the_degree_of_homogeneity_is_measured(net: nn.Module, degree: int | str | None) -> None:
     assert degree_of(net) == degree

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from labels import label
 from torch import nn
 
 from fls_bench.errors import InputError
@@ -41,7 +42,7 @@ def setup(**changes: Any) -> TrainingSetup:
         ({"batch_size": 0}, "batch_size"),
         ({"batch_size": 2.5}, "batch_size"),
         ({"batch_size": True}, "batch_size"),
-        ({"make_model": nn.Linear(2, 2).weight}, "make_model is not callable"),
+        ({"make_model": "a net"}, "make_model is not callable"),
         ({"task": "digits"}, "neither a Task nor a function"),
         ({"loss": "hinge"}, "loss = 'hinge' is unknown"),
         ({"axis": "c"}, "axis = 'c' is unknown"),
@@ -50,7 +51,7 @@ def setup(**changes: Any) -> TrainingSetup:
         ({"stop": 0.1}, "stop is not a TargetLoss or TargetAccuracy"),
         ({"lr_rule": "homogeneous"}, "lr_rule is not an LrRule or None"),
     ],
-    ids=str,
+    ids=label,
 )
 def test_values_that_no_training_could_use_are_refused(
     changes: dict[str, Any], problem: str

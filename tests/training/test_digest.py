@@ -9,6 +9,7 @@ from typing import Any
 import own_nets
 import pytest
 import torch
+from labels import label
 from own_nets import Multiplied, Normed, blobs, built_in, own, plain_body
 from torch import Tensor, nn
 
@@ -39,7 +40,7 @@ def test_equal_setups_have_equal_digests() -> None:
         {"name": "other"},
         {"stop": TargetLoss(target_loss=0.1, max_epochs=99)},
     ],
-    ids=str,
+    ids=label,
 )
 def test_what_belongs_to_a_run_is_not_part_of_it(changes: dict[str, Any]) -> None:
     assert digest(replace(built_in(), **changes)) == digest(built_in())
@@ -67,7 +68,7 @@ def test_what_belongs_to_a_run_is_not_part_of_it(changes: dict[str, Any]) -> Non
         {"feature_layer": "layers.0"},
         {"multiplier_route": "wrapper", "make_model": built_in(bias=True).make_model},
     ],
-    ids=str,
+    ids=label,
 )
 def test_what_changes_the_numbers_changes_it(changes: dict[str, Any]) -> None:
     base = built_in(depth=2)

@@ -8,6 +8,7 @@ from typing import Any
 import own_nets
 import pytest
 import torch
+from labels import label
 from own_nets import INPUT_DIM, Normed, built_in, config, images, own, plain_body, records
 from torch import Tensor, nn
 
@@ -65,7 +66,7 @@ def test_mlps_under_plain_sgd_train_by_hand(optimizer: Sgd, changes: dict[str, A
         {"architecture": None},
         {"task": lambda seed: images(seed, shape=(1, 5)), "augmentation": ("flip",)},
     ],
-    ids=str,
+    ids=label,
 )
 def test_what_the_steps_by_hand_do_not_know_trains_otherwise(changes: dict[str, Any]) -> None:
     assert chosen(replace(built_in(), **changes)).kind != "fused"

@@ -10,6 +10,7 @@ import numpy as np
 import own_nets
 import pytest
 import torch
+from labels import label
 from own_nets import blobs, built_in, config, in_one_batch, own, records
 from torch.func import functional_call
 from torch.nn import functional
@@ -111,7 +112,7 @@ def test_a_run_that_no_longer_improves_is_on_a_plateau(engine: str, epochs: int)
         {"c": 1e30},
         {"init_scale": 1e12},
     ],
-    ids=str,
+    ids=label,
 )
 def test_a_diverged_run_carries_no_numbers(
     engine: str, dtype: torch.dtype, changes: dict[str, Any]

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from labels import label
 from own_nets import INPUT_DIM, built_in, config, distance, images, in_one_batch, own, two_blobs
 from profiles import FEW
 from torch import Tensor, nn
@@ -168,7 +169,7 @@ def test_so_it_is_with_every_loss_and_module(
         (("flip", "crop"), (2, 6, 8)),
         (("flip", "crop"), (6, 8)),
     ],
-    ids=str,
+    ids=label,
 )
 def test_so_it_is_on_images_that_are_disturbed(names: Any, shape: tuple[int, ...]) -> None:
     pixels = 96 if len(shape) == 3 else 48
