@@ -155,6 +155,31 @@ def tuning_costs() -> None:
         )
 
 
+def invariants() -> None:
+    """``fls-bench invariants`` with its 20 draws, start of Python included, and an idle plugin."""
+    sized = "--depth", "4", "--width", "128", "--n-train", "150"
+    with tempfile.TemporaryDirectory() as folder:
+        file = str(Path(folder) / "model.pt")
+        command("train", "--task", "digits", *sized, "--max-epochs", "2", "-o", file)()
+        run = command("invariants", file, "--quiet")
+        seconds = [timed(run) for _ in range(REPEATS)]
+        line("fls-bench invariants, digits, 4 layers of 128", seconds, "s", "-")
+        (Path(folder) / "test_nothing.py").write_text("def test_nothing():\n    pass\n")
+
+        def tests(*options: str) -> float:
+            words = [sys.executable, "-m", "pytest", "-q", "-c", "/dev/null", folder, *options]
+            return timed(lambda: subprocess.run(words, check=True, capture_output=True))
+
+        tests()
+        pairs = [(tests(), tests("-p", "no:fls_bench")) for _ in range(5 * REPEATS)]
+        line(
+            "pytest of one empty test, with / without the plugin",
+            [a / b for a, b in pairs],
+            "x",
+            "1 x",
+        )
+
+
 def main() -> None:
     """Measure and print."""
     print(", ".join(f"{key} {value}" for key, value in facts.environment().items()))
@@ -164,6 +189,7 @@ def main() -> None:
     line("batched engine, the same nets", [b for _, b in pairs], "s", "-")
     line("plain loop / batched engine", [p / b for p, b in pairs], "x", "4 x")
     tuning_costs()
+    invariants()
     line("fls-bench --help", [timed(command("--help")) for _ in range(REPEATS)], "s", "0.3 s")
     with tempfile.TemporaryDirectory() as folder:
         for multiplier in ("2^-9", "2^-4", "2^3"):

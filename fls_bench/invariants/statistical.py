@@ -78,10 +78,13 @@ def check_movement(examined: Examined, draw: Draw) -> InvariantFinding:
     if mean > 0:
         text = f"Weights move more as c grows (as c^{mean:.2g}): the direction is flipped."
         return InvariantFinding(
-            invariant=name, status="broken", code="direction", text=text, exponents=exponents
-        )
+            invariant=name, status="broken", code="direction", text=text, exponents=exponents,
+            num_examples=NUM_SEEDS,
+        )  # fmt: skip
     text = f"Weights move less at larger c, as c^{mean:.2g}."
-    return InvariantFinding(invariant=name, status="held", text=text, exponents=exponents)
+    return InvariantFinding(
+        invariant=name, status="held", text=text, exponents=exponents, num_examples=NUM_SEEDS
+    )
 
 
 def _rate_factor(examined: Examined, draw: Draw, ratio: float) -> float | None:
@@ -236,13 +239,17 @@ def check_lazy_limit(examined: Examined, draw: Draw) -> InvariantFinding:
     exponents = _mean("distance from kernel regression against c", powers, -1.0)
     text = f"The distance from kernel regression goes as c^{mean:.3g}."
     if mean <= MAX_LAZY_POWER:
-        return InvariantFinding(invariant=name, status="held", text=text, exponents=exponents)
+        return InvariantFinding(
+            invariant=name, status="held", text=text, exponents=exponents,
+            num_examples=NUM_LAZY_SEEDS,
+        )  # fmt: skip
     if mean < MIN_NOT_LAZY_POWER:
         text = f"{text[:-1]}: it falls, but not as 1/c, so that no limit is seen."
         return void(name, "no_limit_seen", text, exponents=exponents)
     return InvariantFinding(
-        invariant=name, status="broken", code="lazy_limit", text=text, exponents=exponents
-    )
+        invariant=name, status="broken", code="lazy_limit", text=text, exponents=exponents,
+        num_examples=NUM_LAZY_SEEDS,
+    )  # fmt: skip
 
 
 def _from_kernel_regression(examined: Examined, draw: Draw, c: float) -> float:
