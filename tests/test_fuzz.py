@@ -45,7 +45,7 @@ from fls_bench.suite import load_suite, suite_folder
 from fls_bench.sweep import SweepPlan, prepare
 from fls_bench.sweep.sweeper import Sweeper
 from fls_bench.tasks import Task
-from fls_bench.training import Engine
+from fls_bench.training import Engine, engines
 
 Cli = Callable[..., Any]
 
@@ -249,6 +249,7 @@ def test_changed_pickles_with_right_checksums(folder: Path, content: bytes) -> N
 @given(
     mutated_bytes(DATA_PKL) | mutated_bytes(pickle.dumps(Touch.__init__)) | st.binary(max_size=99)
 )
+@example(b"\x80\x02h\x07.")
 def test_walking_any_pickle_raises_nothing_else(content: bytes) -> None:
     list_pickle(content)
     with suppress(NotPlainError):
@@ -405,6 +406,7 @@ QUICK_SUITE = SUITE_TREES[0]
 @FEW
 @given(mutated_trees(SUITE_TREES))
 @example(with_value(QUICK_SUITE, "case", 0, "model", "output_multiplier", value="2^1000"))
+@example(with_value(QUICK_SUITE, "case", 0, "task", "n_train", value=[50]))
 @example(with_value(QUICK_SUITE, "case", 0, "task", "name", value="y" * 400))
 @example(with_value(QUICK_SUITE, "case", 0, "task", "name", value="y" * 400 + ".csv"))
 @example(with_value(QUICK_SUITE, "case", 0, "task", "name", value="y" * 400 + ".npz"))
@@ -452,6 +454,7 @@ FIRST_CELL = ("sweep", "cells", 0)
 
 
 @given(mutated_trees(REPORT_TREES))
+@example(with_value(OLD_REPORT, "setup", "x", value=[float("nan")]))
 @example(with_value(OLD_REPORT, "diagnosis", "c", value=0))
 @example(with_value(OLD_REPORT, *FIRST_CELL, "c", value=-1))
 @example(with_value(OLD_REPORT, *FIRST_CELL, "seeds", 0, "val_error", value=1e300))
@@ -519,13 +522,17 @@ ENGINES = [
 
 @given(st.binary(max_size=50) | (values | mutated_trees(ENGINES)).map(as_bytes))
 @example(b"[" * 9999)
+@example(as_bytes(with_value(ENGINES[1], "replicas", value=0)))
+@example(as_bytes(with_value(ENGINES[1], "device", value="cuda")))
+@example(as_bytes(ENGINES[0]))
 def test_whatever_lies_in_the_place_of_the_engine(folder: Path, content: bytes) -> None:
-    """A setup with a multiplier of its own is trained one by one, whatever the file says."""
     path = folder / "own.jsonl"
     path.with_suffix(".engine.json").write_bytes(content)
-    store = RunStore(path)
-    setup = own_nets.own(own_nets.factory, task=few_blobs, stop=TargetLoss(0.3, max_epochs=1))
-    prepared = prepare(setup, SweepPlan(), stores=lambda _: store)
+    stop = TargetLoss(0.3, max_epochs=1)
+    setup = own_nets.own(own_nets.plain_body, task=few_blobs, stop=stop)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engines, "_by_trial", lambda *_: Engine("single"))  # takes no time
+        prepared = prepare(setup, SweepPlan(), stores=lambda _: RunStore(path))
     sweeper = Sweeper.of(prepared, lambda _: None, Silent(), 1)
     sweeper.train([sweeper.config(1.0, 0, False)], "")
     assert [record.outcome for record in sweeper.used.values()] != [Outcome.FAILED]

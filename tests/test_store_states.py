@@ -13,7 +13,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -400,21 +399,20 @@ def swept(path: Path, listener: Listener) -> SweepResult:
     return run_sweep(prepared, stores=stores, listener=listener, jobs=1)
 
 
-@dataclass(frozen=True)
 class Whole:
     """A sweep that nobody disturbed."""
 
-    result: SweepResult = field(repr=False)
-    records: dict[str, RunRecord] = field(repr=False)
+    def __init__(self, path: Path) -> None:
+        self.result = swept(path, Listener())
+        self.records = RunStore(path).load()
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    path = tmp_path_factory.mktemp("whole") / "runs.jsonl"
-    result = swept(path, Listener())
-    assert result.gain is not None, "it came to its last stage"
-    assert result.rates
-    return Whole(result, RunStore(path).load())
+    undisturbed = Whole(tmp_path_factory.mktemp("whole") / "runs.jsonl")
+    assert undisturbed.result.gain is not None, "it came to its last stage"
+    assert undisturbed.result.rates
+    return undisturbed
 
 
 @FEW
