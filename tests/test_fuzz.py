@@ -556,6 +556,9 @@ options = texts | st.builds(
 
 
 @given(texts | scalars)
+@example("1/0")
+@example("0^-1")
+@example("9^999")
 def test_any_multiplier(text: Any) -> None:
     found = value_of(lambda: parse_multiplier(text))
     assert found is None or 0 < found < math.inf
