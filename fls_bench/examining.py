@@ -256,8 +256,8 @@ def _input_and_outputs(
     """Shape of one input, and how many logits come out."""
     tried = [shape] if shape is not None else _guesses(net)
     for one in tried:
-        x = torch.zeros((2, *one), dtype=torch.float64)
         try:
+            x = torch.zeros((2, *one), dtype=torch.float64)
             with torch.no_grad(), seeded(0):
                 output = net.eval()(x)
         except Exception as error:

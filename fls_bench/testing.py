@@ -154,7 +154,7 @@ def multipliers(min_log2: int = -12, max_log2: int = 12) -> st.SearchStrategy[fl
     return st.integers(4 * min_log2, 4 * max_log2).map(lambda k: float(2.0 ** (k / 4)))
 
 
-def draws(**limits: int) -> st.SearchStrategy[Draw]:
+def draws(**limits: Any) -> st.SearchStrategy[Draw]:
     """Draws for the checks; they shrink to one step on two points at a factor next to 1.
 
     Args:
@@ -503,8 +503,14 @@ class ScalingContract:
         """One invariant of the net that ``build`` makes."""
         import pytest
 
-        build = type(self).build
+        build = getattr(type(self), "build", None)
+        wanted = {name.replace("-", "_") for name in self.must_hold}
+        if build is None or wanted - set(NAMES):
+            unknown = ", ".join(sorted(wanted - set(NAMES)))
+            pytest.fail(f"must_hold names no {unknown}" if build else "set build", pytrace=False)
         if invariant == "own_optimizer" and not callable(self.options.get("optimizer")):
+            if invariant in wanted:
+                pytest.fail("It has to hold, but options name no optimizer", pytrace=False)
             pytest.skip("there is no optimizer of its own")
         if invariant == "own_rule" and getattr(build, "lr_rule", None) is None:
             pytest.skip("there is no learning-rate rule of its own")
@@ -512,7 +518,6 @@ class ScalingContract:
         if found.status == "broken":
             pytest.fail(in_words(found), pytrace=False)
         if found.status == "void":
-            wanted = {name.replace("-", "_") for name in self.must_hold}
             if invariant in wanted:
                 pytest.fail(f"It has to hold, but: {in_words(found)}", pytrace=False)
             pytest.skip(found.text)

@@ -124,6 +124,49 @@ class Transformer(nn.Module):
         return logits
 
 
+def biased_before_norm() -> nn.Module:
+    """The usual layout: a linear layer with a bias, then BatchNorm, which takes the bias off again."""
+    return nn.Sequential(
+        nn.Linear(INPUTS, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN),
+        nn.BatchNorm1d(HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, CLASSES),
+    )  # fmt: skip
+
+
+def frozen() -> nn.Module:
+    net = plain_mlp()
+    next(net.parameters()).requires_grad_(False)
+    return net
+
+
+def linear() -> nn.Module:
+    return nn.Linear(INPUTS, CLASSES, bias=False)
+
+
+def many_classes() -> nn.Module:
+    return nn.Sequential(nn.Linear(INPUTS, HIDDEN, bias=False), nn.ReLU(), nn.Linear(HIDDEN, 100))
+
+
+class Gated(nn.Module):
+    """A read-out that is zero at init, and a gain that is one number."""
+
+    def __init__(self, multiplier: float) -> None:
+        super().__init__()
+        self.body = plain_mlp()
+        self.gain = nn.Parameter(torch.zeros(()))
+        self.register_buffer("multiplier", torch.tensor(float(multiplier)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.multiplier * self.gain * self.body(x)
+
+
+def gated(output_multiplier: float) -> nn.Module:
+    return Gated(output_multiplier)
+
+
+def gated_twice(output_multiplier: float) -> nn.Module:
+    return Gated(output_multiplier**2)
+
+
 # --- planted mistakes -----------------------------------------------------------------------
 
 

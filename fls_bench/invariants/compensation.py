@@ -371,11 +371,11 @@ def _read_settings(
                     )
                 )
     if not wrong:
-        return (
-            "own_optimizer",
-            "The optimizer does not keep the function as c changes.",
-            tuple(exponents),
+        text = (
+            "The optimizer does not keep the function as c changes, although the rates, penalties and "
+            "epsilons of its groups follow c: something in its step does not, such as a clipping."
         )
+        return "own_optimizer", text, tuple(exponents)
     more = f", and {len(wrong) - 3} more" if wrong[3:] else ""
     text = "; ".join(words for _, words in wrong[:3])
     return wrong[0][0], f"{text[:1].upper()}{text[1:]}{more}.", tuple(exponents)

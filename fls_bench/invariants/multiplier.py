@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -47,10 +48,11 @@ def check_routes(examined: Examined, draw: Draw) -> InvariantFinding:
         return blind
     c = examined.own_c * draw.ratio
     # The plain net is built without the argument, so that its default counts.
+    inside = Examined(replace(examined.setup, multiplier_route="factory"))
     plain, at_one, wired = (
         _built_without(examined, draw),
-        examined.net(draw, 1.0),
-        examined.net(draw, c),
+        inside.net(draw, 1.0),
+        inside.net(draw, c),
     )
     x = torch.as_tensor(examined.data(draw).x_test)
     bound = examined.bound(draw, function_amplification(examined, plain, x), 1)
@@ -59,7 +61,7 @@ def check_routes(examined: Examined, draw: Draw) -> InvariantFinding:
     worst, where = 0.0, ""
     for mode in ("evaluation", "training"):
         f, one, g = (
-            examined.logits(net, x, 1.0, training=mode == "training")
+            examined.logits(roughened(net, draw.seed), x, 1.0, training=mode == "training")
             for net in (plain, at_one, wired)
         )
         found = apart(c * f, g)
@@ -67,7 +69,7 @@ def check_routes(examined: Examined, draw: Draw) -> InvariantFinding:
         exponents += measured_exponent(f"output in {mode} mode against c", powers[-1], 1.0)
         if not found <= worst:
             worst, where = found, mode
-    if worst <= bound and not examined.is_random:
+    if worst <= bound:
         run, amplified = examined.base(draw, full_batch=False)
         obstacle = examined.obstacle(name, draw, run, amplified)
         if obstacle is None:
@@ -82,9 +84,14 @@ def _built_without(examined: Examined, draw: Draw) -> nn.Module:
     setup = examined.setup
     build = setup.make_model
     with_seed = "seed" in setup.builder_parameters
+    multiplier = inspect.signature(build).parameters["output_multiplier"]
+    has_default = multiplier.default is not inspect.Parameter.empty
 
     def plain(seed: int | None = None) -> nn.Module:
-        net: nn.Module = build(seed=seed) if with_seed else build()
+        given: dict[str, float | int | None] = {"seed": seed} if with_seed else {}
+        if not has_default:
+            given["output_multiplier"] = 1.0
+        net: nn.Module = build(**given)
         return net
 
     def unseeded() -> nn.Module:
@@ -222,21 +229,25 @@ def check_tangent_kernel(examined: Examined, draw: Draw) -> InvariantFinding:
     power = _power(float(larger.trace() / kernel.trace()), ratio)
     exponents = [*measured_exponent("tangent kernel against c", power, 2.0)]
     # Squares double a relative error, and a gradient is as sensitive as two outputs.
-    bound = 4 * examined.bound(draw, function_amplification(examined, plain, x), 2)
+    shaken = _gradients(examined, disturbed(plain), x, examined.own_c)
+    conditioning = apart(_flat(own), _flat(shaken)) / DISTURBANCE
+    amplified = max(conditioning, function_amplification(examined, plain, x))
+    bound = 4 * examined.bound(draw, amplified, 2)
     wrong = ("kernel_exponent", f"The tangent kernel goes as c^{power:.4g}, not as c^2.")
     scaling = examined.scaling
     if worst <= bound and scaling is not None:
         a = ratio ** (1 / scaling.depth)
         scaled = scaled_parameters(plain, scaling.exponents, a)
         small = _gradients(examined, scaled, x, examined.own_c)
-        for names in _alike(scaling.exponents):
+        trained = {k: e for k, e in scaling.exponents.items() if k in small}  # not the frozen ones
+        for names in _alike(trained):
             e = scaling.exponents[names[0]]
             left = torch.cat([small[k].flatten() for k in names])
             right = torch.cat([at_c[k].flatten() for k in names])
             if not float(right.norm()) > 1e-6 * math.sqrt(float(larger.trace())):
                 continue
             worst = max(worst, apart(left, a**-e * right))
-            found = -2 * _power(float(left.norm() / right.norm()), a) * -1 / scaling.depth
+            found = 2 * _power(float(left.norm() / right.norm()), a) / scaling.depth
             exponents += measured_exponent(
                 f"SGD rate of {names[0]}" + (f" and {len(names) - 1} more" if names[1:] else ""),
                 found,
@@ -333,19 +344,26 @@ def _gradients(examined: Examined, net: nn.Module, x: Tensor, c: float) -> dict[
     """Gradient of a fixed projection of the logits at each point, by parameter: [n, ...] each."""
     factor = c if examined.setup.route == "wrapper" else 1.0
     net.eval()
-    direction = torch.randn(64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    direction: Tensor | None = None
     rows: dict[str, list[Tensor]] = {}
     named = {name: p for name, p in net.named_parameters() if p.requires_grad}
     for point in x:
         with torch.enable_grad():
             logits = factor * net(point.unsqueeze(0))[0]
-            scalar = (logits * direction[: len(logits)]).sum()
+            if direction is None:
+                direction = torch.randn(len(logits), generator=generator, dtype=torch.float64)
+            scalar = (logits * direction).sum()
         found = torch.autograd.grad(scalar, list(named.values()), materialize_grads=True)
         for key, gradient in zip(named, found, strict=True):
             rows.setdefault(key, []).append(gradient.detach())
     return {key: torch.stack(values) for key, values in rows.items()}
 
 
+def _flat(gradients: Mapping[str, Tensor]) -> Tensor:
+    return torch.cat([value.flatten() for value in gradients.values()])
+
+
 def _kernel(gradients: Mapping[str, Tensor]) -> Tensor:
-    flat = torch.cat([value.flatten(1) for value in gradients.values()], dim=1)
+    flat = torch.cat([value.reshape(len(value), -1) for value in gradients.values()], dim=1)
     return flat @ flat.T

@@ -28,6 +28,7 @@ MAX_OCTAVES = 12
 
 def draws(
     *,
+    whole_octaves: bool = False,
     max_octaves: int = MAX_OCTAVES,
     max_batch_size: int = 6,
     max_batches: int = 3,
@@ -36,6 +37,7 @@ def draws(
     """Draws; a failing one shrinks toward one step on two points at a factor next to 1.
 
     Args:
+        whole_octaves: Whether factors are powers of two, as nets hold them exactly in float32.
         max_octaves: The factor on the multiplier lies within 2^-max_octaves .. 2^max_octaves.
         max_batch_size: Most points per step, at least 2.
         max_batches: Most steps per epoch.
@@ -45,7 +47,9 @@ def draws(
         A strategy of ``Draw``.
     """
     # Near 1 first, and of two the smaller c: that is the side that people tune toward.
-    factor = st.sampled_from([s * k for k in range(1, 4 * max_octaves + 1) for s in (-1, 1)])
+    step = 4 if whole_octaves else 1
+    sizes = range(step, 4 * max_octaves + 1, step)
+    factor = st.sampled_from([sign * size for size in sizes for sign in (-1, 1)])
     return st.builds(
         Draw,
         seed=st.integers(0, 10**6),
@@ -145,7 +149,9 @@ def _search(examined: Examined, row: Invariant, examples: int, base_seed: int) -
         if finding.status == "broken":
             raise BrokenError
 
-    test = given(draws())(try_one)
+    # A multiplier that a net keeps in float32 holds whole octaves exactly.
+    whole = "output_multiplier" in examined.setup.builder_parameters
+    test = given(draws(whole_octaves=whole))(try_one)
     test = seed(base_seed)(test)
     test = settings(
         max_examples=examples, deadline=None, database=None, phases=[Phase.generate, Phase.shrink],
@@ -175,7 +181,13 @@ def merged(findings: Sequence[InvariantFinding]) -> InvariantFinding:
         findings: One per draw.
     """
     held = [finding for finding in findings if finding.status == "held"]
-    if not held:
+    drifted = [
+        one for one in findings if one.status == "void" and one.code not in SET_ASIDE and one.text
+        and one.deviation is not None
+    ]  # fmt: skip
+    if drifted:  # a condition that shows on some draws only (a clipping that is not always reached)
+        findings = [one for one in findings if one.status != "held"]
+    if drifted or not held:
         ((commonest, _),) = Counter(finding.code for finding in findings).most_common(1)
         chosen = [finding for finding in findings if finding.code == commonest]
         # The largest drift of those that were measured says most.

@@ -95,7 +95,10 @@ def _input_jacobian(net: nn.Module, x: Tensor) -> Tensor:
     inputs = x.clone().requires_grad_()
     with torch.enable_grad():
         f = net(inputs)
-        rows = [torch.autograd.grad(one.sum(), inputs, retain_graph=True)[0] for one in f.T]
+        rows = [
+            torch.autograd.grad(one.sum(), inputs, retain_graph=True, materialize_grads=True)[0]
+            for one in f.T
+        ]
     return torch.stack(rows)
 
 
@@ -194,7 +197,10 @@ def check_rotation(examined: Examined, draw: Draw) -> InvariantFinding:
     bound = examined.bound(draw, amplified, draw.num_steps)
     if layers:
         changed = structure.with_rotated_inputs(net, layers, rotation)
-        before, after = examined.logits(net, x, 1.0), examined.logits(changed, turned_x, 1.0)
+        # With disturbed weights: a branch may be closed at init.
+        rough = roughened(net, draw.seed)
+        turned_rough = structure.with_rotated_inputs(rough, layers, rotation)
+        before, after = examined.logits(rough, x, 1.0), examined.logits(turned_rough, turned_x, 1.0)
     if not layers or not apart(before, after) <= bound:
         text = "The inputs are not read by linear layers alone (convolutions, patches, shortcuts)."
         return void(name, "inputs_not_linear", text)
@@ -282,7 +288,9 @@ def check_label_names(examined: Examined, draw: Draw) -> InvariantFinding:
         task, y_train=new_name[task.y_train], y_val=new_name[task.y_val],
         y_test=new_name[task.y_test],
     )  # fmt: skip
-    before, after = examined.logits(net, x, 1.0), examined.logits(changed, x, 1.0)
+    rough = roughened(net, draw.seed)
+    after = examined.logits(structure.with_renamed_outputs(rough, readout, order), x, 1.0)
+    before = examined.logits(rough, x, 1.0)
     if not apart(before[:, order], after) <= examined.bound(draw, amplified, 1):
         text = "Something behind the last linear layer tells the classes apart."
         return void(name, "no_readout", text)

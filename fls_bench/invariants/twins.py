@@ -36,6 +36,7 @@ from fls_bench.schema import (
     LrRuleName,
     Outcome,
     RunConfig,
+    Sgd,
     TargetLoss,
 )
 from fls_bench.tasks import Task
@@ -51,6 +52,8 @@ OptimizerFactory = Callable[..., torch.optim.Optimizer]
 SAFETY = 16
 MAX_BOUND = 1e-5
 DISTURBANCE = 2.0**-24
+ADAM_NOISE = 1e4
+"""Amplification of rounding by Adam where a gradient is nothing but rounding, measured as up to 1e3."""
 NUM_PROBES = 8
 """Points on which functions are compared."""
 MOVED = 100
@@ -178,9 +181,28 @@ class Examined:
         return has_normalisation(self.net(Draw(), self.own_c))
 
     @cached_property
+    def divides_noise(self) -> bool:
+        """Whether Adam divides rounding by its epsilon: some gradient is 0 but for rounding.
+
+        So it is of a bias in front of a normalisation; its steps move running statistics.
+        """
+        if isinstance(self.optimizer, Sgd) and not self.custom:
+            return False
+        net = roughened(self.net(Draw(), self.own_c), 0).train()
+        x, wanted = self._points(Draw(), NUM_PROBES), 0.0
+        with seeded(0):
+            output = net(x)
+        weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(0)).double()
+        trained = [p for p in net.parameters() if p.requires_grad]
+        gradients = torch.autograd.grad((output * weights).sum(), trained, materialize_grads=True)
+        sizes = [float(one.abs().max()) for one in gradients if one.numel()]
+        wanted = 1e-10 * max(sizes, default=0.0)
+        return any(0 < size < wanted for size in sizes)
+
+    @cached_property
     def low_precision(self) -> bool:
         """Whether the net computes in less than float64, whatever it is given."""
-        net = self.net(Draw(), self.own_c)
+        net = roughened(self.net(Draw(), self.own_c), 0)  # a read-out may be 0 at init
         x = self._points(Draw(), NUM_PROBES)
         before = self.logits(net, x, 1.0)
         deviation = apart(before, self.logits(disturbed(net, 2.0**-40), x, 1.0))
@@ -339,6 +361,8 @@ class Examined:
         net = self.net(draw, self.own_c)
         terms = 64 + draw.num_points * math.prod(self.task.x_train.shape[1:])
         terms += sum(p.numel() // max(1, len(p)) if p.ndim else 1 for p in net.parameters())
+        if self.divides_noise:
+            amplified = max(amplified, ADAM_NOISE)
         return SAFETY * 2.0**-53 * terms * (steps + 1) * max(1.0, amplified)
 
     def obstacle(
