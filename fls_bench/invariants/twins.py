@@ -52,8 +52,8 @@ OptimizerFactory = Callable[..., torch.optim.Optimizer]
 SAFETY = 16
 MAX_BOUND = 1e-5
 DISTURBANCE = 2.0**-24
-ADAM_NOISE = 1e4
-"""Amplification of rounding by Adam where a gradient is nothing but rounding, measured as up to 1e3."""
+ADAM_NOISE = 1e5
+"""Amplification of rounding by Adam where a gradient is nothing but rounding, measured as below 1e5."""
 NUM_PROBES = 8
 """Points on which functions are compared."""
 MOVED = 100
