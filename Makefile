@@ -23,7 +23,7 @@ nightly: $(VENV)/.installed
 
 # The matrix of known regimes, three seeds each (about ten minutes on 2 cores).
 calibration: $(VENV)/.installed
-	$(BIN)/python -m pytest -m calibration -n auto --dist worksteal
+	$(BIN)/python -m pytest -m calibration
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
