@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fls_bench.report import charts, invariants, summary
@@ -34,28 +33,37 @@ def render(report: Report) -> str:
     Equal reports give equal text. The page forbids itself scripts and any request.
 
     Args:
-        report: The report, of either kind.
+        report: The report, of any kind.
 
     Returns:
         A complete HTML document.
     """
-    return _template().render(
-        report=report,
-        whole=_view(report, "report", summary.title(report)),
-        cases=[_view(case, f"case-{i}", case.id) for i, case in enumerate(report.cases, start=1)],
-        words=summary,
-        of_invariants=invariants,
-        definition=DIRECTION,
+    return (
+        _pages()
+        .get_template(f"{report.kind}.html.j2")
+        .render(
+            report=report,
+            whole=_view(report, "report", summary.title(report)),
+            cases=[
+                _view(case, f"case-{i}", case.id) for i, case in enumerate(report.cases, start=1)
+            ],
+        )
     )
 
 
 @cache
-def _template() -> Template:
+def _pages() -> Environment:
+    """The templates in ``page/``: one for each kind of report, named for it, on top of ``base``."""
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("fls_bench.report", "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    source = resources.files(__package__).joinpath("page.html.j2").read_text("utf-8")
-    return environment.from_string(source)
+    # Globals, so that imported macros see them too.
+    environment.globals |= {"words": summary, "of_invariants": invariants, "definition": DIRECTION}
+    return environment
 
 
 def _view(judgement: Judgement, anchor: str, name: str) -> _View:
