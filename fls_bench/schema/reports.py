@@ -1,0 +1,29 @@
+"""The report: the product that everything else is a view of."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from fls_bench.schema.invariants import Invariants
+from fls_bench.schema.judgements import CaseResult, Judgement, Provenance
+from fls_bench.schema.tuning import Tuning
+
+REPORT_SCHEMA = "fls-bench/report/1"
+
+
+class Report(Judgement):
+    """The product: everything else is a view of it (schema ``fls-bench/report/1``)."""
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+    schema_: Annotated[Literal["fls-bench/report/1"], Field(alias="schema")] = REPORT_SCHEMA  # type: ignore[assignment]
+    kind: Literal["diagnose", "suite", "tune", "invariants"]
+    suite: dict[str, Any] | None = None
+    """For kind ``suite``: name, version, digest."""
+    cases: tuple[CaseResult, ...] = ()
+    tuning: Tuning | None = None
+    """For kind ``tune``; ``sweep`` then holds the runs of its search at the rule's rates."""
+    invariants: Invariants | None = None
+    """For kind ``invariants``."""
+    provenance: Provenance
