@@ -32,9 +32,10 @@ import report_fixtures
 from hostile_files import HEADER, VALID, Touch, rezip, weights
 
 from fls_bench import bench, console, report
-from fls_bench import cli as command_line
 from fls_bench.bundle import evidence_tier, load_bundle
 from fls_bench.bundle.pickles import NotPlainError, list_pickle, read_pickle
+from fls_bench.cli import main
+from fls_bench.cli.options import parse_named, parse_optimizer, parse_seconds
 from fls_bench.errors import FlsBenchError
 from fls_bench.report import html
 from fls_bench.scaling import parse_multiplier, scaled_rate
@@ -583,7 +584,7 @@ def test_a_rate_carried_as_far_as_you_like(
 
 @given(texts)
 def test_any_budget(text: str) -> None:
-    found = value_of(lambda: command_line._seconds(text))
+    found = value_of(lambda: parse_seconds(text))
     assert found is None or 0 < found < math.inf
 
 
@@ -592,8 +593,8 @@ def test_any_budget(text: str) -> None:
 @example("sgd,x=" + "[" * 100_000, None)
 @example("sgd,x=" + "9" * 5000, None)
 def test_any_optimizer_and_any_name_with_arguments(text: str, lr: float | None) -> None:
-    value_of(lambda: command_line._named("--model", text))
-    value_of(lambda: command_line._optimizer(text, lr))
+    value_of(lambda: parse_named("--model", text))
+    value_of(lambda: parse_optimizer(text, lr))
 
 
 # --- through the real command ---------------------------------------------------------------
@@ -661,7 +662,7 @@ def stored(folder: Path) -> tuple[Path, bytes]:
     """The store that a diagnosis leaves behind, and what is in it."""
     (folder / "whole.pt").write_bytes(as_file(EMBEDDED_HEADER, EMBEDDED_TENSORS, "pt"))
     with pytest.raises(SystemExit):
-        command_line.main(stored_command(folder))
+        main(stored_command(folder))
     (path,) = (folder / "store").glob("*.jsonl")
     return path, path.read_bytes()
 

@@ -1,0 +1,60 @@
+"""How a command ends: the report to where it was asked for, and the exit code."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from fls_bench.cli.process import silence
+
+if TYPE_CHECKING:
+    from fls_bench.schema import Report
+
+
+def deliver(made: Report, json: str | None, html: Path | None, quiet: bool, force: bool) -> None:
+    """Write what was asked for, then show the rest on the terminal."""
+    from fls_bench import console, report
+
+    if json is not None and json != "-":
+        report.write_json(made, Path(json), force)
+    if html is not None:
+        report.write_html(made, html, force)
+    try:
+        if json == "-":
+            sys.stdout.write(report.to_json(made))
+            sys.stdout.flush()
+        elif not quiet:
+            console.show(made)
+    except BrokenPipeError:
+        silence(sys.stdout)  # its reader has seen enough; the exit code still tells the verdict
+    for path in (None if json in (None, "-") else json, html):
+        if path is not None and not quiet:
+            console.note(f"report written to {path}")
+
+
+def end(made: Report, strict: bool, conditions: set[str]) -> None:
+    """Leave with the exit code that the verdict asks for, if that is not 0."""
+    if made.tuning is not None:
+        if strict and made.tuning.change == "none":
+            raise typer.Exit(4)
+        return
+    judged = made.cases if made.kind == "suite" else (made,)
+    regimes = {j.diagnosis.regime.label for j in judged if j.diagnosis is not None}
+    unexpected = {"unexpected" for case in made.cases if case.met is False}
+    if met := sorted((regimes | unexpected) & conditions):
+        from fls_bench import console
+
+        console.note(f"exit 1 by --fail-on: {', '.join(met)}")
+        raise typer.Exit(1)
+    if strict and "inconclusive" in regimes:
+        # A case that is expected to be inconclusive is no reason to fail.
+        if made.kind == "suite" and all(
+            case.met
+            for case in made.cases
+            if case.diagnosis is not None and case.diagnosis.regime.value == "inconclusive"
+        ):
+            return
+        raise typer.Exit(4)

@@ -1,0 +1,107 @@
+"""The process around a command: its exit code, its streams, and every error as a paragraph."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.dummy import DummyProcess
+from typing import TextIO
+
+import typer
+
+from fls_bench.cli.app import app
+from fls_bench.errors import FlsBenchError
+
+INTERRUPTED, READER_GONE = 130, 141
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the ``fls-bench`` command.
+
+    Args:
+        arguments: In place of those of the process.
+    """
+    code = _exit_code(sys.argv[1:] if arguments is None else arguments)
+    if code == INTERRUPTED:
+        # Threads that train see it after their epoch; torch aborts a process that ends under them.
+        deadline = time.monotonic() + 2
+        for thread in threading.enumerate():
+            if isinstance(thread, DummyProcess):
+                thread.join(timeout=max(0, deadline - time.monotonic()))
+    sys.exit(code)
+
+
+def _exit_code(arguments: Sequence[str]) -> int:
+    """Run a command. However it ends: at most a paragraph on stderr, never a traceback."""
+    from fls_bench import console
+
+    try:
+        # Not typer's own main, which would answer errors in other words and a lost pipe with 1.
+        command = typer.main.get_command(app)
+        with command.make_context("fls-bench", list(arguments)) as context:
+            command.invoke(context)
+        sys.stdout.flush()
+    except typer.Exit as end:
+        return end.exit_code
+    except FlsBenchError as error:
+        console.fail(error.problem, error.remedy)
+        return error.exit_code
+    except KeyboardInterrupt:
+        console.fail(
+            "Interrupted.", "The same command goes on from the finished runs that it has stored."
+        )
+        return INTERRUPTED
+    except BrokenPipeError:
+        silence(sys.stdout, sys.stderr)
+        return READER_GONE
+    except (Exception, SystemExit) as error:
+        usage = _usage_problem(error)
+        if usage is not None:
+            console.fail(*usage)
+            return 2
+        if os.environ.get("FLS_BENCH_DEBUG"):
+            traceback.print_exc()
+        problem = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
+        console.fail(
+            f"Internal error: {problem}.",
+            "Please report it; FLS_BENCH_DEBUG=1 in the environment shows where it happened.",
+        )
+        return 3
+    return 0
+
+
+def _usage_problem(error: BaseException) -> tuple[str, str] | None:
+    """What the parser says about a command line; its error classes have no public names."""
+    if not hasattr(error, "format_message"):
+        return None
+    context = getattr(error, "ctx", None)
+    command = "fls-bench" if context is None else context.command_path
+    problem = " ".join(str(error.format_message()).split()).rstrip(".")
+    return problem if problem.endswith("?") else f"{problem}.", f"See {command} --help."
+
+
+def silence(*streams: TextIO) -> None:
+    """Nobody reads these any more: let what is still to come vanish."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+@contextmanager
+def stdout_kept() -> Iterator[None]:
+    """What the user's code prints goes to stderr, in worker processes too: stdout is the report's."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)

@@ -1,0 +1,74 @@
+"""``fls-bench run``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from fls_bench.cli.app import app
+from fls_bench.cli.deliver import deliver, end
+from fls_bench.cli.options import (
+    EXIT_CODES,
+    BudgetOption,
+    DeviceOption,
+    FailOnOption,
+    ForceOption,
+    HtmlOption,
+    JobsOption,
+    JsonOption,
+    MaxEpochsOption,
+    MaxSeedsOption,
+    NoStoreOption,
+    QuietOption,
+    SeedOption,
+    SetupOption,
+    StoreOption,
+    StrictOption,
+    check_outputs,
+    parse_conditions,
+    parse_options,
+)
+from fls_bench.cli.process import stdout_kept
+
+
+@app.command(epilog=EXIT_CODES)
+def run(
+    suite: Annotated[str, typer.Argument(help="A suite's name, or a .toml file.")],
+    setup: SetupOption = None,
+    seed: SeedOption = 0,
+    max_seeds: MaxSeedsOption = 200,
+    budget: BudgetOption = "10m",
+    max_epochs: MaxEpochsOption = None,
+    jobs: JobsOption = None,
+    device: DeviceOption = "auto",
+    store: StoreOption = None,
+    no_store: NoStoreOption = False,
+    json: JsonOption = None,
+    html: HtmlOption = None,
+    quiet: QuietOption = False,
+    force: ForceOption = False,
+    strict: StrictOption = False,
+    fail_on: FailOnOption = None,
+) -> None:
+    """Run a suite of cases and judge each.
+
+    With --setup the suite runs on your own setup, in place of its tasks and models. Where c is shown:
+    smaller c = larger FLS = toward over-aligned.
+    """
+    conditions = parse_conditions(fail_on)
+    check_outputs(json, html, force)
+    from fls_bench.suite import load_suite
+
+    loaded = load_suite(suite)
+    from fls_bench import bench, console
+    from fls_bench.training_setup import import_setup
+
+    with stdout_kept(), console.Progress(quiet) as listen:
+        options = parse_options(
+            listen, seed, max_seeds, budget, max_epochs, jobs, device, store, no_store
+        )
+        own = None if setup is None else import_setup(setup)
+        made = bench.run(loaded, options, own)
+    deliver(made, json, html, quiet, force)
+    end(made, strict, conditions)
