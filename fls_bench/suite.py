@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from fls_bench import gates
 from fls_bench.errors import InputError
 from fls_bench.schema import (
     Adam,
@@ -26,6 +27,7 @@ from fls_bench.schema import (
     Augmentation,
     Axis,
     Frozen,
+    Gate,
     LabelSmoothing,
     Loss,
     PositiveFloat,
@@ -232,13 +234,6 @@ class SuiteCost(Frozen):
     memory_mb: PositiveFloat
 
 
-class Gate(Frozen):
-    """By how much a metric may get worse before a comparison calls it a regression."""
-
-    min_effect: Annotated[float, Field(ge=0)]
-    better: Literal["lower", "higher"]
-
-
 class Suite(Frozen):
     """A suite file, schema 1."""
 
@@ -249,13 +244,14 @@ class Suite(Frozen):
     title: str | None = None
     cost: SuiteCost
     sources: tuple[str, ...]
-    seeds: Annotated[int, Field(ge=3, le=1000)]
+    seeds: Annotated[int, Field(ge=3, le=1000)] = 10
     defaults: Defaults = Defaults()
     intervention: InterventionSpec | None = None
     """In place of a sweep: what is done to the ranks of hidden layers, in every case."""
     cases: Annotated[tuple[Case, ...], Field(alias="case", min_length=1)]
     scale: dict[Literal["small", "full"], dict[str, Any]] = Field(default_factory=dict)
     gate: dict[str, Gate] = Field(default_factory=dict)
+    """Metric of a run -> when ``check`` calls its change a regression."""
 
     @model_validator(mode="after")
     def _distinct_ids(self) -> Suite:
@@ -269,6 +265,36 @@ class Suite(Frozen):
                     f"case {case.id!r}: a suite {with_it} [intervention] has cases {with_it} c_low"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _gates_can_decide(self) -> Suite:
+        if not self.gate:
+            return self
+        if self.intervention is not None:
+            raise ValueError("a suite of interventions has no runs at a setup's own c to gate")
+        for name in sorted(set(self.gate) - set(gates.RUN_VALUES)):
+            raise ValueError(
+                f"gate: unknown metric {name!r}{_did_you_mean(name, gates.RUN_VALUES)}"
+            )
+        chosen = self.gates
+        if len(chosen) > gates.MAX_GATES:
+            raise ValueError(
+                f"gate: {len(chosen)} metrics are gated ({gates.REACHED} always is), and at most "
+                f"{gates.MAX_GATES} can be"
+            )
+        tests = gates.num_tests(chosen, len(self.cases))
+        if self.seeds < (needed := gates.needed_seeds(tests)):
+            raise ValueError(
+                f"seeds = {self.seeds} can't decide {tests} tests ({len(self.cases)} cases): sign "
+                f"flips reach the level {gates.LEVEL:g}/{tests} with {needed} seeds, so raise seeds, "
+                "or gate fewer metrics"
+            )
+        return self
+
+    @property
+    def gates(self) -> dict[str, Gate]:
+        """What ``check`` judges: the suite's own choice, or the default."""
+        return gates.gates_of(self.gate)
 
     @property
     def digest(self) -> str:

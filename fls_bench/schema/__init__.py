@@ -5,6 +5,14 @@ construction (``allow_inf_nan=False``): what was not measured is ``None`` with a
 """
 
 from fls_bench.schema.base import DIRECTION, Frozen, PositiveFloat, Seed, canonical_digest
+from fls_bench.schema.baselines import (
+    BASELINE_SCHEMA,
+    Baseline,
+    Better,
+    Gate,
+    RecordedCase,
+    RecordedCell,
+)
 from fls_bench.schema.bundles import (
     BUNDLE_SCHEMA,
     ArchitectureSpec,
@@ -12,6 +20,15 @@ from fls_bench.schema.bundles import (
     BundleOutcome,
     MultiplierRoute,
     TaskSpec,
+)
+from fls_bench.schema.comparisons import (
+    Comparison,
+    Different,
+    MetricDifference,
+    Pair,
+    RegimeDifference,
+    SampleMean,
+    Side,
 )
 from fls_bench.schema.invariants import (
     InvariantFinding,
@@ -67,6 +84,7 @@ from fls_bench.schema.states import Outcome, Regime, Tier
 from fls_bench.schema.tuning import Trial, Tuning
 
 __all__ = [
+    "BASELINE_SCHEMA",
     "BUNDLE_SCHEMA",
     "DIRECTION",
     "REPORT_SCHEMA",
@@ -76,18 +94,23 @@ __all__ = [
     "ArchitectureSpec",
     "Augmentation",
     "Axis",
+    "Baseline",
+    "Better",
     "BundleHeader",
     "BundleOutcome",
     "CStar",
     "CaseResult",
     "Cell",
     "Code",
+    "Comparison",
     "Cosine",
     "Cost",
     "Diagnosis",
+    "Different",
     "Finding",
     "Frozen",
     "Gain",
+    "Gate",
     "Interval",
     "Intervention",
     "InterventionRow",
@@ -101,8 +124,10 @@ __all__ = [
     "LrRuleName",
     "MeasuredExponent",
     "Measurement",
+    "MetricDifference",
     "MultiplierRoute",
     "Outcome",
+    "Pair",
     "PositiveFloat",
     "Provenance",
     "RankMeasure",
@@ -112,13 +137,18 @@ __all__ = [
     "RateComparison",
     "Recipe",
     "Recommendation",
+    "RecordedCase",
+    "RecordedCell",
     "Regime",
+    "RegimeDifference",
     "Report",
     "RunConfig",
     "RunRecord",
+    "SampleMean",
     "Seed",
     "SeedResult",
     "Sgd",
+    "Side",
     "Skipped",
     "StepDecay",
     "Stop",

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from fls_bench.schema.comparisons import Comparison
 from fls_bench.schema.invariants import Invariants
 from fls_bench.schema.judgements import CaseResult, Judgement, Provenance
 from fls_bench.schema.tuning import Tuning
@@ -18,12 +19,14 @@ class Report(Judgement):
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
     schema_: Annotated[Literal["fls-bench/report/1"], Field(alias="schema")] = REPORT_SCHEMA  # type: ignore[assignment]
-    kind: Literal["diagnose", "suite", "tune", "invariants"]
+    kind: Literal["diagnose", "suite", "tune", "invariants", "check", "compare"]
     suite: dict[str, Any] | None = None
-    """For kind ``suite``: name, version, digest."""
+    """For kinds ``suite`` and ``check``: name, version, digest."""
     cases: tuple[CaseResult, ...] = ()
     tuning: Tuning | None = None
     """For kind ``tune``; ``sweep`` then holds the runs of its search at the rule's rates."""
     invariants: Invariants | None = None
     """For kind ``invariants``."""
+    comparison: Comparison | None = None
+    """For kinds ``check`` and ``compare``."""
     provenance: Provenance

@@ -1,0 +1,81 @@
+"""What of a training run can be compared and gated, and how many seeds that takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fls_bench.schema import Gate
+
+LEVEL = 0.05
+"""Chance of any false alarm over everything that is gated, both directions taken together."""
+
+MAX_GATES = 8
+
+
+@dataclass(frozen=True)
+class RunValue:
+    """A number that every run of a sweep leaves behind.
+
+    Attributes:
+        what: What it is, in a few words.
+        unit: "1" for ratios and shares.
+        gate: How it is judged where a suite doesn't say; None: it is shown only.
+    """
+
+    what: str
+    unit: str = "1"
+    gate: Gate | None = None
+
+
+REACHED = "reached_target"
+
+RUN_VALUES: Mapping[str, RunValue] = {
+    REACHED: RunValue(
+        "share of runs that reached the target", gate=Gate(min_effect=0.1, better="higher")
+    ),
+    "test_error": RunValue("error on test data", gate=Gate(min_effect=0.01, better="lower")),
+    "test_loss": RunValue(
+        "loss on test data", "nats", gate=Gate(min_effect=0.02, better="lower")
+    ),
+    "val_error": RunValue("error on validation data"),
+    "val_loss": RunValue("loss on validation data", "nats"),
+    "train_loss": RunValue("training loss at the stop", "nats"),
+    "epochs": RunValue("epochs to the target", "epochs"),
+    "test_ties": RunValue("share of test points whose largest logits are equal"),
+    "chance_error": RunValue("test error of always answering the commonest training class"),
+    "movement.relative": RunValue("||W - W_0|| / ||W_0|| over all parameters"),
+    "rank.effective:logits": RunValue("effective rank of the logits"),
+    "rank.effective:last": RunValue("effective rank of the last features"),
+    "agreement.nearest_class_mean": RunValue("share of answers like the nearest class mean's"),
+}  # fmt: skip
+"""By name, in the order in which they are shown; what else a run measured follows, by name."""
+
+DEFAULT_GATES = {name: one.gate for name, one in RUN_VALUES.items() if one.gate is not None}
+
+
+def run_value(name: str) -> RunValue:
+    """The row of the table, or one for a measurement that is not in it."""
+    return RUN_VALUES.get(name, RunValue(name))
+
+
+def gates_of(chosen: Mapping[str, Gate]) -> dict[str, Gate]:
+    """What a suite gates: its own choice, or the default; whether runs reach the target in any case.
+
+    A change after which nothing trains any more leaves no other number to compare.
+    """
+    return {REACHED: DEFAULT_GATES[REACHED], **(chosen or DEFAULT_GATES)}
+
+
+def num_tests(gates: Mapping[str, Gate], num_cases: int) -> int:
+    """How many intervals share the level: all gates but the exact ones, in all cases."""
+    return num_cases * sum(gate.tolerance is None for gate in gates.values())
+
+
+def needed_seeds(tests: int, level: float = LEVEL) -> int:
+    """Fewest pairs of seeds with which sign flips can reach the level shared by so many tests.
+
+    With n pairs the smallest two-sided p is 2/2^n: six pairs for one test at 5 %, nine for ten.
+    """
+    return max(2, math.ceil(1 + math.log2(max(1, tests) / level) - 1e-12))

@@ -1,0 +1,465 @@
+"""Two recordings of a suite against each other: per seed, corrected, with a practical minimum.
+
+Loads no statistics library, since a comparison of stored files must not wait for one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from fls_bench.gates import LEVEL, REACHED, RUN_VALUES, num_tests, run_value
+from fls_bench.report.summary import flat, mean_interval, number, power, t_quantile
+from fls_bench.schema import (
+    Different,
+    Gate,
+    Interval,
+    MetricDifference,
+    Outcome,
+    Pair,
+    RecordedCase,
+    RecordedCell,
+    Regime,
+    RegimeDifference,
+    SampleMean,
+    Side,
+    Skipped,
+)
+
+Values = npt.NDArray[np.float64]
+
+MAX_LISTED = 16
+"""Pairs of seeds up to which every sign flip is looked at; beyond, as many drawn ones."""
+
+POWER = 0.8
+
+# --- statistics -----------------------------------------------------------------------------
+
+
+def sign_flip_interval(differences: Values, level: float) -> tuple[float, float] | None:
+    """Interval of a mean paired difference: what a sign-flip test at ``level`` can't reject.
+
+    The bounds are order statistics of the means over subsets of the differences: of the 2^n - 1
+    nonempty subsets, floor(level/2 · 2^n) lie at or beyond each bound. Exact where differences are
+    symmetric about their centre, which paired differences of exchangeable runs are. Beyond
+    ``MAX_LISTED`` pairs the subsets are drawn, with a fixed seed.
+
+    Args:
+        differences: [n], one for each seed, in the metric's unit.
+        level: Two-sided error rate in (0, 1).
+
+    Returns:
+        (low, high), or None where so few pairs can't reach the level.
+
+    Source: J. A. Hartigan, "Using subsample values as typical values", JASA 64 (1969), theorems 1, 2.
+    """
+    n = len(differences)
+    if n < 2 or 2.0 ** (1 - n) > level:
+        return None
+    if n <= MAX_LISTED:
+        sums, sizes = np.zeros(1), np.zeros(1)
+        for one in differences:
+            sums, sizes = np.concatenate([sums, sums + one]), np.concatenate([sizes, sizes + 1])
+        means = sums[1:] / sizes[1:]
+    else:
+        chosen = np.random.default_rng(0).random((2**MAX_LISTED - 1, n)) < 0.5
+        chosen[~chosen.any(axis=1), 0] = True
+        means = chosen @ differences / chosen.sum(axis=1)
+    means.sort()
+    k = math.floor(level / 2 * (len(means) + 1) + 1e-9)
+    return float(means[k - 1]), float(means[-k])
+
+
+def welch_interval(before: Values, after: Values, level: float) -> tuple[float, float] | None:
+    """Interval of the difference of two independent means; degrees of freedom rounded down.
+
+    Args:
+        before: [n], one for each seed.
+        after: [m], of other seeds.
+        level: Two-sided error rate in (0, 1).
+
+    Returns:
+        (low, high) of after - before, or None with fewer than three of either.
+
+    Source: B. L. Welch, "The generalization of 'Student's' problem ...", Biometrika 34 (1947).
+    """
+    if min(len(before), len(after)) < 3:
+        return None
+    error, df = _welch(before, after)
+    middle = float(after.mean() - before.mean())
+    half = t_quantile(1 - level, df) * error
+    return middle - half, middle + half
+
+
+def _welch(before: Values, after: Values) -> tuple[float, int]:
+    """Standard error of the difference, and its degrees of freedom."""
+    shares = [float(one.var(ddof=1)) / len(one) for one in (before, after)]
+    total = sum(shares)
+    if total == 0:
+        return 0.0, len(before) + len(after) - 2
+    below = sum(s**2 / (len(one) - 1) for s, one in zip(shares, (before, after), strict=True))
+    return math.sqrt(total), max(1, math.floor(total**2 / below))
+
+
+def _detectable(standard_error: float, df: int, level: float) -> float:
+    """Smallest true difference that is found with ``POWER``, by Student's t."""
+    return (t_quantile(1 - level, df) + t_quantile(2 * POWER - 1, df)) * standard_error
+
+
+# --- one metric -----------------------------------------------------------------------------
+
+
+def values_of(cell: RecordedCell, metric: str) -> dict[int, float]:
+    """Seed -> value, of the seeds that have one."""
+    if metric == REACHED:
+        row: Sequence[float | None] = [
+            float(one is Outcome.REACHED_TARGET) for one in cell.outcomes
+        ]
+    else:
+        row = cell.values.get(metric, ())
+    pairs = zip(cell.seeds, row, strict=False)
+    return {seed: value for seed, value in pairs if value is not None}
+
+
+def compare_metric(
+    case: str,
+    metric: str,
+    before: Mapping[int, float],
+    after: Mapping[int, float],
+    gate: Gate | None,
+    level: float,
+) -> MetricDifference:
+    """Compare one metric of one case.
+
+    It regressed only where the interval of after - before lies wholly on the bad side of 0 *and* the
+    difference is beyond the practical minimum.
+
+    Args:
+        case: The case's id.
+        metric: The metric's name.
+        before: Seed -> value.
+        after: Seed -> value.
+        gate: How it is judged; None: it is shown only.
+        level: Two-sided error rate of its interval.
+
+    Returns:
+        The difference with its status.
+    """
+    seeds = sorted(before.keys() & after.keys())
+    paired = bool(seeds)
+    a, b = _array(before, seeds if paired else before), _array(after, seeds if paired else after)
+    fields = {
+        "case": case, "metric": metric, "unit": run_value(metric).unit, "gated": gate is not None,
+        "better": None if gate is None else gate.better, "paired": paired, "n": min(len(a), len(b)),
+        "before": _mean(before), "after": _mean(after),
+    }  # fmt: skip
+    if gate is not None and gate.tolerance is not None:
+        return _compare_exactly(fields, seeds, before, after, gate.tolerance)
+    interval: Interval | None = None
+    detectable = least = None
+    if len(a) and len(b):
+        bounds = sign_flip_interval(b - a, level) if paired else welch_interval(a, b, level)
+        low, high = bounds or (None, None)
+        middle = float(b.mean() - a.mean())
+        interval = Interval(value=middle, low=low, high=high, level=1 - level)
+        if min(len(a), len(b)) > 1:
+            n = len(a)
+            error, df = (
+                (float((b - a).std(ddof=1)) / math.sqrt(n), n - 1) if paired else _welch(a, b)
+            )
+            detectable = _detectable(error, df, level)
+    if gate is not None and gate.min_effect is not None:
+        scale = abs(float(_array(before, before).mean())) if gate.relative and before else 1.0
+        least = gate.min_effect * scale
+        detectable = None if detectable is None else max(detectable, least)
+    status, text = _judged(fields, interval, gate, least, detectable, level)
+    return MetricDifference(
+        **fields, difference=interval, min_effect=least,
+        detectable=detectable if gate is not None else None, status=status, text=text,
+    )  # fmt: skip
+
+
+def _judged(
+    fields: Mapping[str, object], found: Interval | None, gate: Gate | None, least: float | None,
+    detectable: float | None, level: float,
+) -> tuple[str, str]:  # fmt: skip
+    before, after = fields["before"], fields["after"]
+    if found is None:
+        missing = "before" if before is None else "now"
+        if before is None and after is None:
+            missing = "on either side"
+        text = f"nothing was measured {missing}"
+        return ("shown", text) if gate is None else ("inconclusive", text)
+    if gate is None or least is None:
+        return "shown", "not gated"
+    if found.low is None or found.high is None:
+        needed = 3 if not fields["paired"] else math.ceil(1 + math.log2(1 / level) - 1e-12)
+        what = "pairs of seeds" if fields["paired"] else "seeds on each side"
+        return "inconclusive", f"{fields['n']} {what} can't decide at this level; {needed} could"
+    # Harm is positive: for "unchanged" it is whatever side the difference lies on.
+    sign = {"lower": 1.0, "higher": -1.0}.get(str(gate.better), math.copysign(1.0, found.value))
+    low, high = sorted((sign * found.low, sign * found.high))
+    harm = sign * found.value
+    unit = "" if fields["unit"] == "1" else f" {fields['unit']}"
+    minimum = f"the practical minimum of {number(least)}{unit}"
+    if low > 0 and harm > least:
+        word = "changed" if gate.better == "unchanged" else "worse"
+        return "regressed", f"{word} by {number(harm)}{unit}, beyond {minimum}"
+    if gate.better == "unchanged":
+        if high <= least and low >= -least:
+            return "held", f"no change beyond {minimum}"
+    elif high < 0 and harm < -least:
+        return "improved", f"better by {number(-harm)}{unit}"
+    elif high <= least:
+        return "held", f"not worse by more than {minimum}"
+    if low > 0:
+        return "inconclusive", f"a difference is there, but whether beyond {minimum} is open"
+    seen = "" if detectable is None else (
+        f"; a difference of {number(detectable)}{unit} would have been found in four of five cases"
+    )  # fmt: skip
+    return "inconclusive", f"neither a difference nor its absence is shown{seen}"
+
+
+def _compare_exactly(
+    fields: Mapping[str, object], seeds: Sequence[int], before: Mapping[int, float],
+    after: Mapping[int, float], tolerance: float,
+) -> MetricDifference:  # fmt: skip
+    off = [s for s in seeds if abs(after[s] - before[s]) > tolerance * max(abs(before[s]), 1e-300)]
+    gaps = [after[s] - before[s] for s in seeds]
+    worst = max(gaps, key=abs, default=None)
+    if worst is None:
+        status, text = (
+            "inconclusive",
+            "no seed is on both sides, so nothing can be compared exactly",
+        )
+    elif off:
+        named = ", ".join(map(str, off[:4])) + (", ..." if len(off) > 4 else "")
+        status = "regressed"
+        text = f"{len(off)} of {len(seeds)} seeds have another value (seeds {named})"
+    else:
+        status, text = "held", f"the same up to {tolerance:g} in all {len(seeds)} seeds"
+    return MetricDifference(
+        **fields, exact=True, status=status, text=text,
+        difference=None if worst is None else Interval(value=worst, low=None, high=None),
+    )  # fmt: skip
+
+
+def _array(values: Mapping[int, float], seeds: Sequence[int] | Mapping[int, float]) -> Values:
+    return np.array([values[seed] for seed in seeds], dtype=float)
+
+
+def _mean(values: Mapping[int, float]) -> SampleMean | None:
+    found = mean_interval(list(values.values()))
+    if found is None:
+        return None
+    return SampleMean(value=found.value, low=found.low, high=found.high, n=found.n)
+
+
+# --- the verdict ----------------------------------------------------------------------------
+
+
+def compare_regimes(
+    before: RecordedCase, after: RecordedCase, control: bool = False
+) -> RegimeDifference:
+    """Whether the verdict moved, with hysteresis.
+
+    Args:
+        before: The reference.
+        after: The case now.
+        control: Whether the case is one that must stay undecided, such as random labels.
+
+    Returns:
+        The change, or why there is none.
+    """
+    ratios = before.log2_c_ratio, after.log2_c_ratio
+    old, new = before.regime, after.regime
+    if old == new:
+        status, text = "same", f"{new.label} as before"
+    elif old is Regime.INCONCLUSIVE and control:
+        status = "changed"
+        text = f"{new.label}, where nothing can be decided: do the labels leak?"
+    elif old is Regime.INCONCLUSIVE:
+        status, text = "decided_now", f"was inconclusive, is {new.label} now"
+    elif new is Regime.INCONCLUSIVE:
+        status, text = "inconclusive", f"was {old.label}, can't be told now"
+    elif _apart(*ratios):
+        status, text = "changed", f"was {old.label}, is {new.label} now"
+    else:
+        status = "within_noise"
+        text = (
+            f"was {old.label}, is {new.label} now, but the intervals of log2(c/c*) overlap: the setup "
+            "may lie at the border"
+        )
+    return RegimeDifference(
+        case=after.id, before=old, after=new, ratio_before=ratios[0], ratio_after=ratios[1],
+        status=status, text=text,
+    )  # fmt: skip
+
+
+def _apart(first: Interval | None, second: Interval | None) -> bool:
+    """Whether two intervals have nothing in common; one that is not known has all in common."""
+    if first is None or second is None:
+        return False
+    low, high = (
+        [(-math.inf if k.low is None else k.low, math.inf if k.high is None else k.high)
+         for k in (first, second)]
+    )  # fmt: skip
+    return low[1] < high[0] or high[1] < low[0]
+
+
+# --- everything -----------------------------------------------------------------------------
+
+
+def compare_sides(
+    before: Side,
+    after: Side,
+    gates: Mapping[str, Gate],
+    *,
+    controls: frozenset[str] = frozenset(),
+    level: float = LEVEL,
+) -> Pair:
+    """Compare a recording with a reference, case by case.
+
+    Args:
+        before: The reference.
+        after: What is compared with it.
+        gates: Metric -> how it is judged; the others are shown.
+        controls: Ids of cases that must stay undecided.
+        level: Chance of any false alarm over everything that is gated.
+
+    Returns:
+        All differences, which of them matter, and what is not comparable.
+    """
+    matched, skipped = match_cases(before, after)
+    tests = max(1, num_tests(gates, len(matched)))
+    regimes, metrics = [], []
+    for old, new in matched:
+        regimes.append(compare_regimes(old, new, new.id in controls))
+        one, other = old.own, new.own
+        if one is None or other is None:
+            side = "the reference" if one is None else after.name
+            skipped.append(
+                Skipped(
+                    what=f"metrics of {new.id}", code="no_own_c",
+                    reason=f"{side} has no runs at the setup's own c.",
+                )
+            )  # fmt: skip
+            continue
+        for metric in _metrics(one, other, gates):
+            gate = gates.get(metric)
+            share = level / tests if gate is not None else LEVEL
+            metrics.append(
+                compare_metric(
+                    new.id, metric, values_of(one, metric), values_of(other, metric), gate, share
+                )
+            )
+    status, text = _overall(regimes, metrics, bool(matched))
+    return Pair(
+        name=after.name, status=status, text=text, level=level, num_tests=tests,
+        regimes=tuple(regimes), metrics=tuple(metrics), skipped=tuple(skipped),
+        environment=_differences(before.environment, after.environment),
+        setup=tuple(
+            different
+            for old, new in matched
+            for different in _differences(
+                _flat(old), _flat(new), f"{new.id}: " if len(matched) > 1 else ""
+            )
+        ),
+    )  # fmt: skip
+
+
+def match_cases(
+    before: Side, after: Side
+) -> tuple[list[tuple[RecordedCase, RecordedCase]], list[Skipped]]:
+    """Which case is compared with which: by id, or the only ones of both; on the same data."""
+    old, new = ({case.id: case for case in side.cases} for side in (before, after))
+    shared = [name for name in new if name in old]
+    if not shared and len(old) == len(new) == 1:
+        pairs = [(before.cases[0], after.cases[0])]
+    elif not shared and len(new) == 1:
+        # A model against a baseline: the baseline's case on the same data.
+        one = after.cases[0]
+        like = [case for case in before.cases if case.setup.get("task") == one.setup.get("task")]
+        pairs = [(like[0], one)] if len(like) == 1 else []
+    else:
+        pairs = [(old[name], new[name]) for name in shared]
+    skipped = []
+    taken = {id(case) for pair in pairs for case in pair}
+    for side, other in ((before, after), (after, before)):
+        for case in side.cases:
+            if id(case) not in taken:
+                reason = f"{side.name} has it, and {other.name} has no case to compare it with."
+                skipped.append(Skipped(what=case.id, code="no_counterpart", reason=reason))
+    same = []
+    for one, two in pairs:
+        if why := _obstacle(one, two):
+            skipped.append(Skipped(what=two.id, code="not_comparable", reason=why))
+        else:
+            same.append((one, two))
+    return same, skipped
+
+
+def _obstacle(one: RecordedCase, two: RecordedCase) -> str | None:
+    for what, first, second in (
+        ("data", one.setup.get("task"), two.setup.get("task")),
+        ("kind of error", one.error, two.error),
+        ("swept axis", one.axis, two.axis),
+    ):
+        if first != second:
+            return f"The {what} is not the same: {first} and {second}."
+    return None
+
+
+def _metrics(one: RecordedCell, other: RecordedCell, gates: Mapping[str, Gate]) -> list[str]:
+    """What is gated first, then what was measured on either side, in the table's order."""
+    measured = dict.fromkeys([REACHED, *one.values, *other.values])
+    ordered = [name for name in RUN_VALUES if name in measured]
+    return list(dict.fromkeys([*gates, *ordered, *sorted(measured)]))
+
+
+def _overall(
+    regimes: Sequence[RegimeDifference], metrics: Sequence[MetricDifference], any_matched: bool
+) -> tuple[str, str]:
+    if not any_matched:
+        return "not_comparable", "No case can be compared."
+    worse = [f"{one.case}: {one.text}" for one in regimes if one.status == "changed"]
+    worse += [
+        f"{one.case}: {one.metric} {one.text}" for one in metrics if one.status == "regressed"
+    ]
+    if worse:
+        more = f" (and {len(worse) - 3} more)" if len(worse) > 3 else ""
+        return "regression", f"Regression: {'; '.join(worse[:3])}{more}."
+    gated = [one for one in metrics if one.gated]
+    open_ones = [f"{one.case}: {one.text}" for one in regimes if one.status == "inconclusive"]
+    open_ones += [f"{k.case}: {k.metric}: {k.text}" for k in gated if k.status == "inconclusive"]
+    better = [f"{one.case}: {one.metric} {one.text}" for one in metrics if one.status == "improved"]
+    also = f" Better: {'; '.join(better[:3])}." if better else ""
+    if not gated and not any(one.status == "same" for one in regimes):
+        return "inconclusive", f"Nothing that is gated could be compared.{also}"
+    if open_ones:
+        more = f" (and {len(open_ones) - 2} more)" if len(open_ones) > 2 else ""
+        return (
+            "inconclusive",
+            f"No regression is shown, but not all is decided: {'; '.join(open_ones[:2])}{more}.{also}",
+        )
+    return "no_regression", f"No regression in {len(gated)} gated comparisons.{also}"
+
+
+def _flat(case: RecordedCase) -> dict[str, str]:
+    facts = dict(flat(case.setup))
+    if case.c is not None:
+        facts["c"] = power(case.c)
+    return facts
+
+
+def _differences(
+    before: Mapping[str, str], after: Mapping[str, str], prefix: str = ""
+) -> tuple[Different, ...]:
+    return tuple(
+        Different(name=prefix + name, before=before.get(name, "-"), after=after.get(name, "-"))
+        for name in dict.fromkeys([*before, *after])
+        if before.get(name, "-") != after.get(name, "-")
+    )
