@@ -556,9 +556,7 @@ def make_report(
     }  # fmt: skip
     return Report(
         kind=kind,
-        suite=None
-        if suite is None
-        else {"name": suite.name, "version": suite.version, "digest": suite.digest},
+        suite=None if suite is None else suite_facts(suite),
         cases=cases,
         tuning=tuning,
         invariants=invariants,
@@ -571,7 +569,7 @@ def make_report(
             started=options.clock.isoformat(timespec="seconds"),
             seconds=round(time.perf_counter() - options.started, 2),
             extra={
-                **{key: facts[key] for key in ("python", "numpy", "scikit-learn", "platform")},
+                **{key: facts[key] for key in ("python", "numpy", "scikit-learn", "platform", "cpu")},
                 **{
                     f"engine of {k.setup.name}": f"{k.engine.kind}: {k.engine.why}" for k in engines
                 },
@@ -580,6 +578,11 @@ def make_report(
         ),
         **fields,
     )
+
+
+def suite_facts(suite: Suite) -> dict[str, Any]:
+    """By what a suite is known in reports and baselines."""
+    return {"name": suite.name, "version": suite.version, "digest": suite.digest}
 
 
 def _unmeasured(judgement: J) -> J:

@@ -21,12 +21,16 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
+from fls_bench.report import comparison as of_comparison
 from fls_bench.report import invariants as of_invariants
 from fls_bench.report import summary
 from fls_bench.report.summary import CellSummary
 from fls_bench.schema import (
+    DIRECTION,
     Axis,
+    Baseline,
     CaseResult,
+    Comparison,
     Diagnosis,
     Intervention,
     Invariants,
@@ -74,6 +78,10 @@ def show(report: Report, stream: TextIO | None = None, width: int | None = None)
         _tuning(page, report, report.tuning)
         page.flush()
         return
+    elif report.comparison is not None:
+        _comparison(page, report, report.comparison)
+        page.flush()
+        return
     elif report.invariants is not None:
         _invariants(page, summary.title(report), report.invariants)
         page.flush()
@@ -92,6 +100,24 @@ def show(report: Report, stream: TextIO | None = None, width: int | None = None)
                 page.line(
                     f"{name}{one.diagnosis.regime.label}. {one.diagnosis.recommendation.text}"
                 )
+    page.flush()
+
+
+def show_baseline(baseline: Baseline, place: str) -> None:
+    """Print what a baseline holds: its verdicts and, for each case, the means at the setup's own c."""
+    page = _Page(sys.stdout, None)
+    suite = baseline.suite or {}
+    page.line(f"baseline {place}", "bold")
+    rows = [("suite", f"{suite.get('name')}, version {suite.get('version')}")]
+    rows += [
+        ("digest", str(suite.get("digest"))),
+        ("setup", baseline.setup or "the suite's own cases"),
+    ]
+    page.pairs([*rows, ("recorded", baseline.recorded), *baseline.environment.items()])
+    for case in baseline.cases:
+        page.heading(of_comparison.case_label(case))
+        shown = of_comparison.case_rows(case)
+        page.table([_Column(k) for k in of_comparison.CASE_COLUMNS], shown)
     page.flush()
 
 
@@ -492,6 +518,60 @@ def _invariants(page: _Page, name: str, found: Invariants) -> None:
         page.line("")
         page.line("The same again:")
         page.verbatim(found.command)
+
+
+_COMPARED = {
+    "regression": "bold red", "no_regression": "bold green", "regressed": "red", "changed": "red",
+    "improved": "green", "inconclusive": "yellow",
+}  # fmt: skip
+
+
+def _comparison(page: _Page, report: Report, found: Comparison) -> None:
+    """A check or a comparison: the verdict, what matters, the rest in short."""
+    name = "comparison" if report.kind == "compare" else f"check of {summary.title(report)}"
+    page.line(f"{name}: {of_comparison.word(found.status)}", _COMPARED.get(found.status, "bold"))
+    page.line(found.text)
+    if found.baseline is not None:
+        page.line(f"baseline: {found.baseline}", "dim")
+    for line in of_comparison.warnings(found):
+        page.line(f"warning: {line}", "yellow")
+    if report.kind == "compare" or not found.pairs:
+        page.heading("Sides")
+        page.table([_Column(k) for k in of_comparison.SIDE_COLUMNS], of_comparison.side_rows(found))
+        page.line(f"c: {DIRECTION}", "dim")
+    for pair in found.pairs:
+        about = f"{pair.name} against {found.sides[0].name}: {of_comparison.word(pair.status)}"
+        page.heading(about)
+        regimes = [(one.status, of_comparison.regime_cells(one)) for one in pair.regimes]
+        _judged_table(page, of_comparison.REGIME_COLUMNS, regimes)
+        page.line("")
+        metrics = [(one.status, of_comparison.cells(one)) for one in of_comparison.gated(pair)]
+        _judged_table(page, of_comparison.COLUMNS, metrics)
+        if others := of_comparison.shown(pair):
+            page.line("")
+            page.line("not gated:", "dim")
+            columns = [_Column(k) for k in of_comparison.COLUMNS[:-1]]
+            page.table(columns, [of_comparison.cells(one)[:-1] for one in others])
+        page.line(of_comparison.note(pair), "dim")
+    if (step := of_comparison.next_words(report)) is not None:
+        page.line("")
+        page.line(step)
+
+
+def _judged_table(
+    page: _Page, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]
+) -> None:
+    """A table whose last column is a verdict in its colour; below the table where that is narrow."""
+    wide = page.width >= 150
+    shown: list[list[str | Text]] = []
+    for status, cells in rows:
+        verdict = _literal(cells[-1] if wide else cells[-1].partition(":")[0])
+        shown.append([*cells[:-1], Text(verdict, style=_COMPARED.get(status, ""))])
+    if shown:
+        page.table([_Column(k) for k in columns], shown)
+    for status, cells in rows if not wide else ():
+        if status in ("regressed", "changed", "inconclusive", "improved", "within_noise"):
+            page.line(f"{cells[0]}, {cells[1]}: {cells[-1]}", _COMPARED.get(status, ""))
 
 
 def _sweep(page: _Page, sweep: Sweep, diagnosis: Diagnosis | None) -> None:

@@ -33,3 +33,9 @@ class RunFailedError(FlsBenchError):
     """A training run or a measurement failed, although the input was valid."""
 
     exit_code = 3
+
+
+class NothingToCompareError(FlsBenchError):
+    """A baseline that was asked for is missing, or is one of something else."""
+
+    exit_code = 5

@@ -166,6 +166,7 @@ def setup_facts(setup: TrainingSetup, task: Task, rule: LrRule) -> dict[str, Any
             exclude_none=True
         ),
         "task": task.name,
+        "data": task.fingerprint[:16],
         "n_train": task.n_train,
         "n_validation": len(task.y_val),
         "n_test": len(task.y_test),
@@ -196,6 +197,7 @@ def environment() -> dict[str, str]:
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in packages},
         "blas": next((name for name in ("mkl", "openblas", "accelerate") if name in config), "?"),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpu": torch.backends.cpu.get_cpu_capability(),
         "cpu cores": str(joblib.cpu_count()),
     }

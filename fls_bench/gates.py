@@ -20,7 +20,7 @@ class RunValue:
 
     Attributes:
         what: What it is, in a few words.
-        unit: "1" for ratios and shares.
+        unit: "1" for ratios; "share" is shown in percent, a difference in points.
         gate: How it is judged where a suite doesn't say; None: it is shown only.
     """
 
@@ -28,27 +28,40 @@ class RunValue:
     unit: str = "1"
     gate: Gate | None = None
 
+    def level(self, value: float) -> str:
+        """The value with its unit: ``9.43 %``, ``0.412 nats``, ``1.3``."""
+        if self.unit == "share":
+            return f"{100 * value:.2f} %"
+        return f"{value:.4g}" if self.unit == "1" else f"{value:.4g} {self.unit}"
+
+    def change(self, value: float, *, signed: bool = False) -> str:
+        """A difference with its unit: ``1.2 points``, ``-0.03 nats``."""
+        sign = "+" if signed else ""
+        if self.unit == "share":
+            return f"{100 * value:{sign}.3g} points"
+        return f"{value:{sign}.3g}" if self.unit == "1" else f"{value:{sign}.3g} {self.unit}"
+
 
 REACHED = "reached_target"
 
 RUN_VALUES: Mapping[str, RunValue] = {
     REACHED: RunValue(
-        "share of runs that reached the target", gate=Gate(min_effect=0.1, better="higher")
+        "share of runs that reached the target", "share", gate=Gate(min_effect=0.1, better="higher")
     ),
-    "test_error": RunValue("error on test data", gate=Gate(min_effect=0.01, better="lower")),
+    "test_error": RunValue("error on test data", "share", gate=Gate(min_effect=0.01, better="lower")),
     "test_loss": RunValue(
         "loss on test data", "nats", gate=Gate(min_effect=0.02, better="lower")
     ),
-    "val_error": RunValue("error on validation data"),
+    "val_error": RunValue("error on validation data", "share"),
     "val_loss": RunValue("loss on validation data", "nats"),
     "train_loss": RunValue("training loss at the stop", "nats"),
     "epochs": RunValue("epochs to the target", "epochs"),
-    "test_ties": RunValue("share of test points whose largest logits are equal"),
-    "chance_error": RunValue("test error of always answering the commonest training class"),
+    "test_ties": RunValue("share of test points whose largest logits are equal", "share"),
+    "chance_error": RunValue("test error of always answering the commonest training class", "share"),
     "movement.relative": RunValue("||W - W_0|| / ||W_0|| over all parameters"),
     "rank.effective:logits": RunValue("effective rank of the logits"),
     "rank.effective:last": RunValue("effective rank of the last features"),
-    "agreement.nearest_class_mean": RunValue("share of answers like the nearest class mean's"),
+    "agreement.nearest_class_mean": RunValue("share of answers like the nearest class mean's", "share"),
 }  # fmt: skip
 """By name, in the order in which they are shown; what else a run measured follows, by name."""
 

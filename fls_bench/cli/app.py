@@ -18,6 +18,8 @@ app = typer.Typer(
 )
 suites_app = typer.Typer(help="The suites that come with fls-bench.", no_args_is_help=False)
 app.add_typer(suites_app, name="suites")
+baseline_app = typer.Typer(help="Recorded runs of a suite, to compare with.", no_args_is_help=False)
+app.add_typer(baseline_app, name="baseline")
 
 
 def _version(value: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,16 @@ if TYPE_CHECKING:
     from fls_bench.schema import Report
 
 
-def deliver(made: Report, json: str | None, html: Path | None, quiet: bool, force: bool) -> None:
+def deliver(
+    made: Report,
+    json: str | None,
+    html: Path | None,
+    quiet: bool,
+    force: bool,
+    *,
+    md: Path | None = None,
+    junit: Path | None = None,
+) -> None:
     """Write what was asked for, then show the rest on the terminal."""
     from fls_bench import console, report
 
@@ -22,6 +32,10 @@ def deliver(made: Report, json: str | None, html: Path | None, quiet: bool, forc
         report.write_json(made, Path(json), force)
     if html is not None:
         report.write_html(made, html, force)
+    if md is not None:
+        report.write_markdown(made, md, force)
+    if junit is not None:
+        report.write_junit(made, junit, force)
     try:
         if json == "-":
             sys.stdout.write(report.to_json(made))
@@ -30,9 +44,36 @@ def deliver(made: Report, json: str | None, html: Path | None, quiet: bool, forc
             console.show(made)
     except BrokenPipeError:
         silence(sys.stdout)  # its reader has seen enough; the exit code still tells the verdict
-    for path in (None if json in (None, "-") else json, html):
+    for path in (None if json in (None, "-") else json, html, md, junit):
         if path is not None and not quiet:
             console.note(f"report written to {path}")
+
+
+def tell_github(made: Report) -> None:
+    """Under GitHub Actions: the step's summary, and annotations on stderr."""
+    if os.environ.get("GITHUB_ACTIONS") != "true":
+        return
+    from fls_bench import console
+    from fls_bench.report import github, markdown
+
+    for line in github.workflow_commands(made):
+        print(line, file=sys.stderr)
+    place = os.environ.get("GITHUB_STEP_SUMMARY")
+    if place:
+        try:
+            with open(place, "a", encoding="utf-8", errors="replace") as file:
+                file.write(markdown.render(made))
+        except OSError as error:
+            console.note(f"the step's summary can't be written: {error.strerror}")
+
+
+def end_check(made: Report, strict: bool) -> None:
+    """Leave a check with its exit code, if that is not 0."""
+    found = made.comparison
+    if found is not None and found.status == "regression":
+        raise typer.Exit(1)
+    if found is not None and found.status == "inconclusive" and strict:
+        raise typer.Exit(4)
 
 
 def end(made: Report, strict: bool, conditions: set[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +13,7 @@ from fls_bench.cli.options import (
     ForceOption,
     HtmlOption,
     JsonOption,
+    JunitOption,
     ModelOption,
     QuietOption,
     check_outputs,
@@ -66,9 +66,7 @@ def invariants(
     ] = 0,
     json: JsonOption = None,
     html: HtmlOption = None,
-    junit: Annotated[
-        Path | None, typer.Option("--junit", help="Write a JUnit XML file for CI services.")
-    ] = None,
+    junit: JunitOption = None,
     quiet: QuietOption = False,
     force: ForceOption = False,
 ) -> None:

@@ -47,6 +47,12 @@ JsonOption = Annotated[
 HtmlOption = Annotated[
     Path | None, typer.Option("--html", help="Write the report as one HTML page.")
 ]
+MdOption = Annotated[
+    Path | None, typer.Option("--md", help="Write the report as Markdown, for a pull request.")
+]
+JunitOption = Annotated[
+    Path | None, typer.Option("--junit", help="Write a JUnit XML file for CI services.")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no terminal view.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite existing output files.")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 4 where inconclusive.")]
@@ -105,6 +111,7 @@ def check_outputs(
     force: bool,
     output: Path | None = None,
     junit: Path | None = None,
+    md: Path | None = None,
 ) -> None:
     """Refuse what can't be written before anything is trained."""
     from fls_bench import report
@@ -114,6 +121,7 @@ def check_outputs(
         "--html": html,
         "--output": output,
         "--junit": junit,
+        "--md": md,
     }
     seen: dict[Path, str] = {}
     for option, given in named.items():

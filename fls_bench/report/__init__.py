@@ -23,6 +23,7 @@ __all__ = [
     "write_html",
     "write_json",
     "write_junit",
+    "write_markdown",
 ]
 
 
@@ -97,7 +98,7 @@ def write_html(report: Report, path: str | os.PathLike[str], force: bool = False
 
 
 def write_junit(report: Report, path: str | os.PathLike[str], force: bool = False) -> Path:
-    """Write a report of kind ``invariants`` as JUnit XML; whole or not at all.
+    """Write a report of kind ``invariants`` or ``check`` as JUnit XML; whole or not at all.
 
     Args:
         report: The report.
@@ -114,6 +115,26 @@ def write_junit(report: Report, path: str | os.PathLike[str], force: bool = Fals
 
     check_target(Path(path), force)
     return write_whole(Path(path), junit.render(report).encode("utf-8", "xmlcharrefreplace"))
+
+
+def write_markdown(report: Report, path: str | os.PathLike[str], force: bool = False) -> Path:
+    """Write the report as Markdown, for a pull request; whole or not at all.
+
+    Args:
+        report: The report.
+        path: Where to write.
+        force: Overwrite an existing file.
+
+    Returns:
+        The path written.
+
+    Raises:
+        InputError: The file exists and ``force`` is false, or the place can't be written.
+    """
+    from fls_bench.report import markdown
+
+    check_target(Path(path), force)
+    return write_whole(Path(path), markdown.render(report).encode("utf-8", "replace"))
 
 
 def json_schema() -> dict[str, Any]:

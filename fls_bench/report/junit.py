@@ -1,24 +1,41 @@
 """A report as a JUnit XML file, which test reporters of CI services read.
 
 The format has no standard; this keeps to the elements that they share: testsuites, testsuite,
-properties, testcase, failure, skipped.
+properties, testcase, failure, error, skipped.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
 from xml.etree import ElementTree as ET
 
-from fls_bench.report import invariants as words
+from fls_bench.report import comparison as of_comparison
+from fls_bench.report import invariants as of_invariants
 from fls_bench.report.summary import flat, hyphens, provenance_rows, title
-from fls_bench.schema import Report
+from fls_bench.schema import Comparison, Invariants, Report
 
 # What XML 1.0 can't hold, not even escaped.
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
+class _Test(NamedTuple):
+    """One testcase; ``text`` is the body of a failure."""
+
+    group: str
+    name: str
+    outcome: Literal["passed", "failure", "error", "skipped"]
+    message: str = ""
+    code: str = ""
+    text: str = ""
+
+
 def render(report: Report) -> str:
-    """Render a report of kind ``invariants``: a broken one is a failure, a void one is skipped.
+    """Render a report of kind ``invariants`` or ``check``.
+
+    A broken invariant or a regression is a failure; what is void or inconclusive is skipped; a
+    baseline that is missing or of something else is an error.
 
     Args:
         report: The report.
@@ -29,44 +46,89 @@ def render(report: Report) -> str:
     Raises:
         ValueError: The report is of another kind.
     """
-    found = report.invariants
-    if found is None:
-        raise ValueError(f"a report of kind {report.kind} has no JUnit view")
+    if report.invariants is not None:
+        found = report.invariants
+        facts = [("seed", str(found.seed)), ("examples", str(found.examples)), *flat(found.net)]
+        return _xml_file(
+            report, f"scaling invariants of {title(report)}", facts, list(_of_invariants(found))
+        )
+    if report.comparison is not None and report.kind == "check":
+        facts = [("baseline", report.comparison.baseline or "-"), *flat(report.suite or {})]
+        tests = list(_of_comparison(report, report.comparison))
+        return _xml_file(report, f"check of {title(report)}", facts, tests)
+    raise ValueError(f"a report of kind {report.kind} has no JUnit view")
+
+
+def _of_invariants(found: Invariants) -> Iterable[_Test]:
+    group = "fls_bench.invariants"
+    for one in found.findings:
+        name = of_invariants.name(one)
+        if one.status == "void":
+            yield _Test(group, name, "skipped", one.text)
+        elif one.status == "broken":
+            again = "" if found.command is None else f"\nAgain: {found.command}"
+            text = (
+                f"{one.statement}\nSmallest counter-example: {of_invariants.counter_example(one)}"
+                f"{again}"
+            )
+            yield _Test(group, name, "failure", one.text, hyphens(one.code or "broken"), text)
+        else:
+            yield _Test(group, name, "passed")
+
+
+def _of_comparison(report: Report, found: Comparison) -> Iterable[_Test]:
+    suite = str((report.suite or {}).get("name", "suite"))
+    group = f"fls_bench.check.{suite}"
+    if not found.pairs:
+        step = of_comparison.next_words(report) or ""
+        if found.status == "no_baseline":
+            yield _Test(group, "baseline", "skipped", f"{found.text} {step}".strip())
+        else:
+            yield _Test(group, "baseline", "error", found.text, hyphens(found.status), step)
+    for pair in found.pairs:
+        for one in pair.regimes:
+            yield _Test(
+                f"{group}.{one.case}", "regime", _OUTCOMES.get(one.status, "passed"), one.text,
+                hyphens(one.status), " | ".join(of_comparison.regime_cells(one)),
+            )  # fmt: skip
+        for metric in of_comparison.gated(pair):
+            yield _Test(
+                f"{group}.{metric.case}", metric.metric, _OUTCOMES.get(metric.status, "passed"),
+                metric.text, hyphens(metric.status), " | ".join(of_comparison.cells(metric)),
+            )  # fmt: skip
+        for gone in pair.skipped:
+            yield _Test(group, gone.what, "error", gone.reason, hyphens(gone.code))
+
+
+_OUTCOMES: dict[str, Literal["failure", "skipped"]] = {
+    "changed": "failure", "regressed": "failure", "inconclusive": "skipped",
+}  # fmt: skip
+
+
+def _xml_file(report: Report, label: str, facts: list[tuple[str, str]], tests: list[_Test]) -> str:
+    def count(outcome: str) -> str:
+        return str(sum(test.outcome == outcome for test in tests))
+
     counts = {
-        "tests": str(len(found.findings)),
-        "failures": str(len(words.of_status(found, "broken"))),
-        "errors": "0",
-        "skipped": str(len(words.of_status(found, "void"))),
-        "time": f"{report.provenance.seconds:.3f}",
-    }
+        "tests": str(len(tests)), "failures": count("failure"), "errors": count("error"),
+        "skipped": count("skipped"), "time": f"{report.provenance.seconds:.3f}",
+    }  # fmt: skip
     suites = ET.Element("testsuites", counts)
-    label = f"scaling invariants of {title(report)}"
     suite = ET.SubElement(
         suites, "testsuite", {"name": _xml(label), **counts, "timestamp": report.provenance.started}
     )
     properties = ET.SubElement(suite, "properties")
-    facts = [("seed", str(found.seed)), ("examples", str(found.examples)), *flat(found.net)]
     for name, value in (*facts, *provenance_rows(report)):
         ET.SubElement(properties, "property", {"name": _xml(name), "value": _xml(value)})
-    for finding in found.findings:
+    for test in tests:
         case = ET.SubElement(
-            suite,
-            "testcase",
-            {"classname": "fls_bench.invariants", "name": words.name(finding), "time": "0"},
+            suite, "testcase", {"classname": _xml(test.group), "name": _xml(test.name), "time": "0"}
         )
-        if finding.status == "void":
-            ET.SubElement(case, "skipped", {"message": _xml(finding.text)})
-        elif finding.status == "broken":
-            failure = ET.SubElement(
-                case,
-                "failure",
-                {"message": _xml(finding.text), "type": hyphens(finding.code or "broken")},
-            )
-            again = "" if found.command is None else f"\nAgain: {found.command}"
-            failure.text = _xml(
-                f"{finding.statement}\nSmallest counter-example: {words.counter_example(finding)}"
-                f"{again}"
-            )
+        if test.outcome == "skipped":
+            ET.SubElement(case, "skipped", {"message": _xml(test.message)})
+        elif test.outcome != "passed":
+            attributes = {"message": _xml(test.message), "type": _xml(test.code)}
+            ET.SubElement(case, test.outcome, attributes).text = _xml(test.text)
     ET.indent(suites)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(suites, "unicode") + "\n"
 

@@ -48,8 +48,8 @@ class RecordedCell(Frozen):
     lr: PositiveFloat
     usable: bool = True
     seeds: tuple[Seed, ...]
-    outcomes: tuple[Outcome, ...]
-    """One for each seed."""
+    missed: dict[Seed, Outcome] = {}
+    """Seed -> how its run ended, of those that missed the target."""
     values: dict[str, tuple[Measured | None, ...]]
     """Metric -> one value for each seed; None where it was not measured."""
 
@@ -57,9 +57,16 @@ class RecordedCell(Frozen):
     def _one_for_each_seed(self) -> RecordedCell:
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("a seed stands twice in a cell")
-        if any(len(row) != len(self.seeds) for row in (self.outcomes, *self.values.values())):
+        if any(len(row) != len(self.seeds) for row in self.values.values()):
             raise ValueError("a row of a cell has not one value for each seed")
+        if not set(self.missed) <= set(self.seeds):
+            raise ValueError("a seed that missed the target is not among the cell's seeds")
         return self
+
+    @property
+    def num_reached(self) -> int:
+        """How many runs reached the target."""
+        return len(self.seeds) - len(self.missed)
 
 
 class RecordedCase(Frozen):

@@ -12,13 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fls_bench.gates import LEVEL, REACHED, RUN_VALUES, num_tests, run_value
-from fls_bench.report.summary import flat, mean_interval, number, power, t_quantile
+from fls_bench.report.summary import flat, mean_interval, power, t_quantile
 from fls_bench.schema import (
     Different,
     Gate,
     Interval,
     MetricDifference,
-    Outcome,
     Pair,
     RecordedCase,
     RecordedCell,
@@ -115,9 +114,7 @@ def _detectable(standard_error: float, df: int, level: float) -> float:
 def values_of(cell: RecordedCell, metric: str) -> dict[int, float]:
     """Seed -> value, of the seeds that have one."""
     if metric == REACHED:
-        row: Sequence[float | None] = [
-            float(one is Outcome.REACHED_TARGET) for one in cell.outcomes
-        ]
+        row: Sequence[float | None] = [float(seed not in cell.missed) for seed in cell.seeds]
     else:
         row = cell.values.get(metric, ())
     pairs = zip(cell.seeds, row, strict=False)
@@ -203,22 +200,23 @@ def _judged(
     sign = {"lower": 1.0, "higher": -1.0}.get(str(gate.better), math.copysign(1.0, found.value))
     low, high = sorted((sign * found.low, sign * found.high))
     harm = sign * found.value
-    unit = "" if fields["unit"] == "1" else f" {fields['unit']}"
-    minimum = f"the practical minimum of {number(least)}{unit}"
+    amount = run_value(str(fields["metric"])).change
+    minimum = f"the practical minimum of {amount(least)}"
     if low > 0 and harm > least:
-        word = "changed" if gate.better == "unchanged" else "worse"
-        return "regressed", f"{word} by {number(harm)}{unit}, beyond {minimum}"
+        if gate.better == "unchanged":
+            return "regressed", f"changed by {amount(found.value, signed=True)}, beyond {minimum}"
+        return "regressed", f"worse by {amount(harm)}, beyond {minimum}"
     if gate.better == "unchanged":
         if high <= least and low >= -least:
             return "held", f"no change beyond {minimum}"
     elif high < 0 and harm < -least:
-        return "improved", f"better by {number(-harm)}{unit}"
+        return "improved", f"better by {amount(-harm)}"
     elif high <= least:
         return "held", f"not worse by more than {minimum}"
     if low > 0:
         return "inconclusive", f"a difference is there, but whether beyond {minimum} is open"
     seen = "" if detectable is None else (
-        f"; a difference of {number(detectable)}{unit} would have been found in four of five cases"
+        f"; a difference of {amount(detectable)} would have been found in four of five cases"
     )  # fmt: skip
     return "inconclusive", f"neither a difference nor its absence is shown{seen}"
 

@@ -1,0 +1,99 @@
+"""``fls-bench check``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fls_bench.cli.app import app
+from fls_bench.cli.deliver import deliver, end_check, tell_github
+from fls_bench.cli.options import (
+    BudgetOption,
+    DeviceOption,
+    ForceOption,
+    HtmlOption,
+    JobsOption,
+    JsonOption,
+    JunitOption,
+    MaxEpochsOption,
+    MdOption,
+    NoStoreOption,
+    QuietOption,
+    SeedOption,
+    SetupOption,
+    StoreOption,
+    check_outputs,
+    parse_options,
+)
+from fls_bench.cli.process import stdout_kept
+
+CHECK_EXIT_CODES = (
+    "Exit codes: 0 no regression is shown, or there was no baseline; 1 a regression; 2 usage or input; "
+    "3 a run failed; 4 inconclusive, with --strict; 5 nothing to compare with, with --baseline or "
+    "--require-baseline; 130 interrupted."
+)
+
+BaselineOption = Annotated[
+    Path | None,
+    typer.Option(help="Baseline file; default: ./baselines/SUITE.json, else the package's."),
+]
+
+
+@app.command(epilog=CHECK_EXIT_CODES)
+def check(
+    suite: Annotated[str, typer.Argument(help="A suite's name, or a .toml file.")],
+    setup: SetupOption = None,
+    baseline: BaselineOption = None,
+    require_baseline: Annotated[
+        bool, typer.Option("--require-baseline", help="Exit 5 where there is nothing to compare.")
+    ] = False,
+    seed: SeedOption = 0,
+    budget: BudgetOption = "10m",
+    max_epochs: MaxEpochsOption = None,
+    jobs: JobsOption = None,
+    device: DeviceOption = "auto",
+    store: StoreOption = None,
+    no_store: NoStoreOption = False,
+    json: JsonOption = None,
+    html: HtmlOption = None,
+    md: MdOption = None,
+    junit: JunitOption = None,
+    quiet: QuietOption = False,
+    force: ForceOption = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 4 where it is inconclusive.")] = (
+        False
+    ),
+) -> None:
+    """Run a suite and compare it with its baseline, seed by seed.
+
+    A metric regresses only where the corrected interval of its difference excludes 0 in the bad
+    direction and the difference is beyond the metric's practical minimum. Under GitHub Actions the
+    result also becomes the step's summary and annotations.
+    """
+    check_outputs(json, html, force, junit=junit, md=md)
+    from fls_bench import baselines
+    from fls_bench.errors import NothingToCompareError
+    from fls_bench.suite import load_suite
+
+    loaded = load_suite(suite)
+    found = baselines.find(loaded.name, baseline, own_setup=setup is not None)
+    from fls_bench import checking, console
+    from fls_bench.training_setup import import_setup
+
+    with stdout_kept(), console.Progress(quiet) as listen:
+        options = parse_options(
+            listen, seed, 200, budget, max_epochs, jobs, device, store, no_store
+        )
+        own = None if setup is None else import_setup(setup)
+        against = checking.reference(loaded, found, own)
+        if against.obstacle and (require_baseline or baseline is not None):
+            raise NothingToCompareError(against.obstacle, RECORD.format(suite=suite))
+        made = checking.check(loaded, options, against, own)
+    deliver(made, json, html, quiet, force, md=md, junit=junit)
+    tell_github(made)
+    end_check(made, strict)
+
+
+RECORD = "Record one with 'fls-bench baseline record {suite}', or name another with --baseline."

@@ -1,0 +1,260 @@
+"""Words and rows for comparisons, which page, terminal, Markdown and JUnit share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fls_bench.gates import REACHED, run_value
+from fls_bench.report.summary import (
+    hyphens,
+    mean_interval,
+    power,
+)
+from fls_bench.schema import (
+    Comparison,
+    CStar,
+    Different,
+    Gain,
+    MetricDifference,
+    Pair,
+    RecordedCase,
+    RegimeDifference,
+    Report,
+    SampleMean,
+    Side,
+)
+
+COLUMNS = ("case", "metric", "before [95 %]", "now [95 %]", "difference [interval]", "n", "verdict")
+REGIME_COLUMNS = ("case", "before", "now", "log2(c/c*) before", "log2(c/c*) now", "verdict")
+SIDE_COLUMNS = (
+    "side",
+    "case",
+    "regime",
+    "c",
+    "c* [95 %]",
+    "gain of c*",
+    "test error at c [95 %]",
+    "seeds",
+)
+DIFFERENT_COLUMNS = ("what", "before", "now")
+
+WORDS = {
+    "regression": "regression",
+    "no_regression": "no regression",
+    "inconclusive": "inconclusive",
+    "not_comparable": "not comparable",
+    "no_baseline": "no baseline",
+    "regressed": "REGRESSED",
+    "changed": "CHANGED",
+    "improved": "improved",
+    "held": "held",
+    "shown": "-",
+    "same": "same",
+    "within_noise": "within noise",
+    "decided_now": "decided now",
+}
+
+
+def word(status: str) -> str:
+    """A status as shown on screen."""
+    return WORDS.get(status, hyphens(status))
+
+
+def is_bad(status: str) -> bool:
+    """Whether a metric's or a regime's status is a regression."""
+    return status in ("regressed", "changed")
+
+
+def note(pair: Pair) -> str:
+    """How the intervals of the gated metrics are to be read."""
+    paired = any(one.paired for one in pair.metrics)
+    how = (
+        "Differences are paired by training seed; their intervals are those of the sign-flip test"
+        if paired
+        else "No seed is on both sides: the samples are compared as independent ones (Welch)"
+    )
+    return (
+        f"{how}, each at {100 * (1 - pair.level / pair.num_tests):.4g} %, so that all "
+        f"{pair.num_tests} gated ones together hold at {100 * (1 - pair.level):g} %. A metric regressed "
+        "only where its interval excludes 0 on the bad side and the difference is beyond its practical "
+        "minimum. Other metrics are shown with a 95 % interval each, and judged nowhere."
+    )
+
+
+def gated(pair: Pair) -> tuple[MetricDifference, ...]:
+    """What counts."""
+    return tuple(one for one in pair.metrics if one.gated)
+
+
+def shown(pair: Pair) -> tuple[MetricDifference, ...]:
+    """What is shown only."""
+    return tuple(one for one in pair.metrics if not one.gated)
+
+
+def cells(one: MetricDifference) -> tuple[str, ...]:
+    """A metric's difference as texts, in the order of ``COLUMNS``."""
+    n = f"{one.n} pairs" if one.paired else f"{one.n} unpaired"
+    verdict = word(one.status) if one.status == "shown" else f"{word(one.status)}: {one.text}"
+    return (
+        one.case, one.metric, mean_text(one.metric, one.before), mean_text(one.metric, one.after),
+        difference_text(one), n, verdict,
+    )  # fmt: skip
+
+
+def mean_text(metric: str, mean: SampleMean | None) -> str:
+    """A mean with its unit and interval."""
+    if mean is None:
+        return "not measured"
+    level = run_value(metric).level
+    if mean.low is None or mean.high is None:
+        return level(mean.value)
+    return f"{level(mean.value)} [{level(mean.low)}, {level(mean.high)}]"
+
+
+def difference_text(one: MetricDifference) -> str:
+    """A difference with its unit and interval."""
+    if one.difference is None:
+        return "-"
+    change = run_value(one.metric).change
+    text = change(one.difference.value, signed=True)
+    if one.exact:
+        return f"at most {text}"
+    if one.difference.low is None or one.difference.high is None:
+        return f"{text} [undecided]"
+    low, high = (change(k, signed=True) for k in (one.difference.low, one.difference.high))
+    return f"{text} [{low}, {high}]"
+
+
+def regime_cells(one: RegimeDifference) -> tuple[str, ...]:
+    """A case's verdicts as texts, in the order of ``REGIME_COLUMNS``."""
+    ratios = []
+    for ratio in (one.ratio_before, one.ratio_after):
+        if ratio is None:
+            ratios.append("-")
+            continue
+        low = "open" if ratio.low is None else f"{ratio.low:+.2f}"
+        high = "open" if ratio.high is None else f"{ratio.high:+.2f}"
+        ratios.append(f"{ratio.value:+.2f} [{low}, {high}]")
+    return (
+        one.case, one.before.label, one.after.label, *ratios, f"{word(one.status)}: {one.text}"
+    )  # fmt: skip
+
+
+def side_cells(side: Side, case: RecordedCase) -> tuple[str, ...]:
+    """One case of one side as texts, in the order of ``SIDE_COLUMNS``."""
+    own = case.own
+    seeds, error = "-", "-"
+    if own is not None:
+        seeds = f"{own.num_reached} of {len(own.seeds)} reached"
+        found = [k for k in own.values.get("test_error", ()) if k is not None]
+        mean = mean_interval(found, 0.0, 1.0)
+        if mean is not None:
+            error = mean_text(
+                "test_error", SampleMean(value=mean.value, low=mean.low, high=mean.high, n=mean.n)
+            )
+    return (
+        side.name, case.id, case.regime.label, "-" if case.c is None else power(case.c),
+        "-" if case.c_star is None else _c_star_text(case.c_star),
+        "-" if case.gain is None else _gain_text(case.gain), error, seeds,
+    )  # fmt: skip
+
+
+def _c_star_text(found: CStar) -> str:
+    low = "open" if found.low is None else power(found.low)
+    high = "open" if found.high is None else power(found.high)
+    edge = "" if found.at_edge == "none" else ", at the end of the range"
+    return f"{power(found.value)} [{low}, {high}]{edge}"
+
+
+def _gain_text(found: Gain) -> str:
+    return f"{found.value:+.2f} points [{found.low:+.2f}, {found.high:+.2f}], {found.num_seeds} fresh seeds"
+
+
+def side_rows(comparison: Comparison) -> list[tuple[str, ...]]:
+    """All cases of all sides."""
+    return [side_cells(side, case) for side in comparison.sides for case in side.cases]
+
+
+def different_rows(found: Sequence[Different]) -> list[tuple[str, ...]]:
+    """Facts that differ."""
+    return [(one.name, one.before, one.after) for one in found]
+
+
+def warnings(comparison: Comparison) -> list[str]:
+    """What a reader should know before the numbers."""
+    lines = []
+    for pair in comparison.pairs:
+        if pair.environment:
+            what = ", ".join(f"{k.name} {k.before} -> {k.after}" for k in pair.environment)
+            lines.append(
+                f"{pair.name}: another environment than the reference's ({what}); numbers may differ "
+                "for that alone."
+            )
+        if pair.setup:
+            what = "; ".join(f"{k.name} {k.before} -> {k.after}" for k in pair.setup[:6])
+            more = f"; and {len(pair.setup) - 6} more" if len(pair.setup) > 6 else ""
+            lines.append(f"{pair.name}: the setup differs ({what}{more}).")
+        lines += [f"{pair.name}: {one.what}: {one.reason}" for one in pair.skipped]
+    return lines
+
+
+def next_step(report: Report) -> str | None:
+    """What to do, where a check could not compare or found something."""
+    found = report.comparison
+    if found is None or report.kind != "check":
+        return None
+    suite = (report.suite or {}).get("name", "SUITE")
+    if found.status == "no_baseline":
+        return f"fls-bench baseline record {suite}"
+    if found.status in ("regression", "not_comparable"):
+        return f"fls-bench baseline bless {suite}"
+    return None
+
+
+def next_words(report: Report) -> str | None:
+    """The same with what it is for."""
+    step = next_step(report)
+    if step is None or report.comparison is None:
+        return None
+    if report.comparison.status == "no_baseline":
+        return f"Record one with '{step}' (the runs are stored: it is quick), and commit the file."
+    return f"If the change is meant, '{step}' shows it once more and replaces the baseline."
+
+
+CASE_COLUMNS = ("metric", "mean [95 %]", "seeds")
+
+
+def case_rows(case: RecordedCase) -> list[tuple[str, ...]]:
+    """Means at the setup's own c as texts, in the order of ``CASE_COLUMNS``."""
+    own = case.own
+    if own is None:
+        return []
+    rows: list[tuple[str, ...]] = [
+        (REACHED, f"{own.num_reached} of {len(own.seeds)}", str(len(own.seeds)))
+    ]
+    for metric, row in own.values.items():
+        found = mean_interval([value for value in row if value is not None])
+        if found is not None:
+            mean = SampleMean(value=found.value, low=found.low, high=found.high, n=found.n)
+            rows.append((metric, mean_text(metric, mean), str(found.n)))
+    return rows
+
+
+def curve_points(case: RecordedCase) -> list[tuple[float, SampleMean]]:
+    """(c, test error) of a case, over the seeds that reached the target."""
+    points = []
+    for cell in case.cells:
+        values = [k for k in cell.values.get("test_error", ()) if k is not None]
+        mean = mean_interval(values, 0.0, 1.0)
+        if mean is not None:
+            points.append(
+                (cell.c, SampleMean(value=mean.value, low=mean.low, high=mean.high, n=mean.n))
+            )
+    return points
+
+
+def case_label(case: RecordedCase) -> str:
+    """A case with its verdict and c, in short."""
+    return f"{case.id}: {case.regime.label}" + (
+        "" if case.c is None else f" at c = {power(case.c)}"
+    )

@@ -1,0 +1,179 @@
+"""A report as Markdown, for a pull request or a CI step's summary.
+
+Whatever a person gave is escaped: a model's name can't close a table, link or embed anything.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from fls_bench.report import comparison as words
+from fls_bench.report import invariants as of_invariants
+from fls_bench.report import summary
+from fls_bench.schema import DIRECTION, CaseResult, Comparison, Judgement, Pair, Report
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+!|~@:.-])")
+_PLAIN = re.compile(r"[A-Za-z0-9 ,;=/%'\"?·→±^&$]*")
+_SIGNS = {
+    "regression": "❌", "no_regression": "✅", "inconclusive": "❔", "not_comparable": "⚠️",
+    "no_baseline": "⚠️",
+}  # fmt: skip
+
+
+def render(report: Report) -> str:
+    """Render any kind of report; comparisons in full, other kinds as verdicts with their figures.
+
+    Args:
+        report: The report.
+
+    Returns:
+        GitHub-flavoured Markdown; equal reports give equal text.
+    """
+    parts = [f"## fls-bench {report.kind}: {_text(_title(report))}"]
+    if report.comparison is not None:
+        parts += _comparison(report, report.comparison)
+    elif report.invariants is not None:
+        rows = [of_invariants.row(one) for one in report.invariants.findings]
+        parts += [
+            _text(of_invariants.headline(report.invariants)),
+            _table(of_invariants.COLUMNS, rows),
+        ]
+    elif report.tuning is not None:
+        parts += [_text(report.tuning.text), _pairs(summary.tuning_facts(report.tuning))]
+    elif report.cases:
+        parts.append(_text(summary.met_text(report)))
+        for case in report.cases:
+            parts += [f"### {_text(case.id)}: {_text(summary.verdict_word(case))}", *_verdict(case)]
+    else:
+        parts += _verdict(report)
+    parts.append(_provenance(report))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _title(report: Report) -> str:
+    if report.comparison is not None:
+        about = "" if report.kind == "compare" else f"{summary.title(report)}: "
+        return f"{about}{words.word(report.comparison.status)}"
+    if report.cases:
+        return summary.title(report)
+    return f"{summary.title(report)}: {summary.verdict_word(report)}"
+
+
+def _comparison(report: Report, found: Comparison) -> list[str]:
+    parts = [f"{_SIGNS[found.status]} **{_text(words.word(found.status))}.** {_text(found.text)}"]
+    if found.baseline is not None:
+        parts.append(f"Baseline: {_text(found.baseline)}")
+    if (step := words.next_words(report)) is not None:
+        parts.append(_text(step))
+    if lines := words.warnings(found):
+        parts.append("\n".join(f"- ⚠️ {_text(line)}" for line in lines))
+    for pair in found.pairs:
+        parts += _pair(pair, found.sides[0].name, heading=len(found.pairs) > 1)
+    if report.kind == "compare" or not found.pairs:
+        parts += ["### Sides", _table(words.SIDE_COLUMNS, words.side_rows(found))]
+        parts.append(_text(f"c: {DIRECTION}."))
+    return parts
+
+
+def _pair(pair: Pair, reference: str, heading: bool) -> list[str]:
+    parts = []
+    if heading:
+        parts.append(
+            f"### {_text(pair.name)} against {_text(reference)}: {words.word(pair.status)}"
+        )
+    if pair.regimes:
+        rows = [words.regime_cells(one) for one in pair.regimes]
+        parts += ["#### Regime", _table(words.REGIME_COLUMNS, rows)]
+    if counted := words.gated(pair):
+        parts += [
+            "#### Gated metrics",
+            _table(words.COLUMNS, [words.cells(one) for one in counted]),
+        ]
+        parts.append(_text(words.note(pair)))
+    if others := words.shown(pair):
+        rows = [words.cells(one)[:-1] for one in others]
+        parts.append(_folded(f"{len(rows)} metrics that are not gated", words.COLUMNS[:-1], rows))
+    if pair.setup:
+        rows = words.different_rows(pair.setup)
+        parts.append(_folded(f"{len(rows)} differences of setup", words.DIFFERENT_COLUMNS, rows))
+    if pair.environment:
+        rows = words.different_rows(pair.environment)
+        head = f"{len(rows)} differences of environment"
+        parts.append(_folded(head, words.DIFFERENT_COLUMNS, rows))
+    return parts
+
+
+def _verdict(judgement: Judgement) -> list[str]:
+    diagnosis = judgement.diagnosis
+    if diagnosis is None:
+        return [_text(judgement.intervention.text)] if judgement.intervention is not None else []
+    axis = summary.axis_of(judgement)
+    parts = [f"**{diagnosis.regime.label}**: {_text(diagnosis.regime.sentence)}"]
+    if isinstance(judgement, CaseResult) and judgement.expect:
+        parts.append(
+            f"Expected {_text(summary.expectation(judgement))}: {summary.met_word(judgement)}."
+        )
+    parts += [_text(diagnosis.reason.text), _text(diagnosis.recommendation.text)]
+    facts = [*summary.facts(diagnosis, axis), *summary.recommendation_facts(diagnosis)]
+    parts.append(_pairs(facts))
+    if findings := diagnosis.findings:
+        parts.append("\n".join(f"- {one.status}: {_text(one.text)}" for one in findings))
+    return parts
+
+
+def _provenance(report: Report) -> str:
+    shown = [f"{name} {value}" for name, value in summary.provenance_rows(report)[:6]]
+    return f"<sub>{_text(', '.join(shown))}</sub>"
+
+
+def _pairs(rows: Iterable[tuple[str, str]]) -> str:
+    return _table(("what", "value"), list(rows))
+
+
+def _folded(head: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return f"<details><summary>{_text(head)}</summary>\n\n{_table(columns, rows)}\n\n</details>"
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns)]
+    head, rule = (" | ".join(_text(k) if k != "---" else k for k in line) for line in lines)
+    body = [f"| {' | '.join(_text(cell) for cell in row)} |" for row in rows]
+    return "\n".join([f"| {head} |", f"| {rule} |", *body])
+
+
+def _text(text: str) -> str:
+    """Text as it is meant, in one line."""
+    line = " ".join(text.split())
+    if line == "-":
+        return line
+    if _PLAIN.fullmatch(line):
+        return line.replace("&", "&amp;")
+    # Within words and numbers these signs mean nothing, and escaping them makes a source unreadable.
+    escaped = []
+    for k, sign in enumerate(line):
+        before, after = line[k - 1 : k], line[k + 1 : k + 2]
+        harmless = (sign in ".-+:()" and k > 0) or (
+            sign == "_" and before.isalnum() and after.isalnum()
+        )
+        if sign == "&":
+            escaped.append("&amp;")
+        elif sign == "<":
+            escaped.append("&lt;")
+        elif (sign in "[]" and _numeric(line, k)) or harmless or not _SPECIAL.match(sign):
+            escaped.append(sign)
+        else:
+            escaped.append(f"\\{sign}")
+    return "".join(escaped)
+
+
+def _numeric(line: str, k: int) -> bool:
+    """Whether a bracket belongs to an interval such as ``[0.1, 0.2]``, which can't be a link."""
+    start, end = line.rfind("[", 0, k + 1), line.find("]", k)
+    inside = line[start + 1 : end]
+    return (
+        start >= 0
+        and end >= 0
+        and re.fullmatch(r"[-+0-9., e%a-z]*", inside) is not None
+        and line[end + 1 : end + 2] not in ("(", "[", ":")
+    )
