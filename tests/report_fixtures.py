@@ -19,7 +19,12 @@ from fls_bench.schema import (
     Finding,
     Gain,
     Interval,
+    Intervention,
+    InterventionRow,
+    InvariantFinding,
+    Invariants,
     LrRule,
+    MeasuredExponent,
     Measurement,
     Outcome,
     Provenance,
@@ -31,6 +36,8 @@ from fls_bench.schema import (
     Skipped,
     Sweep,
     Tier,
+    Trial,
+    Tuning,
 )
 
 # Mean test error by log2 c: digits, three hidden layers, n = 150.
@@ -431,6 +438,139 @@ def suite() -> Report:
     )
 
 
+def tune(text: str = "") -> Report:
+    """A confirmed gain of the multiplier; ``text`` in every place that a person can fill."""
+    gain = Gain(value=5.7, low=4.9, high=6.5, num_seeds=10)
+    swept = sweep({-9: 0.16, -5: 0.112, -4: 0.103, -3: 0.105}, seeds=4)
+    trials = [
+        Trial(c=one.c, lr=lr, num_seeds=4, num_reached=4, kept=one.c == 2.0**-4, val_loss=0.41,
+              val_error=0.1 + 0.001 * k)
+        for k, one in enumerate(swept.cells)
+        for lr in (one.lr, 2 * one.lr)
+    ]  # fmt: skip
+    return Report(
+        kind="tune",
+        tuning=Tuning(
+            change="multiplier",
+            reason=Code(code=text or "gain_confirmed", text=text or "2^-4 does better than 2^-9."),
+            c=2.0**-9,
+            lr=2.26,
+            c_star=CStar(value=2.0**-4, low=2.0**-5, high=2.0**-3),
+            lr_at_c=1.13,
+            lr_at_c_star=0.4,
+            gain=gain,
+            gain_of_rate=Gain(value=0.7, low=-0.3, high=1.8, num_seeds=10),
+            gain_in_all=gain,
+            tuned_c=2.0**-4,
+            tuned_lr=0.4,
+            trials=tuple(trials),
+            search_replica_epochs=806,
+            text=text or "Train with c = 2^-4 and a learning rate of 0.4 (was 2.26).",
+            snippet=text or "logits = 2**-4 * model(x)\n",
+            findings=(
+                Finding(code=text or "data", status="info", text=text or "200 test points."),
+            ),
+            model_file=text or "tuned.pt",
+        ),
+        sweep=swept,
+        setup=setup(text or "digits-mlp") | {"loss": "cross_entropy"},
+        input=model_file(text or "over.pt"),
+        cost=Cost(replica_epochs=2488, num_runs=82),
+        provenance=PROVENANCE,
+    )
+
+
+def invariants(text: str = "") -> Report:
+    """One held, one broken, one void; ``text`` in every place that a person can fill."""
+    exponent = MeasuredExponent(
+        what=text or "output against the scale of the parameters", value=4.0, low=3.9, high=4.1,
+        wanted=4.0, n=20,
+    )  # fmt: skip
+    return Report(
+        kind="invariants",
+        invariants=Invariants(
+            findings=(
+                InvariantFinding(
+                    invariant="routes",
+                    statement="build(output_multiplier=c) computes c times what build() computes.",
+                    status="broken",
+                    code=text or "ignored",
+                    text=text or "The builder ignores its output_multiplier.",
+                    deviation=1.0,
+                    bound=2e-12,
+                    counter_example={text: text} if text else {"seed": 0, "c_ratio": 2.0},
+                ),
+                InvariantFinding(
+                    invariant="parameter_scale",
+                    statement="Parameters times a^e give a^L times the output.",
+                    status="held",
+                    text=text or "Equal up to rounding.",
+                    rule=text or "e = 0 in front of BatchNorm",
+                    deviation=8e-16,
+                    bound=3e-12,
+                    exponents=(exponent,),
+                    num_examples=20,
+                ),
+                InvariantFinding(
+                    invariant="movement",
+                    statement="Weights move less relative to where they start as c grows.",
+                    status="void",
+                    code=text or "no_direction",
+                    text=text or "Movement goes as c^-0.32 ± 0.45: no direction is seen.",
+                ),
+            ),
+            seed=0,
+            examples=20,
+            net={"net": text or "mlp", "parameters": 42240},
+            command=text or "fls-bench invariants over.pt --examples 20",
+        ),
+        setup={"name": text or "over"},
+        provenance=PROVENANCE,
+    )
+
+
+def intervention(text: str = "") -> Report:
+    """A suite of one case whose ranks were held; ``text`` in every place that a person can fill."""
+    sure = Interval(value=0.9, low=0.8, high=1.0)
+    rows = (
+        InterventionRow(name=text or "plain", c=2.0**-10, num_seeds=20, num_reached=20,
+                        accuracy=Interval(value=0.8, low=0.78, high=0.82), ranks=(6.9, 3.4),
+                        text=text or "Loses 8 points."),
+        InterventionRow(name=text or "held", c=2.0**-10, num_seeds=20, num_reached=18, held=True,
+                        accuracy=Interval(value=0.88, low=0.87, high=0.89), share=sure,
+                        gap_closed=Interval(value=0.5, low=None, high=None),
+                        ranks=(7.1, 6.5), targets=(7.0, None), text=text or "Returns most of it."),
+    )  # fmt: skip
+    case = CaseResult(
+        id=text or "digits-mlp",
+        intervention=Intervention(
+            measure="nuclear", c_star=2.0**-4, c_low=2.0**-10, rows=rows,
+            text=text or "Holding the rank returns the accuracy.",
+        ),
+        setup=setup(text or "digits-mlp"),
+    )  # fmt: skip
+    return Report(
+        kind="suite",
+        suite={"name": text or "rank_intervention", "version": 1},
+        cases=(case,),
+        provenance=PROVENANCE,
+    )
+
+
+def many_runs(num_cells: int = 50, num_seeds: int = 200) -> Report:
+    """A diagnosis that rests on 10,000 runs."""
+    shape = {-k: 0.1 + 0.0004 * (k - 20) ** 2 for k in range(num_cells)}
+    return over_aligned().model_copy(update={"sweep": sweep(shape, seeds=num_seeds)})
+
+
+def many_cases(num_cases: int = 100) -> Report:
+    """A suite of cases of 100 runs each."""
+    one = suite().cases[0]
+    small = one.model_copy(update={"sweep": sweep(DEEP_DIGITS | {-6: 0.12}, seeds=10)})
+    cases = tuple(small.model_copy(update={"id": f"case {k}"}) for k in range(num_cases))
+    return suite().model_copy(update={"cases": cases})
+
+
 HOSTILE = (
     "</script><script>alert(1)</script>",
     '"><img src=x onerror=alert(2)>',
@@ -504,4 +644,14 @@ ALL = {
     "weights_alone": weights_alone,
     "suite": suite,
     "hostile": hostile,
+}
+
+PAGES = ALL | {"tune": tune, "invariants": invariants, "intervention": intervention}
+"""Every kind of page; the terminal's tests of these stand with their commands."""
+
+HOSTILE_PAGES = {
+    "suite": hostile,
+    "tune": tune,
+    "invariants": invariants,
+    "intervention": intervention,
 }

@@ -10,14 +10,17 @@ import html
 import io
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from fls_bench.report.summary import (
     CellSummary,
     Mean,
     axis_name,
+    multiplier,
+    number,
     percent,
+    plain,
     power,
     summarize_sweep,
     symbol,
@@ -160,7 +163,14 @@ def u_curve(
             format="svg",
             metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
         )
-    return _inline(text.getvalue(), prefix, description(cells, c, c_star, axis))
+        marks = "\n".join(
+            (
+                *_marks(errors, width, height, cells, axis, names[0]),
+                *_marks(errors, width, height, second_cells, axis, names[1]),
+            )
+        )
+    title = f"Test error over the {axis_name(axis)}"
+    return _inline(text.getvalue(), prefix, title, description(cells, c, c_star, axis), marks)
 
 
 def description(
@@ -188,6 +198,51 @@ def description(
     if c_star is not None:
         parts.append(f"{name}* is {power(c_star.value)}.")
     return " ".join(parts)
+
+
+def reading(one: CellSummary, axis: Axis, suffix: str = "") -> str:
+    """One cell in words, as it is shown and read out at its mark; parts are joined by ``; ``."""
+    unusable = "" if one.cell.usable else ", can't be judged"
+
+    n = 0 if one.test_error is None else one.test_error.n
+
+    def with_n(text: str, mean: Mean | None) -> str:
+        return text if mean is None or mean.n == n else f"{text} (n = {mean.n})"
+
+    parts = [
+        f"{symbol(axis)} = {multiplier(one.cell.c)}{suffix}, n = {n}{unusable}",
+        f"test error {percent(one.test_error)}",
+        f"target reached by {one.num_reached} of {one.num_runs} runs",
+        f"learning rate {number(one.cell.lr)}",
+        f"validation error {with_n(percent(one.val_error), one.val_error)}",
+        f"test loss {with_n(plain(one.test_loss), one.test_loss)}",
+    ]
+    return "; ".join(parts)
+
+
+def _marks(
+    panel: Axes,
+    width: float,
+    height: float,
+    cells: Sequence[CellSummary],
+    axis: Axis,
+    suffix: str,
+) -> Iterator[str]:
+    """A target that can be pointed at and focused at the place of every cell's mark."""
+    # From the data's coordinates to shares of the drawing, whose own go down from the top.
+    to_shares = panel.figure.transFigure.inverted().transform
+    low, high = panel.get_ylim()
+    for one in cells:
+        # Where nothing was measured stands a cross at the top, and a mean may lie beyond the axis.
+        y = high if one.test_error is None else min(max(100 * one.test_error.value, low), high)
+        across, up = to_shares(panel.transData.transform((math.log2(one.cell.c), y)))
+        if one.test_error is None:
+            up = to_shares(panel.transAxes.transform((0, 0.95)))[1]
+        words = html.escape(reading(one, axis, suffix))
+        yield (
+            f'<g class="mark" role="img" tabindex="0"><title>{words}</title>'
+            f'<circle cx="{width * across:.1f}" cy="{height * (1 - up):.1f}" r="10"/></g>'
+        )
 
 
 def _means(cells: Iterable[CellSummary], name: str) -> list[Mean]:
@@ -430,13 +485,21 @@ def _marker_names(panel: Axes, c: float | None, c_star: CStar | None, axis: Axis
         )
 
 
-def _inline(document: str, prefix: str, words: str) -> str:
-    """The bare element, for a page that holds several: own ids, no page-wide style, no fonts."""
+def _inline(document: str, prefix: str, title: str, words: str, marks: str) -> str:
+    """The bare element, for a page that holds several: own ids, no page-wide style, no fonts.
+
+    The drawing is one image with a description; beside it stand the marks, each with its own words.
+    """
     svg = document[document.index("<svg") :]
     svg = re.sub(r"\s*<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)
     svg = re.sub(r' width="[^"]*" height="[^"]*"', "", svg, count=1)
-    label = f'role="img" aria-label="{html.escape(words)}"'
-    svg = svg.replace("<svg ", f'<svg {label} style="stroke-linejoin: round" ', 1)
+    svg = svg.replace("<svg ", '<svg role="group" style="stroke-linejoin: round" ', 1)
+    opening, _, drawing = svg.partition(">")
+    drawing = drawing.rstrip().removesuffix("</svg>").rstrip()
+    svg = (
+        f'{opening} aria-label="{title}">\n<title>{title}</title>\n'
+        f'<g role="img" aria-label="{html.escape(words)}">{drawing}\n</g>\n{marks}\n</svg>'
+    )
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}\1"', svg)
     svg = re.sub(r'href="#([^"]+)"', rf'href="#{prefix}\1"', svg)
     svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}\1)", svg)

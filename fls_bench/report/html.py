@@ -1,9 +1,12 @@
-"""The report as one HTML page: no network, no script, everything that a person gave escaped."""
+"""The report as one HTML page: no network, one script of ours, all that a person gave escaped."""
 
 from __future__ import annotations
 
+from base64 import b64encode
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
+from importlib import resources
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -11,6 +14,15 @@ from markupsafe import Markup
 from fls_bench.report import charts, invariants, summary
 from fls_bench.report.summary import CellSummary
 from fls_bench.schema import DIRECTION, Axis, Judgement, Report, Sweep
+
+LONGEST = 12
+"""A list of more entries than that is folded."""
+
+MOST_RUNS = 2000
+"""A report of more runs than that is shown without its list of runs."""
+
+MOST_CURVES = 12
+"""Of judgements beyond that the page draws no curve."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +37,14 @@ class _View:
     other_cells: list[tuple[Sweep, tuple[CellSummary, ...]]]
     wide_chart: Markup
     narrow_chart: Markup
+    with_runs: bool
+    """Whether every run is listed."""
 
 
 def render(report: Report) -> str:
     """Render the whole page.
 
-    Equal reports give equal text. The page forbids itself scripts and any request.
+    Equal reports give equal text. The page forbids itself any request, and any script but its own.
 
     Args:
         report: The report, of any kind.
@@ -38,17 +52,18 @@ def render(report: Report) -> str:
     Returns:
         A complete HTML document.
     """
-    return (
-        _pages()
-        .get_template(f"{report.kind}.html.j2")
-        .render(
-            report=report,
-            whole=_view(report, "report", summary.title(report)),
-            cases=[
-                _view(case, f"case-{i}", case.id) for i, case in enumerate(report.cases, start=1)
-            ],
-        )
+    judgements: list[tuple[Judgement, str, str]] = [
+        (report, "report", summary.title(report)),
+        *((case, f"case-{i}", case.id) for i, case in enumerate(report.cases, start=1)),
+    ]
+    swept = [anchor for one, anchor, _ in judgements if one.sweep is not None and one.sweep.cells]
+    drawn = set(swept[:MOST_CURVES])
+    with_runs = summary.num_runs([one for one, _, _ in judgements]) <= MOST_RUNS
+    whole, *cases = (
+        _view(one, anchor, name, anchor in drawn, with_runs) for one, anchor, name in judgements
     )
+    template = _pages().get_template(f"{report.kind}.html.j2")
+    return template.render(report=report, whole=whole, cases=cases)
 
 
 @cache
@@ -62,15 +77,25 @@ def _pages() -> Environment:
         lstrip_blocks=True,
     )
     # Globals, so that imported macros see them too.
-    environment.globals |= {"words": summary, "of_invariants": invariants, "definition": DIRECTION}
+    script = resources.files(__package__).joinpath("page", "page.js").read_text("utf-8")
+    environment.globals |= {
+        "words": summary,
+        "of_invariants": invariants,
+        "definition": DIRECTION,
+        "LONGEST": LONGEST,
+        "MOST_RUNS": MOST_RUNS,
+        "MOST_CURVES": MOST_CURVES,
+        "script": Markup(script),
+        "script_hash": f"sha256-{b64encode(sha256(script.encode()).digest()).decode()}",
+    }
     return environment
 
 
-def _view(judgement: Judgement, anchor: str, name: str) -> _View:
+def _view(judgement: Judgement, anchor: str, name: str, drawn: bool, with_runs: bool) -> _View:
     sweep, others = judgement.sweep, (judgement.centered_sweep, judgement.plain_sweep)
     second = next((one for one in others if one is not None), None)
     wide = narrow = ""
-    if sweep is not None and sweep.cells:
+    if drawn and sweep is not None:
         tuning = judgement.tuning if isinstance(judgement, Report) else None
         found = tuning or judgement.diagnosis
         c = found.c if found is not None else None
@@ -91,4 +116,5 @@ def _view(judgement: Judgement, anchor: str, name: str) -> _View:
         # Drawn by us from numbers alone; nothing that a person gave is in it.
         wide_chart=Markup(wide),
         narrow_chart=Markup(narrow),
+        with_runs=with_runs,
     )

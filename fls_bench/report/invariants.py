@@ -24,6 +24,18 @@ def headline(invariants: Invariants) -> str:
     return f"{counts['broken']} broken, {counts['held']} held, {counts['void']} void"
 
 
+def plain_words(invariants: Invariants) -> str:
+    """What it comes to, in one sentence."""
+    statuses = {one.status for one in invariants.findings}
+    if "broken" in statuses:
+        return "The output multiplier does not do what it should: an invariant is broken."
+    if "held" in statuses:
+        return (
+            "The output multiplier does what it should: nothing that applies to this net is broken."
+        )
+    return "Nothing can be said: no invariant applies to this net."
+
+
 def of_status(invariants: Invariants, status: str) -> list[InvariantFinding]:
     """The findings of one status, in order."""
     return [one for one in invariants.findings if one.status == status]

@@ -28,6 +28,7 @@ from fls_bench.schema import (
     RateComparison,
     Report,
     Sweep,
+    Trial,
     Tuning,
 )
 
@@ -184,6 +185,16 @@ def summarize(cell: Cell) -> CellSummary:
     )
 
 
+def num_runs(judgements: Sequence[Judgement]) -> int:
+    """All runs that these list one by one."""
+    return sum(
+        len(cell.seeds)
+        for one in judgements
+        for sweep in (one.sweep, one.centered_sweep, one.plain_sweep)
+        for cell in (sweep.cells if sweep is not None else ())
+    )
+
+
 def summarize_sweep(sweep: Sweep) -> tuple[CellSummary, ...]:
     """All cells, from the smallest c (largest FLS) to the largest."""
     return tuple(summarize(cell) for cell in sorted(sweep.cells, key=lambda one: (one.c, one.lr)))
@@ -305,6 +316,21 @@ def optional_number(value: float | None) -> str:
     return "-" if value is None else number(value)
 
 
+def loss_unit(judgement: Judgement) -> str:
+    """The unit of the losses, for the head of a column; empty where the setup does not say."""
+    loss = judgement.setup.get("loss")
+    return {"cross_entropy": ", nats", "logistic": ", nats", "mse": ", squared"}.get(str(loss), "")
+
+
+def seeds_text(sweep: Sweep | None) -> str:
+    """How many runs stand behind each value of a sweep."""
+    counts = sorted({len(cell.seeds) for cell in sweep.cells}) if sweep is not None else []
+    if not counts:
+        return ""
+    span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"n = {span} {'seed' if counts[-1] == 1 else 'seeds'} a value"
+
+
 def c_star_text(c_star: CStar, axis: Axis) -> str:
     """c* with its interval, and whether it lies at an end of the range swept."""
     low = "the lower end of the range" if c_star.low is None else power(c_star.low)
@@ -327,11 +353,23 @@ def gain_text(gain: Gain) -> str:
     )
 
 
+def short_gain(gain: Gain) -> str:
+    """An expected gain for a cell of a table whose head says the unit."""
+    return f"{gain.value:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}], n = {gain.num_seeds}"
+
+
+def short_c_star(c_star: CStar) -> str:
+    """c* with its interval for a cell of a table."""
+    low = "..." if c_star.low is None else power(c_star.low)
+    high = "..." if c_star.high is None else power(c_star.high)
+    return f"{power(c_star.value)} [{low}, {high}]"
+
+
 def ratio_text(ratio: Interval, axis: Axis) -> str:
     """log2(c/c*) with its interval and its direction."""
     text = f"{ratio.value:+.2f}"
     if ratio.low is not None and ratio.high is not None:
-        text += f", {100 * ratio.level:g} % interval {ratio.low:+.2f} to {ratio.high:+.2f}"
+        text += f" octaves, {100 * ratio.level:g} % interval {ratio.low:+.2f} to {ratio.high:+.2f}"
     stands = ", c = alpha^L" if axis == "init_scale" else ""
     return f"{text} (negative: c is too small, toward over-aligned{stands})"
 
@@ -374,6 +412,31 @@ def facts(diagnosis: Diagnosis, axis: Axis) -> tuple[tuple[str, str], ...]:
     return tuple(rows)
 
 
+def tiles(judgement: Judgement) -> tuple[tuple[str, str, str], ...]:
+    """The few figures that a reader looks for first, as (name, value, interval and n)."""
+    axis, diagnosis = axis_of(judgement), judgement.diagnosis
+    tuning = judgement.tuning if isinstance(judgement, Report) else None
+    if diagnosis is not None:
+        c, c_star = diagnosis.c, diagnosis.c_star
+        gain = diagnosis.recommendation.expected_gain
+    elif tuning is not None:
+        c, c_star, gain = tuning.c, tuning.c_star, tuning.gain_in_all
+    else:
+        return ()
+    now, best = f"{symbol(axis)} now", f"best {symbol(axis)} ({symbol(axis)}*)"
+    shown = [(now, "not known", "") if c is None else (now, power(c), f"{c:.3g}")]
+    if c_star is None:
+        shown.append((best, "not determined", ""))
+    else:
+        interval = c_star_text(c_star, axis).partition(", ")[2]
+        aside = [f"{c_star.value:.3g}, {interval}", seeds_text(judgement.sweep)]
+        shown.append((best, power(c_star.value), "; ".join(filter(None, aside))))
+    if gain is not None:
+        value, _, interval = gain_text(gain).partition(f" {gain.unit}, ")
+        shown.append(("expected gain", value, f"{gain.unit}, {interval}"))
+    return tuple(shown)
+
+
 def recommendation_facts(diagnosis: Diagnosis) -> tuple[tuple[str, str], ...]:
     """The recommendation's figures as (name, text)."""
     advice = diagnosis.recommendation
@@ -403,6 +466,11 @@ def comparison_facts(one: RateComparison, axis: Axis) -> tuple[tuple[str, str], 
         ("rates tried", f"{tried} times the rule's rate"),
     )
 
+
+MEASUREMENTS_NOTE = (
+    "Brackets: 95 % intervals. A value without brackets was measured once, on one net. Unit 1: a pure "
+    "number. n: the samples, or for nets that were trained again the seeds."
+)
 
 TRIALS_NOTE = (
     "Everything is chosen on validation data: the error decides, the loss where noise hides the error. "
@@ -453,7 +521,7 @@ def trial_columns(tuning: Tuning) -> tuple[str, ...]:
 
 
 def trial_rows(tuning: Tuning) -> tuple[tuple[str, ...], ...]:
-    """Everything that a tuning tried, one row each."""
+    """Everything that a tuning tried, one row each, in the order of ``trial_columns``."""
     return tuple(
         (
             power(one.c),
@@ -465,6 +533,17 @@ def trial_rows(tuning: Tuning) -> tuple[tuple[str, ...], ...]:
         )
         for one in tuning.trials
     )
+
+
+def trial_error(trial: Trial, cells: Sequence[CellSummary]) -> str:
+    """The validation error of a trial, with its interval where the sweep holds the same runs."""
+    for one in cells:
+        if (one.cell.c, one.cell.lr) == (
+            trial.c,
+            trial.lr,
+        ) and one.num_reached == trial.num_reached:
+            return percent(one.val_error)
+    return optional_percent(trial.val_error)
 
 
 def subject(measurement: Measurement, axis: Axis) -> str:
@@ -555,6 +634,11 @@ def _value_text(item: Any) -> str:
     return json.dumps(item, ensure_ascii=False, default=str)
 
 
+def counted(n: int, thing: str) -> str:
+    """``1 run``, ``10,000 runs``."""
+    return f"{n:,} {thing}" if n == 1 else f"{n:,} {thing}s"
+
+
 def cost_text(cost: Cost) -> str:
     """What the verdict cost, and whether a budget cut it short."""
     text = f"{cost.num_runs} runs, {cost.replica_epochs} replica-epochs"
@@ -572,14 +656,16 @@ def provenance_rows(report: Report) -> tuple[tuple[str, str], ...]:
     rows.extend((name, str(value)) for name, value in optional if value is not None)
     rows.append(("device", facts_.device))
     rows.append(("started", facts_.started))
-    rows.append(("seconds", f"{facts_.seconds:.1f}"))
+    rows.append(("time", f"{facts_.seconds:.1f} s"))
     rows.extend(facts_.extra.items())
     return tuple(rows)
 
 
 def title(report: Report) -> str:
     """What the report is about, in a few words."""
-    if report.kind == "suite":
+    if report.kind == "compare":
+        return "Comparison"
+    if report.kind in ("suite", "check"):
         suite = report.suite or {}
         name, version = suite.get("name", "without a name"), suite.get("version")
         return f"Suite {name}" + ("" if version is None else f", version {version}")

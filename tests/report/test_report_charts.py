@@ -5,6 +5,7 @@ import pytest
 import report_fixtures as fixtures
 
 from fls_bench.report import charts
+from fls_bench.report.summary import multiplier, number, percent, plain, summarize_sweep
 from fls_bench.schema import CStar, Outcome, Report, Sweep
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -162,9 +163,65 @@ def test_colours_follow_the_page() -> None:
 
 
 def test_the_drawing_says_in_words_what_it_shows() -> None:
-    label = ElementTree.fromstring(draw(fixtures.over_aligned())).get("aria-label") or ""
+    root = ElementTree.fromstring(draw(fixtures.over_aligned()))
+    assert root.get("aria-label") == root.findtext(f"{SVG}title")
+    label = root.findall(f"{SVG}g")[0].get("aria-label") or ""
     assert "2^-13 on the left (larger FLS → over-aligned)" in label
     assert "2^6 on the right (smaller FLS → over-fitted)" in label
     assert "c now is 2^-9" in label
     assert "c* is 2^-4" in label
     assert "c = 2^-13: 21.23 % [19.46, 23.01] (not usable)" in label
+
+
+@pytest.mark.parametrize("layout", ["wide", "narrow"])
+def test_every_value_has_a_mark_at_its_place_with_its_numbers(layout: charts.Layout) -> None:
+    value = fixtures.over_fitted()
+    svg = draw(value, layout)
+    marks = [
+        one for one in ElementTree.fromstring(svg).iter(f"{SVG}g") if one.get("class") == "mark"
+    ]
+    assert value.sweep is not None
+    assert value.centered_sweep is not None
+    cells = [
+        one
+        for sweep in (value.sweep, value.centered_sweep)
+        for one in summarize_sweep(sweep)
+    ]  # fmt: skip
+    assert len(marks) == len(cells)
+    for mark, one in zip(marks, cells, strict=True):
+        words = mark.findtext(f"{SVG}title") or ""
+        assert words.startswith(f"c = {multiplier(one.cell.c)}")
+        for part in (
+            f"test error {percent(one.test_error)}; ",
+            f"target reached by {one.num_reached} of {one.num_runs} runs; ",
+            f"n = {one.test_error.n if one.test_error else 0}",
+            f"learning rate {number(one.cell.lr)}; ",
+            f"validation error {percent(one.val_error)}; ",
+            f"test loss {plain(one.test_loss)}",
+        ):
+            assert part in words
+        assert mark.get("tabindex") == "0"
+    # Where the drawing puts them: c* lies on its line, and less error lies lower.
+    x, y = (
+        [float(mark[1].get(name, "nan")) for mark in marks[: len(value.sweep.cells)]]
+        for name in ("cx", "cy")
+    )
+    assert x == sorted(x)
+    exact = [one.cell.c for one in cells].index(2.0**-4)
+    assert abs(x[exact] - place(svg, "c* = 2⁻⁴")) < 1
+    errors = [one.test_error.value for one in cells[: len(y)] if one.test_error]
+    assert sorted(range(len(y)), key=lambda k: -y[k]) == sorted(
+        range(len(y)), key=errors.__getitem__
+    )
+
+
+def test_a_value_without_a_test_error_has_its_mark_at_its_cross() -> None:
+    svg = draw(fixtures.over_aligned())
+    lost = [
+        one
+        for one in ElementTree.fromstring(svg).iter(f"{SVG}g")
+        if one.get("class") == "mark" and "test error -" in (one.findtext(f"{SVG}title") or "")
+    ]
+    assert len(lost) == 2
+    assert all("n = 0, can't be judged" in (one.findtext(f"{SVG}title") or "") for one in lost)
+    assert len({one[1].get("cy") for one in lost}) == 1

@@ -1,5 +1,8 @@
 import re
+from base64 import b64encode
+from collections.abc import Callable
 from functools import cache
+from hashlib import sha256
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -42,11 +45,11 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
-        if tag in ("td", "th"):
+        if tag in ("td", "th", "dt"):
             self.text += " "
 
     def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
+        if not {"style", "script"} & set(self.open):
             self.text += data
         for tag in set(self.open):
             self.inside[tag][-1] += data
@@ -61,10 +64,10 @@ def squeezed(text: str) -> str:
 
 @cache
 def page_of(name: str) -> str:
-    return html.render(fixtures.ALL[name]())
+    return html.render(fixtures.PAGES[name]())
 
 
-@pytest.fixture(params=fixtures.ALL)
+@pytest.fixture(params=fixtures.PAGES)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -76,6 +79,7 @@ ALLOWED = {
     "h1", "h2", "h3", "h4", "p", "span", "strong", "a", "ul", "li", "dl", "dt", "dd", "pre", "code",
     "table", "caption", "thead", "tbody", "tr", "th", "td", "details", "summary", "figure",
     "figcaption", "svg", "g", "path", "defs", "use", "text", "tspan", "clippath", "rect",
+    "circle", "script", "br",
 }  # fmt: skip
 
 
@@ -100,6 +104,13 @@ def test_what_a_person_gave_is_shown_literally_and_does_nothing(text: str) -> No
     assert page.inside["title"][0].count(text) == 2
 
 
+@pytest.mark.parametrize("kind", ["tune", "invariants", "intervention"])
+@pytest.mark.parametrize("text", fixtures.HOSTILE)
+def test_every_kind_shows_it_literally(kind: str, text: str) -> None:
+    page = check_nothing_foreign(html.render(fixtures.HOSTILE_PAGES[kind](text)))
+    assert page.text.count(text) > 5
+
+
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\r"), min_size=1, max_size=30))
 @FEW
 def test_no_text_adds_an_element(text: str) -> None:
@@ -118,7 +129,11 @@ def test_the_page_needs_and_may_load_nothing_else(name: str) -> None:
     policies = [m["content"] for m in page.all("meta") if "http-equiv" in m]
     assert len(policies) == 1
     assert "default-src 'none'" in policies[0]
-    assert "script" not in policies[0]
+    # One script runs: the one whose digest the policy names.
+    (script,) = page.inside["script"]
+    digest = b64encode(sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}';" in policies[0]
+    assert page.all("script") == [{}]
     assert "@import" not in source
     addresses = set(re.findall(r"https?://[^\s\"'<]+", source))
     assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
@@ -147,8 +162,11 @@ def test_the_page_is_sound_and_accessible(name: str) -> None:
     assert {a["href"][1:] for a in page.all("a")} <= set(ids)
     assert all(th.get("scope") in ("col", "row") for th in page.all("th"))
     for svg in page.all("svg"):
-        assert svg["role"] == "img"
-        assert "larger FLS" in svg["aria-label"]
+        assert svg["role"] == "group"
+        assert "Test error over" in svg["aria-label"]
+    drawings = [g for g in page.all("g") if "aria-label" in g]
+    assert len(drawings) == len(page.all("svg"))
+    assert all(g["role"] == "img" and "larger FLS" in g["aria-label"] for g in drawings)
     levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
     assert levels.count(1) == 1
     assert levels[0] == 1
@@ -164,8 +182,8 @@ def test_the_page_is_sound_and_accessible(name: str) -> None:
 def test_the_order_leads_from_the_verdict_to_its_grounds() -> None:
     text = page_of("over_aligned")
     parts = [
-        "Feature learning is too strong", "What to do", "<pre", "Mechanism: rank collapse",
-        "<svg", "Is it only the learning rate?", ">Evidence<", ">Findings<", ">The sweep<",
+        "Feature learning is too strong", "What to do", "<pre", "<svg", "Mechanism: rank collapse",
+        "Is it only the learning rate?", ">Evidence<", ">Findings<", ">The sweep<",
         "What was skipped", "The file", "The setup", ">Cost<", ">Provenance<",
     ]  # fmt: skip
     places = [text.index(part) for part in parts]
@@ -265,3 +283,94 @@ def test_a_case_without_a_verdict_says_so() -> None:
     failed = value.cases[0].model_copy(update={"diagnosis": None})
     shown = squeezed(Page(html.render(value.model_copy(update={"cases": (failed,)}))).text)
     assert "There is no verdict; what was skipped below says why." in shown
+
+
+# --- long -----------------------------------------------------------------------------------
+
+
+def folds(page: Page) -> list[str]:
+    return [squeezed(text) for text in page.inside.get("summary", [])]
+
+
+def test_long_lists_fold_and_say_how_long_they_are() -> None:
+    value = fixtures.over_aligned()
+    assert not any("measurements, and" in text for text in folds(Page(html.render(value))))
+    long = value.model_copy(
+        update={
+            "measurements": 2 * value.measurements,
+            "skipped": 7 * value.skipped,
+            "sweep": fixtures.sweep(dict.fromkeys(range(-8, 6), 0.1), seeds=2),
+        }
+    )
+    shown = folds(Page(html.render(long)))
+    assert "18 measurements, and 1 that could not be taken" in shown
+    assert "14 things skipped" in shown
+    assert "Sweep of c·f, plain: 14 values of c" in shown
+    assert "28 runs, each by itself" in shown
+
+
+def test_every_run_is_listed_up_to_a_limit_and_then_the_page_says_where_they_are() -> None:
+    listed, left_out = (
+        Page(html.render(fixtures.many_runs(10, seeds))) for seeds in (200, 201)
+    )  # fmt: skip
+    assert "2,000 runs, each by itself" in folds(listed)
+    assert "each by itself" not in left_out.text
+    assert "2,010 runs, not listed one by one" in left_out.text
+    assert "--json runs.json" in left_out.text
+
+
+@pytest.mark.parametrize("make", [fixtures.many_runs, fixtures.many_cases])
+def test_a_page_of_ten_thousand_runs_stays_small(make: Callable[[], Report]) -> None:
+    value = make()
+    assert summary.num_runs([value, *value.cases]) >= 10_000
+    source = html.render(value)
+    assert len(source.encode()) < 5_000_000
+    page = Page(source)
+    assert page.open == []
+    swept = sum(one.sweep is not None for one in (value, *value.cases))
+    assert len(page.all("svg")) == 2 * min(swept, html.MOST_CURVES)
+    assert page.text.count("this one is not drawn") == max(0, swept - html.MOST_CURVES)
+
+
+# --- numbers --------------------------------------------------------------------------------
+
+
+def test_figures_in_large_carry_unit_interval_and_n() -> None:
+    shown = squeezed(Page(page_of("over_aligned")).text)
+    assert (
+        "best c (c*) 2^-4 0.0625, 95 % interval from 2^-5 to 2^-3; n = 2 to 10 seeds a value"
+        in shown
+    )
+    assert (
+        "expected gain +5.70 percentage points of test accuracy, 95 % interval +4.90 to +6.50 "
+        "(10 seeds, test split)" in shown
+    )
+    tuned = squeezed(Page(page_of("tune")).text)
+    assert "expected gain +5.70 percentage points of test accuracy, 95 % interval" in tuned
+
+
+def test_a_search_shows_the_interval_where_the_runs_are_known() -> None:
+    value = fixtures.tune()
+    assert value.tuning is not None
+    assert value.sweep is not None
+    cells = summary.summarize_sweep(value.sweep)
+    texts = [summary.trial_error(one, cells) for one in value.tuning.trials]
+    assert ["[" in text for text in texts] == [True, False] * 4
+    shown = squeezed(Page(page_of("tune")).text)
+    assert all(squeezed(text.replace(" [", " [")) in shown for text in texts)
+
+
+def test_every_number_of_a_sorted_column_can_be_sorted_by(name: str) -> None:
+    """A cell with a number in a column of numbers has the value that the column sorts by."""
+    source = page_of(name)
+    for table in re.findall(r"<table>.*?</table>", source, re.DOTALL):
+        heads = re.findall(r"<th scope=\"col\"([^>]*)>", table)
+        body = table[table.index("<tbody>") :]
+        for row in re.findall(r"<tr.*?</tr>", body, re.DOTALL):
+            cells = re.findall(r"<t[hd]([^>]*)>(.*?)</t[hd]>", row, re.DOTALL)
+            assert len(cells) == len(heads)
+            for head, (attributes, text) in zip(heads, cells, strict=True):
+                if 'data-sort="number"' in head:
+                    found = re.search(r'data-value="([^"]*)"', attributes)
+                    assert (found is None) == (text in ("-", "undecided")), (text, attributes)
+                    assert found is None or float(found[1]) is not None
