@@ -540,38 +540,27 @@ def _comparison(page: _Page, report: Report, found: Comparison) -> None:
         page.table([_Column(k) for k in of_comparison.SIDE_COLUMNS], of_comparison.side_rows(found))
         page.line(f"c: {DIRECTION}", "dim")
     for pair in found.pairs:
-        about = f"{pair.name} against {found.sides[0].name}: {of_comparison.word(pair.status)}"
-        page.heading(about)
-        regimes = [(one.status, of_comparison.regime_cells(one)) for one in pair.regimes]
-        _judged_table(page, of_comparison.REGIME_COLUMNS, regimes)
+        if len(found.pairs) > 1:
+            about = f"{pair.name} against {found.sides[0].name}"
+            page.heading(f"{about}: {of_comparison.word(pair.status)}")
+        for regime in pair.regimes:
+            page.heading(f"{regime.case}: {regime.text}")
+            rows: list[list[str | Text]] = []
+            for one in pair.metrics if report.kind == "compare" else of_comparison.gated(pair):
+                if one.case == regime.case:
+                    *cells, verdict = of_comparison.short_cells(one)
+                    rows.append([*cells, Text(verdict, style=_COMPARED.get(one.status, ""))])
+            if rows:
+                page.table([_Column(k) for k in of_comparison.SHORT_COLUMNS], rows)
+        if sentences := of_comparison.undecided(pair):
+            page.heading("What did not simply hold")
+            for text in sentences:
+                page.line(text)
         page.line("")
-        metrics = [(one.status, of_comparison.cells(one)) for one in of_comparison.gated(pair)]
-        _judged_table(page, of_comparison.COLUMNS, metrics)
-        if others := of_comparison.shown(pair):
-            page.line("")
-            page.line("not gated:", "dim")
-            columns = [_Column(k) for k in of_comparison.COLUMNS[:-1]]
-            page.table(columns, [of_comparison.cells(one)[:-1] for one in others])
         page.line(of_comparison.note(pair), "dim")
     if (step := of_comparison.next_words(report)) is not None:
         page.line("")
         page.line(step)
-
-
-def _judged_table(
-    page: _Page, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]
-) -> None:
-    """A table whose last column is a verdict in its colour; below the table where that is narrow."""
-    wide = page.width >= 150
-    shown: list[list[str | Text]] = []
-    for status, cells in rows:
-        verdict = _literal(cells[-1] if wide else cells[-1].partition(":")[0])
-        shown.append([*cells[:-1], Text(verdict, style=_COMPARED.get(status, ""))])
-    if shown:
-        page.table([_Column(k) for k in columns], shown)
-    for status, cells in rows if not wide else ():
-        if status in ("regressed", "changed", "inconclusive", "improved", "within_noise"):
-            page.line(f"{cells[0]}, {cells[1]}: {cells[-1]}", _COMPARED.get(status, ""))
 
 
 def _sweep(page: _Page, sweep: Sweep, diagnosis: Diagnosis | None) -> None:

@@ -28,18 +28,31 @@ class RunValue:
     unit: str = "1"
     gate: Gate | None = None
 
-    def level(self, value: float) -> str:
-        """The value with its unit: ``9.43 %``, ``0.412 nats``, ``1.3``."""
-        if self.unit == "share":
-            return f"{100 * value:.2f} %"
-        return f"{value:.4g}" if self.unit == "1" else f"{value:.4g} {self.unit}"
+    @property
+    def suffix(self) -> str:
+        """The unit as it follows a level: `` %``, `` nats`` or nothing."""
+        return {"share": " %", "1": ""}.get(self.unit, f" {self.unit}")
 
-    def change(self, value: float, *, signed: bool = False) -> str:
-        """A difference with its unit: ``1.2 points``, ``-0.03 nats``."""
-        sign = "+" if signed else ""
-        if self.unit == "share":
-            return f"{100 * value:{sign}.3g} points"
-        return f"{value:{sign}.3g}" if self.unit == "1" else f"{value:{sign}.3g} {self.unit}"
+    def level(self, value: float, low: float | None = None, high: float | None = None) -> str:
+        """A value with its unit, and its interval: ``9.43 % [8.20, 10.66]``, ``0.412 nats``."""
+        texts = [
+            f"{100 * k:.2f}" if self.unit == "share" else f"{k:.4g}"
+            for k in (value, low, high)
+            if k is not None
+        ]
+        interval = f" [{texts[1]}, {texts[2]}]" if len(texts) == 3 else ""
+        return f"{texts[0]}{self.suffix}{interval}"
+
+    def change(self, value: float, low: float | None = None, high: float | None = None) -> str:
+        """A signed difference with its unit, and its interval: ``+1.2 points [+0.4, +2.0]``."""
+        factor, unit = (100, " points") if self.unit == "share" else (1, self.suffix)
+        texts = [f"{factor * k:+.3g}" for k in (value, low, high) if k is not None]
+        interval = f" [{texts[1]}, {texts[2]}]" if len(texts) == 3 else ""
+        return f"{texts[0]}{unit}{interval}"
+
+    def amount(self, value: float) -> str:
+        """A difference without its sign: ``1.2 points``."""
+        return self.change(abs(value)).removeprefix("+")
 
 
 REACHED = "reached_target"

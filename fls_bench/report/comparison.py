@@ -25,6 +25,7 @@ from fls_bench.schema import (
 )
 
 COLUMNS = ("case", "metric", "before [95 %]", "now [95 %]", "difference [interval]", "n", "verdict")
+SHORT_COLUMNS = ("metric", "now", "difference [interval]", "verdict")
 REGIME_COLUMNS = ("case", "before", "now", "log2(c/c*) before", "log2(c/c*) now", "verdict")
 SIDE_COLUMNS = (
     "side",
@@ -91,6 +92,16 @@ def shown(pair: Pair) -> tuple[MetricDifference, ...]:
     return tuple(one for one in pair.metrics if not one.gated)
 
 
+def undecided(pair: Pair) -> list[str]:
+    """What did not simply hold, one sentence each, the worst first."""
+    order = ("changed", "regressed", "inconclusive", "within_noise", "decided_now", "improved")
+    lines: list[tuple[str, str]] = [
+        (one.status, f"{one.case}: regime {one.text}") for one in pair.regimes
+    ]
+    lines += [(one.status, f"{one.case}: {one.metric}: {one.text}") for one in gated(pair)]
+    return [text for status in order for found, text in lines if found == status]
+
+
 def cells(one: MetricDifference) -> tuple[str, ...]:
     """A metric's difference as texts, in the order of ``COLUMNS``."""
     n = f"{one.n} pairs" if one.paired else f"{one.n} unpaired"
@@ -105,24 +116,25 @@ def mean_text(metric: str, mean: SampleMean | None) -> str:
     """A mean with its unit and interval."""
     if mean is None:
         return "not measured"
-    level = run_value(metric).level
-    if mean.low is None or mean.high is None:
-        return level(mean.value)
-    return f"{level(mean.value)} [{level(mean.low)}, {level(mean.high)}]"
+    return run_value(metric).level(mean.value, mean.low, mean.high)
 
 
 def difference_text(one: MetricDifference) -> str:
     """A difference with its unit and interval."""
     if one.difference is None:
         return "-"
-    change = run_value(one.metric).change
-    text = change(one.difference.value, signed=True)
+    found = one.difference
+    text = run_value(one.metric).change(found.value, found.low, found.high)
     if one.exact:
         return f"at most {text}"
-    if one.difference.low is None or one.difference.high is None:
-        return f"{text} [undecided]"
-    low, high = (change(k, signed=True) for k in (one.difference.low, one.difference.high))
-    return f"{text} [{low}, {high}]"
+    return text if found.low is not None and found.high is not None else f"{text} [undecided]"
+
+
+def short_cells(one: MetricDifference) -> tuple[str, ...]:
+    """The same in short, in the order of ``SHORT_COLUMNS``: for a terminal, case by case."""
+    after = None if one.after is None else one.after.value
+    now = "not measured" if after is None else run_value(one.metric).level(after)
+    return one.metric, now, difference_text(one), word(one.status)
 
 
 def regime_cells(one: RegimeDifference) -> tuple[str, ...]:
@@ -167,7 +179,8 @@ def _c_star_text(found: CStar) -> str:
 
 
 def _gain_text(found: Gain) -> str:
-    return f"{found.value:+.2f} points [{found.low:+.2f}, {found.high:+.2f}], {found.num_seeds} fresh seeds"
+    interval = f"[{found.low:+.2f}, {found.high:+.2f}]"
+    return f"{found.value:+.2f} points {interval}, {found.num_seeds} fresh seeds"
 
 
 def side_rows(comparison: Comparison) -> list[tuple[str, ...]]:

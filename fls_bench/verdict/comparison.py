@@ -200,11 +200,12 @@ def _judged(
     sign = {"lower": 1.0, "higher": -1.0}.get(str(gate.better), math.copysign(1.0, found.value))
     low, high = sorted((sign * found.low, sign * found.high))
     harm = sign * found.value
-    amount = run_value(str(fields["metric"])).change
+    value = run_value(str(fields["metric"]))
+    amount = value.amount
     minimum = f"the practical minimum of {amount(least)}"
     if low > 0 and harm > least:
         if gate.better == "unchanged":
-            return "regressed", f"changed by {amount(found.value, signed=True)}, beyond {minimum}"
+            return "regressed", f"changed by {value.change(found.value)}, beyond {minimum}"
         return "regressed", f"worse by {amount(harm)}, beyond {minimum}"
     if gate.better == "unchanged":
         if high <= least and low >= -least:
@@ -229,10 +230,9 @@ def _compare_exactly(
     gaps = [after[s] - before[s] for s in seeds]
     worst = max(gaps, key=abs, default=None)
     if worst is None:
-        status, text = (
-            "inconclusive",
-            "no seed is on both sides, so nothing can be compared exactly",
-        )
+        # Fresh seeds are a choice: what only holds seed by seed is then no question.
+        status, text = "shown", "no seed is on both sides, so nothing can be compared exactly"
+        fields = {**fields, "gated": False}
     elif off:
         named = ", ".join(map(str, off[:4])) + (", ..." if len(off) > 4 else "")
         status = "regressed"
@@ -363,7 +363,7 @@ def compare_sides(
             different
             for old, new in matched
             for different in _differences(
-                _flat(old), _flat(new), f"{new.id}: " if len(matched) > 1 else ""
+                *_setups(old, new), prefix=f"{new.id}: " if len(matched) > 1 else ""
             )
         ),
     )  # fmt: skip
@@ -446,11 +446,18 @@ def _overall(
     return "no_regression", f"No regression in {len(gated)} gated comparisons.{also}"
 
 
-def _flat(case: RecordedCase) -> dict[str, str]:
-    facts = dict(flat(case.setup))
-    if case.c is not None:
-        facts["c"] = power(case.c)
-    return facts
+def _setups(old: RecordedCase, new: RecordedCase) -> tuple[dict[str, str], dict[str, str]]:
+    """The facts of both setups; the fingerprint of the data only where it is of the same seed."""
+    before, after = ({**dict(flat(case.setup)), "c": _power(case.c)} for case in (old, new))
+    first = [case.cells[0].seeds[:1] if case.cells else () for case in (old, new)]
+    if first[0] != first[1]:
+        for facts in (before, after):
+            facts.pop("data", None)
+    return before, after
+
+
+def _power(c: float | None) -> str:
+    return "-" if c is None else power(c)
 
 
 def _differences(
