@@ -240,7 +240,7 @@ def _marks(
             up = to_shares(panel.transAxes.transform((0, 0.95)))[1]
         words = html.escape(reading(one, axis, suffix))
         yield (
-            f'<g class="mark" role="img" tabindex="0"><title>{words}</title>'
+            f'<g class="point" role="img" tabindex="0"><title>{words}</title>'
             f'<circle cx="{width * across:.1f}" cy="{height * (1 - up):.1f}" r="10"/></g>'
         )
 

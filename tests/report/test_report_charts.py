@@ -178,7 +178,7 @@ def test_every_value_has_a_mark_at_its_place_with_its_numbers(layout: charts.Lay
     value = fixtures.over_fitted()
     svg = draw(value, layout)
     marks = [
-        one for one in ElementTree.fromstring(svg).iter(f"{SVG}g") if one.get("class") == "mark"
+        one for one in ElementTree.fromstring(svg).iter(f"{SVG}g") if one.get("class") == "point"
     ]
     assert value.sweep is not None
     assert value.centered_sweep is not None
@@ -220,7 +220,7 @@ def test_a_value_without_a_test_error_has_its_mark_at_its_cross() -> None:
     lost = [
         one
         for one in ElementTree.fromstring(svg).iter(f"{SVG}g")
-        if one.get("class") == "mark" and "test error -" in (one.findtext(f"{SVG}title") or "")
+        if one.get("class") == "point" and "test error -" in (one.findtext(f"{SVG}title") or "")
     ]
     assert len(lost) == 2
     assert all("n = 0, can't be judged" in (one.findtext(f"{SVG}title") or "") for one in lost)

@@ -39,7 +39,7 @@
 
   function showValues(svg) {
     const figure = svg.closest("figure");
-    const marks = [...svg.querySelectorAll(".mark")];
+    const marks = [...svg.querySelectorAll(".point")];
     const tip = document.createElement("div");
     tip.className = "tip";
     tip.hidden = true;
@@ -81,6 +81,13 @@
         if (Math.hypot(across, up) < least) [nearest, least] = [mark, Math.hypot(across, up)];
       }
       if (nearest) show(nearest);
+      else leave();
+    }
+
+    // Without the pointer, what the keyboard stands on is shown.
+    function leave() {
+      const focused = marks.find((one) => one.matches(":focus-visible"));
+      if (focused) show(focused);
       else hide();
     }
 
@@ -94,7 +101,7 @@
     svg.addEventListener("pointermove", follow);
     svg.addEventListener("pointerdown", follow);
     // A finger that is lifted leaves its values on the screen until it touches elsewhere.
-    svg.addEventListener("pointerleave", (event) => event.pointerType !== "touch" && hide());
+    svg.addEventListener("pointerleave", (event) => event.pointerType !== "touch" && leave());
     document.addEventListener("pointerdown", (event) => svg.contains(event.target) || hide());
     document.addEventListener("keydown", (event) => event.key === "Escape" && hide());
   }
