@@ -46,10 +46,10 @@ def side_of_report(report: Report, name: str) -> Side:
         InputError: The report holds no verdict with a sweep.
     """
     if report.cases:
-        cases = [_recorded(case, case.id) for case in report.cases]
+        cases = [recorded_case(case, case.id) for case in report.cases]
     else:
         own_name = str(report.setup.get("name") or Path(str(report.input.get("path", name))).stem)
-        cases = [_recorded(report, own_name)]
+        cases = [recorded_case(report, own_name)]
     found = tuple(case for case in cases if case is not None)
     if not found:
         raise InputError(
@@ -112,13 +112,13 @@ def _suite_text(suite: Mapping[str, Any] | None) -> str | None:
     return f"{suite.get('name')}, version {suite.get('version')}, digest {str(suite.get('digest'))[:12]}"
 
 
-def _recorded(judgement: Judgement, id_: str) -> RecordedCase | None:
+def recorded_case(judgement: Judgement, id_: str) -> RecordedCase | None:
     """What is kept of a case; None where there was neither a sweep nor a verdict."""
     sweep, diagnosis = judgement.sweep, judgement.diagnosis
     if sweep is None or diagnosis is None:
         return None
     cells = tuple(
-        _recorded_cell(cell) for cell in sorted(sweep.cells, key=lambda one: (one.c, one.lr))
+        recorded_cell(cell) for cell in sorted(sweep.cells, key=lambda one: (one.c, one.lr))
     )
     return RecordedCase(
         id=id_, regime=diagnosis.regime, c=diagnosis.c, c_star=diagnosis.c_star,
@@ -127,7 +127,8 @@ def _recorded(judgement: Judgement, id_: str) -> RecordedCase | None:
     )  # fmt: skip
 
 
-def _recorded_cell(cell: Cell) -> RecordedCell:
+def recorded_cell(cell: Cell) -> RecordedCell:
+    """What is kept of a cell: values per seed, of the runs that reached the target."""
     runs = sorted(cell.seeds, key=lambda run: run.seed)
     rows = [_values(run) if run.outcome is Outcome.REACHED_TARGET else {} for run in runs]
     names = dict.fromkeys(name for row in rows for name in row)
