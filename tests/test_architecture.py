@@ -37,7 +37,7 @@ OWNERS = {
     "rich": ("console",),
     "typer": ("cli",),
     "sklearn": ("metrics.probes", "tasks"),
-    "matplotlib": ("report.charts",),
+    "matplotlib": ("report.charts", "report.overlay"),
     "jinja2": ("report.html",),
     "markupsafe": ("report.html",),
     "scipy": ("verdict", "theory", "homogeneity", "metrics.*"),

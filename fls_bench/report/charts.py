@@ -36,7 +36,7 @@ LEFT_WORDS = "larger FLS → over-aligned"
 RIGHT_WORDS = "smaller FLS → over-fitted"
 
 # Every role has a value of its own, so that each can be told apart when it becomes a variable.
-_COLOURS = {
+COLOURS = {
     "ink": "#1b2430",
     "muted": "#5a6675",
     "grid": "#dde2e9",
@@ -49,30 +49,30 @@ _COLOURS = {
     "fitted": "#d9660a",
 }
 
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "fls-bench",
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 11.0,
     "axes.linewidth": 0.8,
-    "axes.edgecolor": _COLOURS["muted"],
-    "axes.labelcolor": _COLOURS["ink"],
+    "axes.edgecolor": COLOURS["muted"],
+    "axes.labelcolor": COLOURS["ink"],
     "axes.facecolor": "none",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "figure.facecolor": "none",
-    "grid.color": _COLOURS["grid"],
+    "grid.color": COLOURS["grid"],
     "grid.linewidth": 0.8,
-    "text.color": _COLOURS["ink"],
-    "xtick.color": _COLOURS["muted"],
-    "ytick.color": _COLOURS["muted"],
-    "xtick.labelcolor": _COLOURS["ink"],
-    "ytick.labelcolor": _COLOURS["ink"],
+    "text.color": COLOURS["ink"],
+    "xtick.color": COLOURS["muted"],
+    "ytick.color": COLOURS["muted"],
+    "xtick.labelcolor": COLOURS["ink"],
+    "ytick.labelcolor": COLOURS["ink"],
 }
 
 # Points (1/72 inch), which are the units of the SVG's own coordinates.
-_SIZES: dict[Layout, tuple[float, float]] = {"wide": (760.0, 440.0), "narrow": (340.0, 460.0)}
+SIZES: dict[Layout, tuple[float, float]] = {"wide": (760.0, 440.0), "narrow": (340.0, 460.0)}
 _SUPERSCRIPTS = str.maketrans("-.0123456789", "⁻·⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -109,17 +109,17 @@ def u_curve(
     cells = summarize_sweep(sweep)
     second_cells = summarize_sweep(second) if second is not None else ()
     axis = sweep.axis
-    width, height = _SIZES[layout]
+    width, height = SIZES[layout]
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
+        matplotlib.rcParams.update(STYLE)
         figure = Figure(figsize=(width / 72, height / 72))
         errors, losses = figure.subplots(
             2, 1, sharex=True, gridspec_kw={"height_ratios": (5, 2), "hspace": 0.09}
         )
         everything = (*cells, *second_cells)
-        _scale(errors, _means(everything, "test_error"), 100.0)
-        _scale(losses, _means(everything, "test_loss"), 1.0)
+        scale(errors, _means(everything, "test_error"), 100.0)
+        scale(losses, _means(everything, "test_loss"), 1.0)
         names = ("", "")
         if second is not None:
             names = (", exact rule", ", plain rule η/c")
@@ -170,7 +170,7 @@ def u_curve(
             )
         )
     title = f"Test error over the {axis_name(axis)}"
-    return _inline(text.getvalue(), prefix, title, description(cells, c, c_star, axis), marks)
+    return inline(text.getvalue(), prefix, title, description(cells, c, c_star, axis), marks)
 
 
 def description(
@@ -249,7 +249,7 @@ def _means(cells: Iterable[CellSummary], name: str) -> list[Mean]:
     return [mean for cell in cells if (mean := getattr(cell, name)) is not None]
 
 
-def _scale(panel: Axes, means: Sequence[Mean], factor: float) -> None:
+def scale(panel: Axes, means: Sequence[Mean], factor: float) -> None:
     """Show every mean, its interval as far as it helps, and both sides of a lopsided U."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
@@ -286,7 +286,7 @@ def _curves(
         errors.plot(
             [math.log2(cell.cell.c) for cell in usable],
             [100 * mean.value for mean in _means(usable, "val_error")],
-            color=_COLOURS["companion" if role == "curve" else role],
+            color=COLOURS["companion" if role == "curve" else role],
             linewidth=1.5,
             linestyle=(0, (4, 2)),
             label=f"validation error{suffix}",
@@ -302,7 +302,7 @@ def _curves(
             marker="x",
             markersize=9,
             markeredgewidth=2,
-            color=_COLOURS[role],
+            color=COLOURS[role],
             label=f"no run left a test error{suffix}",
         )
 
@@ -318,7 +318,7 @@ def _chance(panel: Axes, cells: Sequence[CellSummary]) -> None:
         panel.set_ylim(bottom, max(top, 1.02 * chance))
         panel.axhline(
             chance,
-            color=_COLOURS["muted"],
+            color=COLOURS["muted"],
             linewidth=1.2,
             linestyle=(0, (1, 2)),
             label="always the commonest class",
@@ -351,14 +351,14 @@ def _curve(
             [math.log2(cell.cell.c) for cell in shown],
             values,
             yerr=(below, above),
-            color=_COLOURS[role],
+            color=COLOURS[role],
             linestyle="-" if usable else "none",
             linewidth=2.2,
             elinewidth=1.2,
             capsize=3,
             marker=marker,
             markersize=6,
-            markerfacecolor=_COLOURS[role] if usable else "none",
+            markerfacecolor=COLOURS[role] if usable else "none",
             markeredgewidth=1.6,
             label=label
             if usable
@@ -379,8 +379,13 @@ def _x_axis(
     low, high = math.log2(min(shown)), math.log2(max(shown))
     margin = max(0.04 * (high - low), 0.35)
     panel.set_xlim(low - margin, high + margin)
-    step = max(1, math.ceil((high - low) / (16 if layout == "wide" else 7)))
-    ticks = range(math.ceil(low - margin), math.floor(high + margin) + 1)
+    power_ticks(panel, low - margin, high + margin, axis, layout)
+
+
+def power_ticks(panel: Axes, low: float, high: float, axis: Axis, layout: Layout) -> None:
+    """Ticks at powers of two between two exponents, and which way is which below them."""
+    step = max(1, math.ceil((high - low) / (17 if layout == "wide" else 7.5)))
+    ticks = range(math.ceil(low), math.floor(high) + 1)
     ticks_shown = [tick for tick in ticks if tick % step == 0]
     panel.set_xticks(ticks_shown, [_two_to(tick) for tick in ticks_shown])
     panel.set_xlabel(f"{axis_name(axis)} (logarithmic)", labelpad=3)
@@ -397,7 +402,7 @@ def _x_axis(
             va="top",
             fontsize=11,
             fontweight="bold",
-            color=_COLOURS["aligned" if side == "left" else "fitted"],
+            color=COLOURS["aligned" if side == "left" else "fitted"],
         )
 
 
@@ -423,7 +428,7 @@ def _regions(panel: Axes, c_star: CStar | None) -> None:
         (high, right, "fitted", 0.10),
     ):
         if end > start:
-            panel.axvspan(start, end, color=_COLOURS[role], alpha=alpha, linewidth=0, zorder=0)
+            panel.axvspan(start, end, color=COLOURS[role], alpha=alpha, linewidth=0, zorder=0)
 
 
 def _region_names(panel: Axes, c_star: CStar | None, width: float) -> None:
@@ -446,16 +451,16 @@ def _region_names(panel: Axes, c_star: CStar | None, width: float) -> None:
                 ha=side,
                 va="bottom",
                 fontsize=10.5,
-                color=_COLOURS[role],
+                color=COLOURS[role],
             )
 
 
 def _markers(panel: Axes, c: float | None, c_star: CStar | None) -> None:
     if c_star is not None:
-        panel.axvline(math.log2(c_star.value), color=_COLOURS["best"], linewidth=1.6, zorder=1)
+        panel.axvline(math.log2(c_star.value), color=COLOURS["best"], linewidth=1.6, zorder=1)
     if c is not None:
         panel.axvline(
-            math.log2(c), color=_COLOURS["now"], linewidth=1.6, linestyle=(0, (5, 2)), zorder=1
+            math.log2(c), color=COLOURS["now"], linewidth=1.6, linestyle=(0, (5, 2)), zorder=1
         )
 
 
@@ -481,11 +486,11 @@ def _marker_names(panel: Axes, c: float | None, c_star: CStar | None, axis: Axis
             va="bottom",
             fontsize=11,
             fontweight="bold",
-            color=_COLOURS[role],
+            color=COLOURS[role],
         )
 
 
-def _inline(document: str, prefix: str, title: str, words: str, marks: str) -> str:
+def inline(document: str, prefix: str, title: str, words: str, marks: str) -> str:
     """The bare element, for a page that holds several: own ids, no page-wide style, no fonts.
 
     The drawing is one image with a description; beside it stand the marks, each with its own words.
@@ -504,6 +509,6 @@ def _inline(document: str, prefix: str, title: str, words: str, marks: str) -> s
     svg = re.sub(r'href="#([^"]+)"', rf'href="#{prefix}\1"', svg)
     svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}\1)", svg)
     svg = svg.replace("'DejaVu Sans', sans-serif", "system-ui, sans-serif")
-    for role, value in _COLOURS.items():
+    for role, value in COLOURS.items():
         svg = svg.replace(value, f"var(--chart-{role}, {value})")
     return svg.rstrip()

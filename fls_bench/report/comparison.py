@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from fls_bench.gates import REACHED, run_value
 from fls_bench.report.summary import (
+    Mean,
     hyphens,
     mean_interval,
     power,
@@ -253,17 +255,42 @@ def case_rows(case: RecordedCase) -> list[tuple[str, ...]]:
     return rows
 
 
-def curve_points(case: RecordedCase) -> list[tuple[float, SampleMean]]:
-    """(c, test error) of a case, over the seeds that reached the target."""
+class Point(NamedTuple):
+    """One mark of a curve: the mean test error at one c, over the seeds that reached the target."""
+
+    c: float
+    lr: float
+    error: Mean
+
+
+def curve_points(case: RecordedCase) -> list[Point]:
+    """Test error over c of a case."""
     points = []
     for cell in case.cells:
         values = [k for k in cell.values.get("test_error", ()) if k is not None]
         mean = mean_interval(values, 0.0, 1.0)
         if mean is not None:
-            points.append(
-                (cell.c, SampleMean(value=mean.value, low=mean.low, high=mean.high, n=mean.n))
-            )
+            points.append(Point(cell.c, cell.lr, mean))
     return points
+
+
+def groups(comparison: Comparison) -> list[list[tuple[str, RecordedCase]]]:
+    """Which cases belong into one drawing, as (side's name, case).
+
+    A case of the first side with what was compared with it; of a single side every case alone.
+    """
+    first, *others = comparison.sides
+    if not others:
+        return [[(first.name, case)] for case in first.cases]
+    found = []
+    for case in first.cases:
+        row = [(first.name, case)]
+        for side, pair in zip(others, comparison.pairs, strict=True):
+            names = dict(pair.matched)
+            row += [(side.name, one) for one in side.cases if one.id == names.get(case.id)]
+        if len(row) > 1:
+            found.append(row)
+    return found
 
 
 def case_label(case: RecordedCase) -> str:

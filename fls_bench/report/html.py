@@ -11,9 +11,9 @@ from importlib import resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from fls_bench.report import charts, invariants, summary
+from fls_bench.report import charts, comparison, invariants, overlay, summary
 from fls_bench.report.summary import CellSummary
-from fls_bench.schema import DIRECTION, Axis, Judgement, Report, Sweep
+from fls_bench.schema import DIRECTION, Axis, Comparison, Judgement, Report, Sweep
 
 LONGEST = 12
 """A list of more entries than that is folded."""
@@ -63,7 +63,32 @@ def render(report: Report) -> str:
         _view(one, anchor, name, anchor in drawn, with_runs) for one, anchor, name in judgements
     )
     template = _pages().get_template(f"{report.kind}.html.j2")
-    return template.render(report=report, whole=whole, cases=cases)
+    return template.render(
+        report=report, whole=whole, cases=cases, overlays=_overlays(report.comparison)
+    )
+
+
+@dataclass(frozen=True)
+class _Overlay:
+    """The curves of cases that are compared, in one drawing."""
+
+    title: str
+    wide: Markup
+    narrow: Markup
+
+
+def _overlays(found: Comparison | None) -> list[_Overlay]:
+    drawn = []
+    for k, group in enumerate([] if found is None else comparison.groups(found)[:MOST_CURVES]):
+        curves = [overlay.Curve(name, case) for name, case in group]
+        # Drawn by us; the names in it are escaped where they become text of the drawing.
+        wide, narrow = (
+            Markup(overlay.overlay(curves, layout=layout, prefix=f"overlay-{k}-{layout}-"))
+            for layout in ("wide", "narrow")
+        )
+        ids = dict.fromkeys(case.id for _, case in group)
+        drawn.append(_Overlay(f"Test error over c: {' and '.join(ids)}", wide, narrow))
+    return drawn
 
 
 @cache
@@ -81,6 +106,7 @@ def _pages() -> Environment:
     environment.globals |= {
         "words": summary,
         "of_invariants": invariants,
+        "compared": comparison,
         "definition": DIRECTION,
         "LONGEST": LONGEST,
         "MOST_RUNS": MOST_RUNS,

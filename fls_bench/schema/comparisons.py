@@ -98,6 +98,8 @@ class Pair(Frozen):
     """Chance of any false alarm over everything that is gated, both directions taken together."""
     num_tests: int
     """How many intervals shared it."""
+    matched: tuple[tuple[str, str], ...] = ()
+    """Ids of the cases that were compared: (of the first side, of this one)."""
     regimes: tuple[RegimeDifference, ...] = ()
     metrics: tuple[MetricDifference, ...] = ()
     skipped: tuple[Skipped, ...] = ()

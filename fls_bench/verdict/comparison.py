@@ -357,6 +357,7 @@ def compare_sides(
     status, text = _overall(regimes, metrics, bool(matched))
     return Pair(
         name=after.name, status=status, text=text, level=level, num_tests=tests,
+        matched=tuple((old.id, new.id) for old, new in matched),
         regimes=tuple(regimes), metrics=tuple(metrics), skipped=tuple(skipped),
         environment=_differences(before.environment, after.environment),
         setup=tuple(
