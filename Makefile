@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test nightly calibration lint types bench bench-gpu error-rates mutants schema metrics-page clean
+.PHONY: demo test nightly calibration lint types bench bench-gpu error-rates mutants schema metrics-page example-reports clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("fls-bench needs Python >= 3.11") if sys.version_info < (3, 11) else None'
@@ -56,6 +56,10 @@ schema: $(VENV)/.installed
 
 metrics-page: $(VENV)/.installed
 	$(BIN)/python -c 'from fls_bench.metrics.page import page; print(page(), end="")' > docs/metrics.md
+
+# One report of each kind by real commands, and the README's picture (about two minutes on 2 cores).
+example-reports: $(VENV)/.installed
+	$(BIN)/python examples/reports.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

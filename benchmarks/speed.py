@@ -20,7 +20,7 @@ import torch
 from error_rates import Silent
 from torch import nn
 
-from fls_bench import facts, models
+from fls_bench import facts, models, report
 from fls_bench.bench import Options
 from fls_bench.scaling import format_multiplier
 from fls_bench.schema import ArchitectureSpec, LrRule, Recipe, RunConfig, Sgd, TargetLoss
@@ -180,6 +180,32 @@ def invariants() -> None:
         )
 
 
+def pages(source: Path) -> None:
+    """The page of a report of 10,000 runs: those of a real one, each listed again under other seeds."""
+    found = report.read(source)
+    assert found.sweep is not None
+    cells = [
+        cell.model_copy(
+            update={
+                "seeds": tuple(
+                    cell.seeds[k % len(cell.seeds)].model_copy(update={"seed": k})
+                    for k in range(-(-10_000 // len(found.sweep.cells)))
+                )
+            }
+        )
+        for cell in found.sweep.cells
+    ]
+    sweep = found.sweep.model_copy(update={"cells": tuple(cells)})
+    stored = report.write_json(
+        found.model_copy(update={"sweep": sweep}), source.with_name("many.json"), force=True
+    )
+    page = source.with_name("many.html")
+    run = command("report", str(stored), "--html", str(page), "--force", "--quiet")
+    seconds = [timed(run) for _ in range(REPEATS)]
+    line("page of 10,000 runs, start of Python included", seconds, "s", "5 s")
+    line("its size", [page.stat().st_size / 1e6], "MB", "5 MB")
+
+
 def main() -> None:
     """Measure and print."""
     print(", ".join(f"{key} {value}" for key, value in facts.environment().items()))
@@ -198,9 +224,13 @@ def main() -> None:
                 "train", "--task", "digits", "--n-train", "150", "--depth", "4", "--width", "128",
                 "--output-multiplier", multiplier, "--force", "-o", file,
             )()  # fmt: skip
-            run = command("diagnose", file, "--no-store", "--quiet")
+            stored = Path(folder) / "report.json"
+            run = command(
+                "diagnose", file, "--no-store", "--quiet", "--json", str(stored), "--force"
+            )
             seconds = [timed(run) for _ in range(3)]
             line(f"fls-bench diagnose, digits at c = {multiplier}, to T3", seconds, "s", "12 s")
+        pages(stored)
 
 
 if __name__ == "__main__":

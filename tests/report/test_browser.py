@@ -417,9 +417,16 @@ def test_values_come_with_the_pointer_and_go_with_it(browser: Browser) -> None:
     assert browser.js(TIP) == []
     ActionChains(browser.driver, 0).move_by_offset(-3, 0).perform()
     assert browser.js(TIP) == expected[-1]
-    browser.js("scrollTo(0, 0)")
-    ActionChains(browser.driver, 0).move_to_element(browser.all("h1")[0]).perform()
+    caption = browser.all("figcaption")[0]
+    ActionChains(browser.driver, 0).move_to_element(caption).perform()
     assert browser.js(TIP) == []
+    # What the keyboard stands on comes back when the pointer goes.
+    ActionChains(browser.driver, 0).send_keys(Keys.TAB).perform()
+    browser.js("arguments[0].focus()", marks[1])
+    ActionChains(browser.driver, 0).move_to_element_with_offset(marks[-1], 4, 3).perform()
+    assert browser.js(TIP) == expected[-1]
+    ActionChains(browser.driver, 0).move_to_element(caption).perform()
+    assert browser.js(TIP) == expected[1]
 
 
 def test_a_finger_shows_values_until_it_touches_elsewhere(browser: Browser) -> None:
@@ -440,7 +447,7 @@ def test_a_finger_shows_values_until_it_touches_elsewhere(browser: Browser) -> N
         send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]})
         send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
 
-    touch(x + 2, y + 16)  # beside it, as fingers do: near enough, but it does not take the focus
+    touch(x + 2, y + 24)  # beside it, as fingers do: near enough, but it does not take the focus
     assert browser.js(TIP) == expected[3]
     touch(5, 5)
     assert browser.js(TIP) == []

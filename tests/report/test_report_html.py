@@ -363,7 +363,9 @@ def test_a_search_shows_the_interval_where_the_runs_are_known() -> None:
 def test_every_number_of_a_sorted_column_can_be_sorted_by(name: str) -> None:
     """A cell with a number in a column of numbers has the value that the column sorts by."""
     source = page_of(name)
-    for table in re.findall(r"<table>.*?</table>", source, re.DOTALL):
+    tables = re.findall(r"<table .*?</table>", source, re.DOTALL)
+    assert len(tables) == source.count("<table")
+    for table in tables:
         heads = re.findall(r"<th scope=\"col\"([^>]*)>", table)
         body = table[table.index("<tbody>") :]
         for row in re.findall(r"<tr.*?</tr>", body, re.DOTALL):
