@@ -52,7 +52,8 @@ class RunValue:
 
     def amount(self, value: float) -> str:
         """A difference without its sign: ``1.2 points``."""
-        return self.change(abs(value)).removeprefix("+")
+        text = self.change(abs(value)).removeprefix("+")
+        return "1 point" if text == "1 points" else text
 
 
 REACHED = "reached_target"

@@ -8,16 +8,20 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 
+from fls_bench.baselines import side_of_report
+from fls_bench.gates import DEFAULT_GATES, gates_of
 from fls_bench.schema import (
     Axis,
     CaseResult,
     Cell,
     Code,
+    Comparison,
     Cost,
     CStar,
     Diagnosis,
     Finding,
     Gain,
+    Gate,
     Interval,
     Intervention,
     InterventionRow,
@@ -39,6 +43,7 @@ from fls_bench.schema import (
     Trial,
     Tuning,
 )
+from fls_bench.verdict.comparison import compare_sides
 
 # Mean test error by log2 c: digits, three hidden layers, n = 150.
 DEEP_DIGITS = {
@@ -557,6 +562,94 @@ def intervention(text: str = "") -> Report:
     )
 
 
+def _shifted(case: CaseResult, by: float, first_seed: int) -> CaseResult:
+    """The case with another test error at its own c, and other seeds."""
+    found = case.sweep
+    assert found is not None
+    assert case.diagnosis is not None
+    cells = tuple(
+        one.model_copy(
+            update={
+                "seeds": tuple(
+                    run.model_copy(
+                        update={
+                            "seed": run.seed + first_seed,
+                            "test_error": None if run.test_error is None
+                            else run.test_error + by * (one.c == case.diagnosis.c),
+                        }
+                    )
+                    for run in one.seeds
+                )
+            }
+        )
+        for one in found.cells
+    )  # fmt: skip
+    return case.model_copy(update={"sweep": found.model_copy(update={"cells": cells})})
+
+
+def check(text: str = "", by: float = 0.03, first_seed: int = 0, baseline: bool = True) -> Report:
+    """The suite against itself with a worse error at its own c; ``text`` wherever a person can fill it.
+
+    Made up is only the report: the comparison is that of the real code.
+    """
+    before = suite()
+    now = before.model_copy(
+        update={
+            "cases": tuple(_shifted(case, by, first_seed) for case in before.cases),
+            "provenance": PROVENANCE.model_copy(update={"torch": text or "2.14.0"}),
+            "suite": {**(before.suite or {}), "name": text or "quick"},
+        }
+    )
+    found = comparison(text, before, now) if baseline else Comparison(
+        status="no_baseline", text=text or "There is no baseline yet.",
+        sides=(side_of_report(now, text or "this run"),),
+    )  # fmt: skip
+    if baseline:
+        found = found.model_copy(update={"baseline": text or "baselines/quick.json"})
+    return now.model_copy(update={"kind": "check", "comparison": found})
+
+
+def comparison(text: str, *reports: Report) -> Comparison:
+    """The reports side by side, as the commands compare them."""
+    sides = [
+        side_of_report(one, text or f"{'abcdefghij'[k]}.json") for k, one in enumerate(reports)
+    ]
+    if text:
+        sides = [
+            one.model_copy(
+                update={
+                    "suite": text,
+                    "environment": {text: text + one.name * k},
+                    "cases": tuple(
+                        case.model_copy(
+                            update={
+                                "id": text + str(n),
+                                "setup": {"task": "t", text: text * (k + 1)},
+                            }
+                        )
+                        for n, case in enumerate(one.cases)
+                    ),
+                }
+            )
+            for k, one in enumerate(sides)
+        ]
+    gates = gates_of({"chance_error": Gate(tolerance=1e-6), **DEFAULT_GATES})
+    pairs = tuple(compare_sides(sides[0], one, gates) for one in sides[1:])
+    return Comparison(
+        status=pairs[0].status, text=text or pairs[0].text, sides=tuple(sides), pairs=pairs
+    )
+
+
+def compare(text: str = "") -> Report:
+    """Three suites side by side, one of them with seeds of its own."""
+    one = suite()
+    others = (check(text, by=0.03), check(text, by=0.0, first_seed=500))
+    return Report(
+        kind="compare", comparison=comparison(text, one, *others),
+        provenance=PROVENANCE.model_copy(update={"torch": None, "threads": None}),
+    )  # fmt: skip
+
+
 def many_runs(num_cells: int = 50, num_seeds: int = 200) -> Report:
     """A diagnosis that rests on 10,000 runs."""
     shape = {-k: 0.1 + 0.0004 * (k - 20) ** 2 for k in range(num_cells)}
@@ -646,7 +739,10 @@ ALL = {
     "hostile": hostile,
 }
 
-PAGES = ALL | {"tune": tune, "invariants": invariants, "intervention": intervention}
+PAGES = ALL | {
+    "tune": tune, "invariants": invariants, "intervention": intervention, "check": check,
+    "check_without_baseline": lambda: check(baseline=False), "compare": compare,
+}  # fmt: skip
 """Every kind of page; the terminal's tests of these stand with their commands."""
 
 HOSTILE_PAGES = {
@@ -654,4 +750,6 @@ HOSTILE_PAGES = {
     "tune": tune,
     "invariants": invariants,
     "intervention": intervention,
+    "check": check,
+    "compare": compare,
 }

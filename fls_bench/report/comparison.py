@@ -107,7 +107,8 @@ def undecided(pair: Pair) -> list[str]:
 def cells(one: MetricDifference) -> tuple[str, ...]:
     """A metric's difference as texts, in the order of ``COLUMNS``."""
     n = f"{one.n} pairs" if one.paired else f"{one.n} unpaired"
-    verdict = word(one.status) if one.status == "shown" else f"{word(one.status)}: {one.text}"
+    plain = one.status in ("shown", "held")
+    verdict = word(one.status) if plain else f"{word(one.status)}: {one.text}"
     return (
         one.case, one.metric, mean_text(one.metric, one.before), mean_text(one.metric, one.after),
         difference_text(one), n, verdict,
@@ -159,7 +160,7 @@ def side_cells(side: Side, case: RecordedCase) -> tuple[str, ...]:
     own = case.own
     seeds, error = "-", "-"
     if own is not None:
-        seeds = f"{own.num_reached} of {len(own.seeds)} reached"
+        seeds = f"{own.num_reached} / {len(own.seeds)}"
         found = [k for k in own.values.get("test_error", ()) if k is not None]
         mean = mean_interval(found, 0.0, 1.0)
         if mean is not None:

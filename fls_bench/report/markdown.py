@@ -13,8 +13,6 @@ from fls_bench.report import invariants as of_invariants
 from fls_bench.report import summary
 from fls_bench.schema import DIRECTION, CaseResult, Comparison, Judgement, Pair, Report
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+!|~@:.-])")
-_PLAIN = re.compile(r"[A-Za-z0-9 ,;=/%'\"?·→±^&$]*")
 _SIGNS = {
     "regression": "❌", "no_regression": "✅", "inconclusive": "❔", "not_comparable": "⚠️",
     "no_baseline": "⚠️",
@@ -93,13 +91,25 @@ def _pair(pair: Pair, reference: str, heading: bool) -> list[str]:
         parts.append(_text(words.note(pair)))
     if others := words.shown(pair):
         rows = [words.cells(one)[:-1] for one in others]
-        parts.append(_folded(f"{len(rows)} metrics that are not gated", words.COLUMNS[:-1], rows))
+        parts.append(
+            _folded(
+                summary.counted(len(rows), "metric") + " that no gate judges",
+                words.COLUMNS[:-1],
+                rows,
+            )
+        )
     if pair.setup:
         rows = words.different_rows(pair.setup)
-        parts.append(_folded(f"{len(rows)} differences of setup", words.DIFFERENT_COLUMNS, rows))
+        parts.append(
+            _folded(
+                summary.counted(len(rows), "difference") + " of setup",
+                words.DIFFERENT_COLUMNS,
+                rows,
+            )
+        )
     if pair.environment:
         rows = words.different_rows(pair.environment)
-        head = f"{len(rows)} differences of environment"
+        head = summary.counted(len(rows), "difference") + " of environment"
         parts.append(_folded(head, words.DIFFERENT_COLUMNS, rows))
     return parts
 
@@ -136,35 +146,35 @@ def _folded(head: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [columns, ["---"] * len(columns)]
-    head, rule = (" | ".join(_text(k) if k != "---" else k for k in line) for line in lines)
-    body = [f"| {' | '.join(_text(cell) for cell in row)} |" for row in rows]
+    head = " | ".join(_text(k, cell=True) for k in columns)
+    rule = " | ".join("---" for _ in columns)
+    body = [f"| {' | '.join(_text(cell, cell=True) for cell in row)} |" for row in rows]
     return "\n".join([f"| {head} |", f"| {rule} |", *body])
 
 
-def _text(text: str) -> str:
-    """Text as it is meant, in one line."""
+def _text(text: str, cell: bool = False) -> str:
+    """Text as it is meant, in one line; at the start of a cell no sign begins a list or a quote."""
     line = " ".join(text.split())
-    if line == "-":
-        return line
-    if _PLAIN.fullmatch(line):
-        return line.replace("&", "&amp;")
-    # Within words and numbers these signs mean nothing, and escaping them makes a source unreadable.
-    escaped = []
-    for k, sign in enumerate(line):
-        before, after = line[k - 1 : k], line[k + 1 : k + 2]
-        harmless = (sign in ".-+:()" and k > 0) or (
-            sign == "_" and before.isalnum() and after.isalnum()
-        )
-        if sign == "&":
-            escaped.append("&amp;")
-        elif sign == "<":
-            escaped.append("&lt;")
-        elif (sign in "[]" and _numeric(line, k)) or harmless or not _SPECIAL.match(sign):
-            escaped.append(sign)
-        else:
-            escaped.append(f"\\{sign}")
-    return "".join(escaped)
+    shown = "".join(_sign(line, k, cell) for k in range(len(line)))
+    # What GitHub turns into links and mentions after the rendering: an empty space in it stops that.
+    return re.sub(r"(?<=:)(?=//)|(?<=www)(?=\.)|(?<=@)(?=\w)|(?<=#)(?=\d)", "\u200b", shown)
+
+
+def _sign(line: str, k: int, cell: bool) -> str:
+    """One sign of a line, escaped where it would mean something at its place."""
+    sign, before, after = line[k], line[k - 1 : k], line[k + 1 : k + 2]
+    if sign in "&<":
+        return {"&": "&amp;", "<": "&lt;"}[sign]
+    if sign in "\\`*{}|~#!":
+        return f"\\{sign}"
+    if sign in "[]":
+        return sign if _numeric(line, k) else f"\\{sign}"
+    if sign == "_":
+        return sign if before.isalnum() and after.isalnum() else f"\\{sign}"
+    if sign in "+->.)" and not cell:
+        # Lists and quotes: a sign at the start, or a number before it.
+        return f"\\{sign}" if re.fullmatch(r"\d*", line[:k]) else sign
+    return sign
 
 
 def _numeric(line: str, k: int) -> bool:
