@@ -21,6 +21,7 @@ from fls_bench.cli.options import (
     JsonOption,
     MaxEpochsOption,
     MaxSeedsOption,
+    MdOption,
     ModelOption,
     NoStoreOption,
     QuietOption,
@@ -52,6 +53,7 @@ def diagnose(
     no_store: NoStoreOption = False,
     json: JsonOption = None,
     html: HtmlOption = None,
+    md: MdOption = None,
     quiet: QuietOption = False,
     force: ForceOption = False,
     strict: StrictOption = False,
@@ -69,7 +71,7 @@ def diagnose(
             "--setup brings its own net and data.", "Leave out the model file, --model and --data."
         )
     conditions = parse_conditions(fail_on)
-    check_outputs(json, html, force)
+    check_outputs(json, html, force, md=md)
     from fls_bench import bench, console
     from fls_bench.training_setup import import_setup
 
@@ -81,5 +83,5 @@ def diagnose(
             made = bench.diagnose_file(path, options, builder=model, data=data)
         else:
             made = bench.diagnose_setup(import_setup(str(setup)), options)
-    deliver(made, json, html, quiet, force)
+    deliver(made, json, html, quiet, force, md=md)
     end(made, strict, conditions)

@@ -14,6 +14,7 @@ from fls_bench.cli.options import (
     HtmlOption,
     JsonOption,
     JunitOption,
+    MdOption,
     ModelOption,
     QuietOption,
     check_outputs,
@@ -66,6 +67,7 @@ def invariants(
     ] = 0,
     json: JsonOption = None,
     html: HtmlOption = None,
+    md: MdOption = None,
     junit: JunitOption = None,
     quiet: QuietOption = False,
     force: ForceOption = False,
@@ -76,8 +78,8 @@ def invariants(
     each scaling invariant whether it held, broke (with the smallest counter-example) or is void for this
     net, and why. In float64, on the CPU.
     """
-    check_outputs(json, html, force, junit=junit)
-    from fls_bench import console, examining, report
+    check_outputs(json, html, force, junit=junit, md=md)
+    from fls_bench import console, examining
 
     with stdout_kept(), console.Progress(quiet, unit="invariants") as listen:
         options = parse_options(listen, seed, 3, "10m", None, 1, "cpu", None, True)
@@ -92,9 +94,7 @@ def invariants(
                 target, optimizer, lr, loss, task, input_shape, model, examples, seed, only
             ),
         )
-    if junit is not None:
-        report.write_junit(made, junit, force)
-    deliver(made, json, html, quiet, force)
+    deliver(made, json, html, quiet, force, md=md, junit=junit)
     if made.invariants and any(one.status == "broken" for one in made.invariants.findings):
         raise typer.Exit(1)
 

@@ -9,21 +9,30 @@ import typer
 
 from fls_bench.cli.app import app
 from fls_bench.cli.deliver import deliver
-from fls_bench.cli.options import ForceOption, HtmlOption, QuietOption, check_outputs
+from fls_bench.cli.options import (
+    ForceOption,
+    HtmlOption,
+    JunitOption,
+    MdOption,
+    QuietOption,
+    check_outputs,
+)
 
 
 @app.command()
 def report(
     path: Annotated[Path, typer.Argument(help="A report written with --json.")],
     html: HtmlOption = None,
+    md: MdOption = None,
+    junit: JunitOption = None,
     quiet: QuietOption = False,
     force: ForceOption = False,
 ) -> None:
-    """Show a stored report, or make its HTML page."""
+    """Show a stored report, or make its page, Markdown or JUnit file; trains nothing."""
     from fls_bench import report as reports
 
-    check_outputs(None, html, force)
-    deliver(reports.read(path), None, html, quiet, force)
+    check_outputs(None, html, force, junit=junit, md=md)
+    deliver(reports.read(path), None, html, quiet, force, md=md, junit=junit)
 
 
 @app.command()

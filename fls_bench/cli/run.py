@@ -17,8 +17,10 @@ from fls_bench.cli.options import (
     HtmlOption,
     JobsOption,
     JsonOption,
+    JunitOption,
     MaxEpochsOption,
     MaxSeedsOption,
+    MdOption,
     NoStoreOption,
     QuietOption,
     SeedOption,
@@ -46,6 +48,8 @@ def run(
     no_store: NoStoreOption = False,
     json: JsonOption = None,
     html: HtmlOption = None,
+    md: MdOption = None,
+    junit: JunitOption = None,
     quiet: QuietOption = False,
     force: ForceOption = False,
     strict: StrictOption = False,
@@ -57,7 +61,7 @@ def run(
     smaller c = larger FLS = toward over-aligned.
     """
     conditions = parse_conditions(fail_on)
-    check_outputs(json, html, force)
+    check_outputs(json, html, force, junit=junit, md=md)
     from fls_bench.suite import load_suite
 
     loaded = load_suite(suite)
@@ -70,5 +74,5 @@ def run(
         )
         own = None if setup is None else import_setup(setup)
         made = bench.run(loaded, options, own)
-    deliver(made, json, html, quiet, force)
+    deliver(made, json, html, quiet, force, md=md, junit=junit)
     end(made, strict, conditions)

@@ -18,6 +18,7 @@ from fls_bench.cli.options import (
     JobsOption,
     JsonOption,
     MaxEpochsOption,
+    MdOption,
     ModelOption,
     NoStoreOption,
     QuietOption,
@@ -64,6 +65,7 @@ def tune(
     no_store: NoStoreOption = False,
     json: JsonOption = None,
     html: HtmlOption = None,
+    md: MdOption = None,
     quiet: QuietOption = False,
     force: ForceOption = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 4 where no gain is confirmed.")] = (
@@ -83,7 +85,7 @@ def tune(
         raise InputError(
             "--setup brings its own net and data.", "Leave out the model file, --model and --data."
         )
-    check_outputs(json, html, force, output)
+    check_outputs(json, html, force, output, md=md)
     from fls_bench import console, tuning
     from fls_bench.training_setup import import_setup
 
@@ -98,5 +100,5 @@ def tune(
             made = tuning.tune_file(path, options, builder=model, data=data, **writing)
         else:
             made = tuning.tune_setup(import_setup(str(setup)), options, **writing)
-    deliver(made, json, html, quiet, force)
+    deliver(made, json, html, quiet, force, md=md)
     end(made, strict, set())

@@ -98,7 +98,7 @@ def write_html(report: Report, path: str | os.PathLike[str], force: bool = False
 
 
 def write_junit(report: Report, path: str | os.PathLike[str], force: bool = False) -> Path:
-    """Write a report of kind ``invariants`` or ``check`` as JUnit XML; whole or not at all.
+    """Write a report of kind ``suite``, ``check`` or ``invariants`` as JUnit XML; whole or not at all.
 
     Args:
         report: The report.
@@ -109,7 +109,8 @@ def write_junit(report: Report, path: str | os.PathLike[str], force: bool = Fals
         The path written.
 
     Raises:
-        InputError: The file exists and ``force`` is false, or the place can't be written.
+        InputError: The file exists and ``force`` is false, the place can't be written, or the
+            report is of another kind.
     """
     from fls_bench.report import junit
 

@@ -11,9 +11,17 @@ from collections.abc import Iterable
 from typing import Literal, NamedTuple
 from xml.etree import ElementTree as ET
 
+from fls_bench.errors import InputError
 from fls_bench.report import comparison as of_comparison
 from fls_bench.report import invariants as of_invariants
-from fls_bench.report.summary import flat, hyphens, provenance_rows, title
+from fls_bench.report.summary import (
+    expectation,
+    flat,
+    hyphens,
+    provenance_rows,
+    title,
+    verdict_word,
+)
 from fls_bench.schema import Comparison, Invariants, Report
 
 # What XML 1.0 can't hold, not even escaped.
@@ -32,10 +40,10 @@ class _Test(NamedTuple):
 
 
 def render(report: Report) -> str:
-    """Render a report of kind ``invariants`` or ``check``.
+    """Render a report of kind ``suite``, ``check`` or ``invariants``.
 
-    A broken invariant or a regression is a failure; what is void or inconclusive is skipped; a
-    baseline that is missing or of something else is an error.
+    A case that is not as expected, a regression and a broken invariant are failures; what is void or
+    inconclusive is skipped; a baseline of something else is an error.
 
     Args:
         report: The report.
@@ -44,7 +52,7 @@ def render(report: Report) -> str:
         XML text.
 
     Raises:
-        ValueError: The report is of another kind.
+        InputError: The report is of another kind.
     """
     if report.invariants is not None:
         found = report.invariants
@@ -56,7 +64,27 @@ def render(report: Report) -> str:
         facts = [("baseline", report.comparison.baseline or "-"), *flat(report.suite or {})]
         tests = list(_of_comparison(report, report.comparison))
         return _xml_file(report, f"check of {title(report)}", facts, tests)
-    raise ValueError(f"a report of kind {report.kind} has no JUnit view")
+    if report.kind == "suite":
+        tests = list(_of_suite(report))
+        return _xml_file(report, title(report), flat(report.suite or {}), tests)
+    raise InputError(
+        f"A report of kind {report.kind} has no JUnit view.",
+        "Leave --junit out; reports of run, check and invariants have one.",
+    )
+
+
+def _of_suite(report: Report) -> Iterable[_Test]:
+    group = f"fls_bench.suite.{(report.suite or {}).get('name', 'suite')}"
+    for case in report.cases:
+        found = verdict_word(case)
+        text = "" if case.diagnosis is None else case.diagnosis.reason.text
+        if case.met is False:
+            message = f"expected {expectation(case)}, found {found}"
+            yield _Test(group, case.id, "failure", message, "unexpected", text)
+        elif case.met is None and found in ("inconclusive", "no verdict"):
+            yield _Test(group, case.id, "skipped", f"{found}: {text}")
+        else:
+            yield _Test(group, case.id, "passed")
 
 
 def _of_invariants(found: Invariants) -> Iterable[_Test]:
@@ -105,7 +133,7 @@ _OUTCOMES: dict[str, Literal["failure", "skipped"]] = {
 }  # fmt: skip
 
 
-def _xml_file(report: Report, label: str, facts: list[tuple[str, str]], tests: list[_Test]) -> str:
+def _xml_file(report: Report, label: str, facts: Iterable[tuple[str, str]], tests: list[_Test]) -> str:
     def count(outcome: str) -> str:
         return str(sum(test.outcome == outcome for test in tests))
 

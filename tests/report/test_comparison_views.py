@@ -15,6 +15,7 @@ from xml.etree import ElementTree as ET
 import pytest
 import report_fixtures as fixtures
 
+from fls_bench.errors import InputError
 from fls_bench.report import github, junit, markdown
 from fls_bench.schema import Report
 
@@ -48,7 +49,7 @@ def test_markdown_is_as_it_was(name: str) -> None:
 CHECKS = ["check_regression", "check_unpaired", "check_without_baseline"]
 
 
-@pytest.mark.parametrize("name", [*CHECKS, "invariants"])
+@pytest.mark.parametrize("name", [*CHECKS, "invariants", "suite"])
 def test_junit_is_as_it_was(name: str) -> None:
     golden(f"{name}.xml", junit.render(REPORTS[name]()))
 
@@ -72,6 +73,11 @@ def test_junit_keeps_failure_error_and_skipped_apart() -> None:
     assert root.get("tests") == str(len(cases))
     undecided = ET.fromstring(junit.render(UNPAIRED()).encode())
     assert undecided.get("failures") == "0"
+
+
+def test_a_report_without_a_junit_view_says_so() -> None:
+    with pytest.raises(InputError, match="has no JUnit view"):
+        junit.render(fixtures.over_aligned())
 
 
 @pytest.mark.parametrize("text", fixtures.HOSTILE)
