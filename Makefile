@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test nightly calibration lint types bench bench-gpu error-rates mutants schema metrics-page example-reports clean
+.PHONY: demo test nightly calibration lint types bench bench-gpu error-rates check-rates mutants schema metrics-page example-reports clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("fls-bench needs Python >= 3.11") if sys.version_info < (3, 11) else None'
@@ -43,6 +43,10 @@ bench-gpu: $(VENV)/.installed
 error-rates: $(VENV)/.installed
 	$(BIN)/python benchmarks/error_rates.py --runs 500
 
+# The tables of docs/check-rates.md (an hour on 2 cores).
+check-rates: $(VENV)/.installed
+	$(BIN)/python benchmarks/check_rates.py --write docs/check-rates.md
+
 $(VENV)/.mutation: $(VENV)/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutation]'
 	touch $@
@@ -57,7 +61,7 @@ schema: $(VENV)/.installed
 metrics-page: $(VENV)/.installed
 	$(BIN)/python -c 'from fls_bench.metrics.page import page; print(page(), end="")' > docs/metrics.md
 
-# One report of each kind by real commands, and the README's picture (about two minutes on 2 cores).
+# One report of each kind by real commands, and the README's picture (three minutes on 2 busy cores).
 example-reports: $(VENV)/.installed
 	$(BIN)/python examples/reports.py
 

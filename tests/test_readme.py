@@ -25,8 +25,16 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def test_options_and_commands_exist() -> None:
     helps = {
         name: CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"}).output
-        for name in ("train", "diagnose", "tune", "run", "report", "env", "suites", "invariants")
-    }
+        for name in (
+            "train", "diagnose", "tune", "run", "check", "compare", "report", "env", "suites",
+            "baseline", "invariants",
+        )
+    }  # fmt: skip
+    for name in ("record", "bless", "show", "list"):
+        output = (
+            CliRunner().invoke(app, ["baseline", name, "--help"], env={"COLUMNS": "200"}).output
+        )
+        helps["baseline"] += output
     used = set(re.findall(r"fls-bench (\w+)", README))
     assert used <= set(helps) | {"is", "trains", "needs"}
     for command, options in re.findall(r"^fls-bench (\w+)(.*)$", README, re.MULTILINE):
@@ -44,6 +52,15 @@ def test_make_targets_exist() -> None:
     for target in re.findall(r"^make ([\w ]+?)(?:  |$)", README, re.MULTILINE):
         for one in target.split():
             assert re.search(rf"^{one}:", makefile, re.MULTILINE), one
+
+
+def test_the_workflow_of_the_examples_calls_options_that_exist() -> None:
+    text = (ROOT / "examples" / "github" / "fls-bench.yml").read_text(encoding="utf-8")
+    (command,) = re.findall(r"- run: >\n((?:          .*\n)+)", text)
+    assert command.split()[:3] == ["fls-bench", "check", "quick"]
+    shown = CliRunner().invoke(app, ["check", "--help"], env={"COLUMNS": "200"}).output
+    for option in re.findall(r"--[a-z-]+", command):
+        assert option in shown, option
 
 
 def test_linked_files_exist() -> None:

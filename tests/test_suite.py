@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 import fls_bench.suite
 from fls_bench.errors import InputError
+from fls_bench.gates import REACHED, RUN_VALUES
 from fls_bench.schema import Recipe, Regime, Sgd, TargetAccuracy, TargetLoss
 from fls_bench.suite import Suite, list_suites, load_suite, suite_folder
 
@@ -156,6 +157,18 @@ def test_the_digest_is_of_what_is_run_and_not_of_how_it_is_presented(tmp_path: P
             "min_effect = 0.01",
             "min_effect = 0.01\nmin_efect = 2",
             "gate.test_error: unknown key 'min_efect', did you mean 'min_effect'?",
+        ),
+        ("[gate.test_error]", "[gate.tset_error]", "unknown metric 'tset_error', did you mean 'test_error'?"),
+        ("min_effect = 0.01\n", "", "gate.test_error: give min_effect and better, or tolerance alone."),
+        (
+            "min_effect = 0.01",
+            "min_effect = 0.01\ntolerance = 0.1",
+            "gate.test_error: tolerance goes with neither min_effect nor better.",
+        ),
+        (
+            "seeds = 10",
+            "seeds = 7",
+            "seeds = 7 can't decide 4 tests (2 cases): sign flips reach the level 0.05/4 with 8 seeds",
         ),
         ("[scale.full]", "[scale.huge]", "scale: unknown key 'huge', expected 'small' or 'full'."),
         (
@@ -320,6 +333,41 @@ def test_every_suite_says_its_purpose_cost_and_sources_and_has_a_negative_contro
             and case.expect.regime is Regime.INCONCLUSIVE
             for case in cases
         )
+
+
+def gated(*names: str, seeds: int = 10) -> str:
+    head = FULL[: FULL.index("[gate.test_error]")].replace("seeds = 10", f"seeds = {seeds}")
+    gates = (f'[gate."{name}"]\nmin_effect = 0.1\nbetter = "unchanged"\n' for name in names)
+    return head + "".join(gates)
+
+
+def test_at_most_eight_metrics_are_gated_and_reaching_the_target_is_one_of_them(
+    tmp_path: Path,
+) -> None:
+    names = [name for name in RUN_VALUES if name != REACHED]
+    found = loaded(tmp_path, gated(*names[:7]))
+    assert list(found.gates) == [REACHED, *names[:7]]
+    with pytest.raises(InputError, match="9 metrics are gated .reached_target always is."):
+        loaded(tmp_path, gated(*names[:8]))
+
+
+def test_a_suite_whose_seeds_can_not_reach_its_level_is_refused(tmp_path: Path) -> None:
+    """Two cases with five gates: ten tests, for which sign flips need nine pairs."""
+    names = [name for name in RUN_VALUES if name != REACHED][:4]
+    assert loaded(tmp_path, gated(*names, seeds=9)).seeds == 9
+    with pytest.raises(InputError, match="8 can't decide 10 tests .* with 9 seeds"):
+        loaded(tmp_path, gated(*names, seeds=8))
+
+
+def test_exact_gates_take_no_share_of_the_level(tmp_path: Path) -> None:
+    exact = "[gate.chance_error]\ntolerance = 1e-6\n"
+    assert loaded(tmp_path, gated("test_error", seeds=8) + exact).seeds == 8
+
+
+def test_ten_seeds_and_default_gates_are_what_a_suite_has_that_names_none(tmp_path: Path) -> None:
+    found = loaded(tmp_path, MINIMAL.replace("seeds = 3\n", ""))
+    assert found.seeds == 10
+    assert list(found.gates) == [REACHED, "test_error", "test_loss"]
 
 
 def test_quick_judges_digits_the_mixture_and_a_negative_control() -> None:
