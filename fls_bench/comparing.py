@@ -83,7 +83,7 @@ def _name(path: Path, paths: Sequence[Path]) -> str:
 
 
 def _gates(suites: Sequence[Mapping[str, object] | None]) -> Mapping[str, Gate]:
-    digests = {None if suite is None else suite.get("digest") for suite in suites}
+    digests = {None if suite is None else str(suite.get("digest")) for suite in suites}
     if len(digests) > 1 or suites[0] is None:
         return GATES
     try:

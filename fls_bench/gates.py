@@ -29,6 +29,11 @@ class RunValue:
     gate: Gate | None = None
 
     @property
+    def range(self) -> tuple[float, float]:
+        """Smallest and largest possible value."""
+        return (0.0, 1.0) if self.unit == "share" else (-math.inf, math.inf)
+
+    @property
     def suffix(self) -> str:
         """The unit as it follows a level: `` %``, `` nats`` or nothing."""
         return {"share": " %", "1": ""}.get(self.unit, f" {self.unit}")

@@ -31,13 +31,14 @@ import own_nets
 import report_fixtures
 from hostile_files import HEADER, VALID, Touch, rezip, weights
 
-from fls_bench import bench, console, report
+from fls_bench import baselines, bench, console, report
 from fls_bench.bundle import evidence_tier, load_bundle
 from fls_bench.bundle.pickles import NotPlainError, list_pickle, read_pickle
 from fls_bench.cli import main
 from fls_bench.cli.options import parse_named, parse_optimizer, parse_seconds
+from fls_bench.comparing import compare_files
 from fls_bench.errors import FlsBenchError
-from fls_bench.report import html
+from fls_bench.report import html, markdown
 from fls_bench.scaling import parse_multiplier, scaled_rate
 from fls_bench.schema import LrRule, Outcome, TargetLoss
 from fls_bench.store import RunStore
@@ -423,7 +424,7 @@ def test_changed_suites(folder: Path, tree: Any) -> None:
 
 REPORTS = [
     (OLD / "report-1.json").read_bytes(),
-    *(report.to_json(make()).encode() for make in report_fixtures.ALL.values()),
+    *(report.to_json(make()).encode() for make in report_fixtures.PAGES.values()),
 ]
 REPORT_TREES = [json.loads(content) for content in REPORTS]
 
@@ -470,6 +471,51 @@ def test_changed_reports(folder: Path, tree: Any) -> None:
 @example(with_value(OLD_REPORT, *FIRST_CELL, "seeds", 0, "test_loss", value=-1))
 def test_pages_of_changed_reports(folder: Path, tree: Any) -> None:
     read_and_show(folder / "r.json", as_bytes(tree), page=True)
+
+
+# --- baselines and comparisons --------------------------------------------------------------
+
+BASELINES = [(OLD / "baseline-1.json").read_bytes()]
+BASELINE_TREES = [json.loads(content) for content in BASELINES]
+FIRST_RECORDED = ("cases", 0, "cells", 0)
+
+
+def read_and_compare(folder: Path, content: bytes, *, page: bool = False) -> None:
+    """Against the whole one, either way round; as text, Markdown and JSON, and as a page."""
+    whole, path = folder / "whole.json", folder / "b.json"
+    whole.write_bytes(BASELINES[0])
+    path.write_bytes(content)
+    found = value_of(lambda: baselines.read(path))
+    if found is None:
+        return
+    path.write_text(baselines.to_text(found))
+    assert baselines.read(path) == found
+    assert baselines.to_text(baselines.read(path)).encode() == path.read_bytes()
+    for paths in ((whole, path), (path, whole)):
+        made = compare_files(paths)
+        assert report.to_json(made)
+        assert markdown.render(made)
+        console.show(made, io.StringIO(), width=80)
+        if page:
+            assert html.render(made).rstrip().endswith("</html>")
+    console.show_baseline(found, "here")
+
+
+@given(mutated_bytes(*BASELINES) | mutated_trees(BASELINE_TREES).map(as_bytes))
+@example(as_bytes(with_value(BASELINE_TREES[0], *FIRST_RECORDED, "seeds", value=[2**70] * 8)))
+@example(as_bytes(with_value(BASELINE_TREES[0], *FIRST_RECORDED, "c", value=5e-324)))
+@example(as_bytes(with_value(BASELINE_TREES[0], "cases", 0, "log2_c_ratio", "low", value=-1e308)))
+def test_changed_baselines(folder: Path, content: bytes) -> None:
+    read_and_compare(folder, content)
+
+
+@FEW
+@given(mutated_trees(BASELINE_TREES))
+@example(with_value(BASELINE_TREES[0], *FIRST_RECORDED, "c", value=5e-324))
+@example(with_value(BASELINE_TREES[0], *FIRST_RECORDED, "values", "test_error", value=[1e100] * 8))
+@example(with_value(BASELINE_TREES[0], *FIRST_RECORDED, "values", "test_error", value=[-5.0] * 8))
+def test_pages_of_changed_baselines(folder: Path, tree: Any) -> None:
+    read_and_compare(folder, as_bytes(tree), page=True)
 
 
 # --- the store ------------------------------------------------------------------------------

@@ -249,7 +249,8 @@ def case_rows(case: RecordedCase) -> list[tuple[str, ...]]:
         (REACHED, f"{own.num_reached} of {len(own.seeds)}", str(len(own.seeds)))
     ]
     for metric, row in own.values.items():
-        found = mean_interval([value for value in row if value is not None])
+        values = [value for value in row if value is not None]
+        found = mean_interval(values, *run_value(metric).range)
         if found is not None:
             mean = SampleMean(value=found.value, low=found.low, high=found.high, n=found.n)
             rows.append((metric, mean_text(metric, mean), str(found.n)))

@@ -151,7 +151,7 @@ def compare_metric(
     fields = {
         "case": case, "metric": metric, "unit": run_value(metric).unit, "gated": gate is not None,
         "better": None if gate is None else gate.better, "paired": paired, "n": min(len(a), len(b)),
-        "before": _mean(before), "after": _mean(after),
+        "before": _mean(metric, before), "after": _mean(metric, after),
     }  # fmt: skip
     if gate is not None and gate.tolerance is not None:
         return _compare_exactly(fields, seeds, before, after, gate.tolerance)
@@ -249,8 +249,8 @@ def _array(values: Mapping[int, float], seeds: Sequence[int] | Mapping[int, floa
     return np.array([values[seed] for seed in seeds], dtype=float)
 
 
-def _mean(values: Mapping[int, float]) -> SampleMean | None:
-    found = mean_interval(list(values.values()))
+def _mean(metric: str, values: Mapping[int, float]) -> SampleMean | None:
+    found = mean_interval(list(values.values()), *run_value(metric).range)
     if found is None:
         return None
     return SampleMean(value=found.value, low=found.low, high=found.high, n=found.n)
