@@ -76,11 +76,16 @@ def note(pair: Pair) -> str:
         if paired
         else "No seed is on both sides: the samples are compared as independent ones (Welch)"
     )
+    each, together = (f"{100 * (1 - k):.4g} %" for k in (pair.level / pair.num_tests, pair.level))
+    level = f"at {each}"
+    if pair.num_tests > 1:
+        level = (
+            f"each at {each}, so that all {pair.num_tests} gated ones together hold at {together}"
+        )
     return (
-        f"{how}, each at {100 * (1 - pair.level / pair.num_tests):.4g} %, so that all "
-        f"{pair.num_tests} gated ones together hold at {100 * (1 - pair.level):g} %. A metric regressed "
-        "only where its interval excludes 0 on the bad side and the difference is beyond its practical "
-        "minimum. Other metrics are shown with a 95 % interval each, and judged nowhere."
+        f"{how}, {level}. A metric regressed only where its interval excludes 0 on the bad side and the "
+        "difference is beyond its practical minimum. Other metrics are shown with a 95 % interval each, "
+        "and judged nowhere."
     )
 
 
