@@ -325,11 +325,10 @@ def test_a_page_of_ten_thousand_runs_stays_small(make: Callable[[], Report]) -> 
     assert summary.num_runs([value, *value.cases]) >= 10_000
     source = html.render(value)
     assert len(source.encode()) < 5_000_000
-    page = Page(source)
-    assert page.open == []
+    assert source.endswith("</html>")
     swept = sum(one.sweep is not None for one in (value, *value.cases))
-    assert len(page.all("svg")) == 2 * min(swept, html.MOST_CURVES)
-    assert page.text.count("this one is not drawn") == max(0, swept - html.MOST_CURVES)
+    assert source.count("<svg ") == 2 * min(swept, html.MOST_CURVES)
+    assert source.count("this one is not drawn") == max(0, swept - html.MOST_CURVES)
 
 
 # --- numbers --------------------------------------------------------------------------------
