@@ -556,8 +556,9 @@ def _comparison(page: _Page, report: Report, found: Comparison) -> None:
             page.heading("What did not simply hold")
             for text in sentences:
                 page.line(text)
-        page.line("")
-        page.line(of_comparison.note(pair), "dim")
+        if pair.metrics:
+            page.line("")
+            page.line(of_comparison.note(pair), "dim")
     if (step := of_comparison.next_words(report)) is not None:
         page.line("")
         page.line(step)

@@ -8,7 +8,6 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
-from conftest import Cli
 
 from fls_bench import baselines, report
 from fls_bench.errors import InputError
@@ -35,6 +34,8 @@ import os
 import numpy as np
 import torch
 import fls_bench
+
+Cli = Callable[..., Any]
 
 def task(seed):
     rng = np.random.default_rng(seed)

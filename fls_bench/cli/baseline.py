@@ -217,7 +217,7 @@ def baseline_list() -> None:
         suite = one.suite or {}
         seeds = max((len(cell.seeds) for case in one.cases for cell in case.cells), default=0)
         rows.append(
-            [str(path), where, f"{suite.get('name')} {suite.get('version')}", one.setup or "-",
+            [path.name if where == "package" else str(path), where, f"{suite.get('name')} {suite.get('version')}", one.setup or "-",
              str(len(one.cases)), str(seeds), one.recorded[:10]]
         )  # fmt: skip
     if not rows:

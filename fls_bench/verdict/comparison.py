@@ -403,12 +403,12 @@ def match_cases(
 
 def _obstacle(one: RecordedCase, two: RecordedCase) -> str | None:
     for what, first, second in (
-        ("data", one.setup.get("task"), two.setup.get("task")),
-        ("kind of error", one.error, two.error),
-        ("swept axis", one.axis, two.axis),
+        ("data are", one.setup.get("task"), two.setup.get("task")),
+        ("kinds of error are", one.error, two.error),
+        ("swept axes are", one.axis, two.axis),
     ):
         if first != second:
-            return f"The {what} is not the same: {first} and {second}."
+            return f"The {what} not the same: {first} and {second}."
     return None
 
 
