@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -12,6 +14,8 @@ import pytest
 from fls_bench import baselines, report
 from fls_bench.errors import InputError
 from fls_bench.schema import Baseline, Outcome
+
+Cli = Callable[..., Any]
 
 SUITE = """
 schema = 1
@@ -34,8 +38,6 @@ import os
 import numpy as np
 import torch
 import fls_bench
-
-Cli = Callable[..., Any]
 
 def task(seed):
     rng = np.random.default_rng(seed)

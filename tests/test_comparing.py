@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import report_fixtures as fixtures
@@ -14,6 +16,8 @@ from fls_bench import baselines, report
 from fls_bench.comparing import compare_files
 from fls_bench.errors import InputError
 from fls_bench.schema import Report
+
+Cli = Callable[..., Any]
 
 ROOT = Path(__file__).parents[1]
 
@@ -143,8 +147,6 @@ class Blocker:
 
 sys.meta_path.insert(0, Blocker())
 from fls_bench.cli import main
-
-Cli = Callable[..., Any]
 main({arguments})
 """
 
