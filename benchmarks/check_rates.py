@@ -152,8 +152,8 @@ class Bench:
         engine: Engine = prepared.engine
         if numerics is not None:
             engine = replace(engine, **numerics.engine)  # type: ignore[arg-type]
-        # Other processes make their own data; what is kept in this one can't be sent to them.
-        ready = prepared.setup if engine.batched else replace(prepared.setup, task=setup.task)
+        # Every seed is trained once: to keep its data, as a sweep does, would fill the memory.
+        ready = replace(prepared.setup, task=setup.task)
         sweeper = Sweeper.of(prepared, lambda _: None, Silent(), 1)
         configs = [sweeper.config(sweeper.c0, seed, setup.centered) for seed in seeds]
         records: dict[int, RunRecord] = {}
@@ -374,10 +374,6 @@ def main() -> None:
     arguments = parser.parse_args()
     bench = Bench(load_suite(arguments.suite), arguments.jobs)
     parts: list[str] = []
-    if arguments.planted:
-        parts += ["", "## Planted changes", "", PLANTED_NOTE, ""]
-        parts += table("change", planted(bench, arguments.planted), bound=False)
-        print("\n".join(parts), flush=True)
     if arguments.comparisons:
         numeric, unpaired = false_alarms(bench, arguments.comparisons)
         arms = {"(a) all of these": together(numeric)} if len(numeric) > 1 else {}
@@ -389,6 +385,11 @@ def main() -> None:
         parts += ["", "## False alarms", "", ALARMS_NOTE, ""]
         parts += table("what differs", tables, bound=True)
         parts += ["", f"Raised by: {raised or 'nothing'}."]
+        print("\n".join(parts), flush=True)
+    if arguments.planted:
+        parts += ["", "## Planted changes", "", PLANTED_NOTE, ""]
+        parts += table("change", planted(bench, arguments.planted), bound=False)
+        print("\n".join(parts), flush=True)
     seconds = time.perf_counter() - STARTED
     suite = bench.suite
     head = [
