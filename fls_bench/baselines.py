@@ -191,6 +191,11 @@ class Found:
     where: str
     baseline: Baseline
 
+    @property
+    def shown(self) -> str:
+        """The file as people know it: where a package is installed says nothing to them."""
+        return f"{self.path.name} of the package" if self.where == "package" else str(self.path)
+
 
 def find(suite: str, given: Path | None = None, *, own_setup: bool = False) -> Found | None:
     """The baseline of a suite: the file given, else ./baselines/SUITE.json, else the package's.

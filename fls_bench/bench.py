@@ -71,6 +71,9 @@ J = TypeVar("J", bound=Judgement)
 MIN_LOOK = 6
 """Seeds of a sweep's first look."""
 
+FIRST_SEED, SEEDS_APART = 1000, 1000
+"""The first seed of ``--seed 0``, and how far those of the next one are from it."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -113,7 +116,7 @@ class Options:
         looks = tuple(sorted({first, (first + most) // 2, most}))
         if self.fixed_seeds is not None:
             looks = (min(self.fixed_seeds, most),)
-        return SweepPlan(seeds=looks, first_seed=1000 + 1000 * self.seed)
+        return SweepPlan(seeds=looks, first_seed=FIRST_SEED + SEEDS_APART * self.seed)
 
 
 # --- commands -------------------------------------------------------------------------------
@@ -569,7 +572,10 @@ def make_report(
             started=options.clock.isoformat(timespec="seconds"),
             seconds=round(time.perf_counter() - options.started, 2),
             extra={
-                **{key: facts[key] for key in ("python", "numpy", "scikit-learn", "platform", "cpu")},
+                **{
+                    key: facts[key]
+                    for key in ("python", "numpy", "scikit-learn", "platform", "cpu")
+                },
                 **{
                     f"engine of {k.setup.name}": f"{k.engine.kind}: {k.engine.why}" for k in engines
                 },

@@ -8,7 +8,7 @@ from fls_bench import baselines, bench
 from fls_bench.baselines import Found
 from fls_bench.bench import Options
 from fls_bench.errors import InputError
-from fls_bench.schema import Comparison, Regime, Report
+from fls_bench.schema import Baseline, Comparison, Regime, Report
 from fls_bench.suite import Suite
 from fls_bench.training_setup import TrainingSetup
 from fls_bench.verdict.comparison import compare_sides
@@ -42,7 +42,45 @@ def reference(suite: Suite, found: Found | None, setup: TrainingSetup | None) ->
         return Reference(None, "There is no baseline yet.")
     name = None if setup is None else setup.name
     why = baselines.mismatch(found.baseline, bench.suite_facts(suite), name)
-    return Reference(found, None if why is None else f"{found.path} is not comparable: {why}")
+    return Reference(found, None if why is None else f"{found.shown} is not comparable: {why}")
+
+
+def seed_of(found: Found | None) -> int:
+    """The ``--seed`` that gives the seeds of a baseline, so that runs can be paired with its own."""
+    seeds = [seed for case in found.baseline.cases for cell in case.cells for seed in cell.seeds] if (
+        found is not None
+    ) else []  # fmt: skip
+    return max(0, (min(seeds) - bench.FIRST_SEED) // bench.SEEDS_APART) if seeds else 0
+
+
+def refuse_interventions(suite: Suite) -> None:
+    """Refuse a suite that leaves nothing to compare, before it is run.
+
+    Raises:
+        InputError: The suite intervenes on ranks.
+    """
+    if suite.intervention is not None:
+        raise InputError(
+            f"The suite {suite.name} intervenes on ranks: none of its runs is a setup as it is.",
+            "Take a suite of sweeps.",
+        )
+
+
+def weak_points(baseline: Baseline) -> list[str]:
+    """What a baseline can't be compared with, in words, for whoever records it."""
+    lines = []
+    for case in baseline.cases:
+        own = case.own
+        if own is None:
+            lines.append(
+                f"{case.id}: no runs at the setup's own c, so that no metric can be compared"
+            )
+        elif own.missed:
+            lines.append(
+                f"{case.id}: {len(own.missed)} of {len(own.seeds)} runs missed the target and leave no "
+                "numbers"
+            )
+    return lines
 
 
 def check(
@@ -62,11 +100,7 @@ def check(
     Raises:
         InputError: The suite intervenes on ranks, or a case can't be set up.
     """
-    if suite.intervention is not None:
-        raise InputError(
-            f"The suite {suite.name} intervenes on ranks: none of its runs is a setup as it is.",
-            "Check a suite of sweeps.",
-        )
+    refuse_interventions(suite)
     return compare_run(bench.run(suite, options, setup), suite, against)
 
 
@@ -87,10 +121,10 @@ def compare_run(made: Report, suite: Suite, against: Reference) -> Report:
         status = "no_baseline" if found is None else "not_comparable"
         comparison = Comparison(
             status=status, text=str(against.obstacle), sides=(now,),
-            baseline=None if found is None else str(found.path),
+            baseline=None if found is None else found.shown,
         )  # fmt: skip
         return made.model_copy(update={"kind": "check", "comparison": comparison})
-    before = baselines.side_of_baseline(found.baseline, str(found.path))
+    before = baselines.side_of_baseline(found.baseline, found.shown)
     controls = frozenset(
         case.id
         for case in suite.cases
@@ -98,7 +132,7 @@ def compare_run(made: Report, suite: Suite, against: Reference) -> Report:
     )
     pair = compare_sides(before, now, suite.gates, controls=controls)
     comparison = Comparison(
-        status=pair.status, text=pair.text, baseline=str(found.path), sides=(before, now),
+        status=pair.status, text=pair.text, baseline=found.shown, sides=(before, now),
         pairs=(pair,),
     )  # fmt: skip
     return made.model_copy(update={"kind": "check", "comparison": comparison})

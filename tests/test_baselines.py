@@ -233,6 +233,32 @@ def test_a_seed_twice_or_a_row_too_short_is_a_damaged_baseline(project: Path) ->
             baselines.read(project / "other.json")
 
 
+def test_a_check_takes_the_seeds_of_its_baseline(cli: Cli, project: Path) -> None:
+    recording = cli("baseline", "record", "tiny.toml", "--seed", 3, "--file", "three.json")
+    assert recording.code == 0, recording.err
+    assert baselines.read(project / "three.json").cases[0].cells[0].seeds[0] == 4000
+    ended = cli("check", "tiny.toml", "--baseline", "three.json", "--json", "c.json")
+    assert ended.code == 0
+    found = report.read(project / "c.json").comparison
+    assert found is not None
+    assert all(metric.paired for metric in found.pairs[0].metrics)
+
+
+def test_a_suite_of_interventions_is_refused_before_it_runs(cli: Cli, project: Path) -> None:
+    for command in (["check"], ["baseline", "record"]):
+        ended = cli(*command, "rank_intervention")
+        assert ended.code == 2
+        assert "intervenes on ranks" in ended.err
+
+
+def test_recording_says_where_the_baseline_is_weak(cli: Cli, project: Path) -> None:
+    ended = cli(
+        "baseline", "record", "tiny.toml", "--max-epochs", 2, "--no-store", "--file", "weak.json"
+    )
+    assert ended.code == 0
+    assert "missed the target and leave no numbers" in " ".join(ended.err.split())
+
+
 def test_a_baseline_changes_by_bless_alone_which_shows_the_difference_first(
     cli: Cli, project: Path
 ) -> None:

@@ -22,7 +22,10 @@ import report_fixtures as fixtures
 
 Cli = Callable[..., Any]
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ["train", "diagnose", "tune", "run", "report", "env", "suites"]
+COMMANDS = [
+    "train", "diagnose", "tune", "run", "check", "compare", "invariants", "report", "env", "suites",
+    "baseline",
+]  # fmt: skip
 HEAVY = ["torch", "sklearn", "scipy", "matplotlib", "jinja2"]
 
 SUITE = """
@@ -98,6 +101,10 @@ def test_without_a_command_the_help_is_shown_and_the_usage_wrong(cli: Cli) -> No
         ("diagnose", ["--setup", "imports and runs your code", "--budget", "Exit codes: 0 done"]),
         ("run", [DIRECTION, "--setup", "--fail-on", "Exit codes: 0 done"]),
         ("report", ["--html", "stored report"]),
+        ("check", ["--setup", "--require-baseline", "Exit codes: 0 no regression", "5 nothing"]),
+        ("compare", ["--html", "--md", "Each is compared with the first"]),
+        ("baseline", ["record", "show", "bless", "list"]),
+        ("baseline bless", ["--yes", "--report"]),
         ("env", ["--json"]),
         ("suites", ["list", "show", "validate"]),
         ("suites validate", ["trains nothing"]),

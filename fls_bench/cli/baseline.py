@@ -66,7 +66,7 @@ def baseline_record(
 
     One that is there already changes by `baseline bless` alone.
     """
-    from fls_bench import baselines, console
+    from fls_bench import baselines, checking, console
 
     loaded, path = _place(suite, file)
     if path.exists():
@@ -78,7 +78,10 @@ def baseline_record(
     made, own = _runs(
         loaded, setup, report, quiet, seed, budget, max_epochs, jobs, device, store, no_store
     )
-    baselines.write(baselines.baseline_of(made, own), path)
+    baseline = baselines.baseline_of(made, own)
+    baselines.write(baseline, path)
+    for line in checking.weak_points(baseline):
+        console.note(f"note: {line}")
     console.note(f"baseline written to {path}: commit it", stdout=True)
 
 
@@ -122,10 +125,11 @@ def baseline_bless(
 
 
 def _place(suite: str, file: Path | None) -> tuple[Suite, Path]:
-    from fls_bench import baselines
+    from fls_bench import baselines, checking
     from fls_bench.suite import load_suite
 
     loaded = load_suite(suite)
+    checking.refuse_interventions(loaded)
     return loaded, file or baselines.project_path(loaded.name)
 
 
@@ -203,7 +207,7 @@ def baseline_show(
                 "fls-bench baseline list shows those that there are.",
             )
         found = there
-    console.show_baseline(found.baseline, f"{found.path} ({found.where})")
+    console.show_baseline(found.baseline, found.shown)
 
 
 @baseline_app.command("list")
@@ -217,7 +221,8 @@ def baseline_list() -> None:
         suite = one.suite or {}
         seeds = max((len(cell.seeds) for case in one.cases for cell in case.cells), default=0)
         rows.append(
-            [path.name if where == "package" else str(path), where, f"{suite.get('name')} {suite.get('version')}", one.setup or "-",
+            [path.name if where == "package" else str(path), where,
+             f"{suite.get('name')} {suite.get('version')}", one.setup or "-",
              str(len(one.cases)), str(seeds), one.recorded[:10]]
         )  # fmt: skip
     if not rows:

@@ -21,7 +21,6 @@ from fls_bench.cli.options import (
     MdOption,
     NoStoreOption,
     QuietOption,
-    SeedOption,
     SetupOption,
     StoreOption,
     check_outputs,
@@ -49,7 +48,10 @@ def check(
     require_baseline: Annotated[
         bool, typer.Option("--require-baseline", help="Exit 5 where there is nothing to compare.")
     ] = False,
-    seed: SeedOption = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, max=10**6, help="Chooses the seeds; default: those of the baseline."),
+    ] = None,
     budget: BudgetOption = "10m",
     max_epochs: MaxEpochsOption = None,
     jobs: JobsOption = None,
@@ -66,9 +68,9 @@ def check(
         False
     ),
 ) -> None:
-    """Run a suite and compare it with its baseline, seed by seed.
+    """Run a suite and compare it with its baseline.
 
-    A metric regresses only where the corrected interval of its difference excludes 0 in the bad
+    Runs are paired by seed. A metric regresses only where the corrected interval of its difference excludes 0 in the bad
     direction and the difference is beyond the metric's practical minimum. Under GitHub Actions the
     result also becomes the step's summary and annotations.
     """
@@ -83,8 +85,9 @@ def check(
     from fls_bench.training_setup import import_setup
 
     with stdout_kept(), console.Progress(quiet) as listen:
+        chosen = checking.seed_of(found) if seed is None else seed
         options = parse_options(
-            listen, seed, 200, budget, max_epochs, jobs, device, store, no_store
+            listen, chosen, 200, budget, max_epochs, jobs, device, store, no_store
         )
         own = None if setup is None else import_setup(setup)
         against = checking.reference(loaded, found, own)

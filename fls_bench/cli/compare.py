@@ -34,9 +34,9 @@ def compare(
     quiet: QuietOption = False,
     force: ForceOption = False,
 ) -> None:
-    """Put stored reports side by side; each is compared with the first.
+    """Put stored reports side by side.
 
-    Shows regimes, c*, gains and metrics with their differences and intervals, which of them matter, what
+    Each is compared with the first. Shows regimes, c*, gains and metrics with their differences and intervals, which of them matter, what
     differs in setup and environment, and what is not comparable and why. Trains nothing.
     """
     check_outputs(json, html, force, md=md)

@@ -28,7 +28,7 @@ def report(
     quiet: QuietOption = False,
     force: ForceOption = False,
 ) -> None:
-    """Show a stored report, or make its page, Markdown or JUnit file; trains nothing."""
+    """Show a stored report again, in any form; trains nothing."""
     from fls_bench import report as reports
 
     check_outputs(None, html, force, junit=junit, md=md)

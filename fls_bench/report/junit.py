@@ -133,7 +133,9 @@ _OUTCOMES: dict[str, Literal["failure", "skipped"]] = {
 }  # fmt: skip
 
 
-def _xml_file(report: Report, label: str, facts: Iterable[tuple[str, str]], tests: list[_Test]) -> str:
+def _xml_file(
+    report: Report, label: str, facts: Iterable[tuple[str, str]], tests: list[_Test]
+) -> str:
     def count(outcome: str) -> str:
         return str(sum(test.outcome == outcome for test in tests))
 

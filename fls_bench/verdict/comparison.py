@@ -99,8 +99,10 @@ def _welch(before: Values, after: Values) -> tuple[float, int]:
     total = sum(shares)
     if total == 0:
         return 0.0, len(before) + len(after) - 2
-    below = sum(s**2 / (len(one) - 1) for s, one in zip(shares, (before, after), strict=True))
-    return math.sqrt(total), max(1, math.floor(total**2 / below))
+    # By shares of the total, whose squares can't leave the range of floating point numbers.
+    sides = zip(shares, (before, after), strict=True)
+    below = sum((share / total) ** 2 / (len(one) - 1) for share, one in sides)
+    return math.sqrt(total), max(1, math.floor(1 / below + 1e-9))
 
 
 def _detectable(standard_error: float, df: int, level: float) -> float:
