@@ -70,9 +70,9 @@ def check(
 ) -> None:
     """Run a suite and compare it with its baseline.
 
-    Runs are paired by seed. A metric regresses only where the corrected interval of its difference excludes 0 in the bad
-    direction and the difference is beyond the metric's practical minimum. Under GitHub Actions the
-    result also becomes the step's summary and annotations.
+    Runs are paired by seed. A metric regresses only where the corrected interval of its difference
+    excludes 0 in the bad direction and the difference is beyond the metric's practical minimum. Under
+    GitHub Actions the result also becomes the step's summary and annotations.
     """
     check_outputs(json, html, force, junit=junit, md=md)
     from fls_bench import baselines

@@ -36,8 +36,9 @@ def compare(
 ) -> None:
     """Put stored reports side by side.
 
-    Each is compared with the first. Shows regimes, c*, gains and metrics with their differences and intervals, which of them matter, what
-    differs in setup and environment, and what is not comparable and why. Trains nothing.
+    Each is compared with the first. Shows regimes, c*, gains and metrics with their differences and
+    intervals, which of them matter, what differs in setup and environment, and what is not comparable
+    and why. Trains nothing.
     """
     check_outputs(json, html, force, md=md)
     from fls_bench import comparing
