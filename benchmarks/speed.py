@@ -206,6 +206,21 @@ def pages(source: Path) -> None:
     line("its size", [page.stat().st_size / 1e6], "MB", "5 MB")
 
 
+def comparisons(source: Path) -> None:
+    """Ten stored reports side by side, with and without a page; one shown again."""
+    files = [source.with_name(f"ten{k}.json") for k in range(10)]
+    for file in files:
+        file.write_bytes(source.read_bytes())
+    names = [str(file) for file in files]
+    page = ["--html", str(source.with_name("ten.html")), "--force"]
+    for what, arguments in (
+        ("fls-bench report", ["report", names[0]]),
+        ("fls-bench compare, ten reports", ["compare", *names]),
+        ("the same with its page", ["compare", *names, *page, "--quiet"]),
+    ):
+        line(what, [timed(command(*arguments)) for _ in range(REPEATS)], "s", "1 s")
+
+
 def main() -> None:
     """Measure and print."""
     print(", ".join(f"{key} {value}" for key, value in facts.environment().items()))
@@ -230,6 +245,7 @@ def main() -> None:
             )
             seconds = [timed(run) for _ in range(3)]
             line(f"fls-bench diagnose, digits at c = {multiplier}, to T3", seconds, "s", "12 s")
+        comparisons(stored)
         pages(stored)
 
 
