@@ -67,8 +67,8 @@ def sign_flip_interval(differences: Values, level: float) -> tuple[float, float]
         chosen = np.random.default_rng(0).random((2**MAX_LISTED - 1, n)) < 0.5
         chosen[~chosen.any(axis=1), 0] = True
         means = chosen @ differences / chosen.sum(axis=1)
-    means.sort()
     k = math.floor(level / 2 * (len(means) + 1) + 1e-9)
+    means.partition([k - 1, len(means) - k])
     return float(means[k - 1]), float(means[-k])
 
 
