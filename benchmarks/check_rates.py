@@ -154,8 +154,6 @@ class Bench:
         engine: Engine = prepared.engine
         if numerics is not None:
             engine = replace(engine, **numerics.engine)  # type: ignore[arg-type]
-        # Every seed is trained once: to keep its data, as a sweep does, would fill the memory.
-        ready = replace(prepared.setup, task=setup.task)
         sweeper = Sweeper.of(prepared, lambda _: None, Silent(), 1)
         records: dict[int, RunRecord] = {}
 
