@@ -36,7 +36,7 @@ def side_of_report(report: Report, name: str) -> Side:
     """A report as one side of a comparison.
 
     Args:
-        report: One with a sweep: of kind diagnose, tune, suite or check.
+        report: One with a verdict and a sweep: of kind diagnose, suite or check.
         name: How the side is called.
 
     Returns:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fls_bench import baselines, bench
 from fls_bench.baselines import Found
 from fls_bench.bench import Options
-from fls_bench.errors import InputError
+from fls_bench.errors import InputError, RunFailedError
 from fls_bench.schema import Baseline, Comparison, Regime, Report
 from fls_bench.suite import Suite
 from fls_bench.training_setup import TrainingSetup
@@ -53,12 +53,19 @@ def seed_of(found: Found | None) -> int:
     return max(0, (min(seeds) - bench.FIRST_SEED) // bench.SEEDS_APART) if seeds else 0
 
 
-def refuse_interventions(suite: Suite) -> None:
-    """Refuse a suite that leaves nothing to compare, before it is run.
+def refuse_unfit(suite: Suite, alone: bool = False) -> None:
+    """Refuse a suite that can't be compared, before it is run.
+
+    Args:
+        suite: The suite.
+        alone: Whether a setup of the user's stands in for all of its cases.
 
     Raises:
-        InputError: The suite intervenes on ranks.
+        InputError: The suite intervenes on ranks, or has too few seeds for its gates.
     """
+    cases = suite.cases[:1] if alone else suite.cases
+    if why := suite.model_copy(update={"cases": cases}).too_few_seeds:
+        raise InputError(f"The suite {suite.name} can't be checked: {why}.", "Change its file.")
     if suite.intervention is not None:
         raise InputError(
             f"The suite {suite.name} intervenes on ranks: none of its runs is a setup as it is.",
@@ -66,11 +73,27 @@ def refuse_interventions(suite: Suite) -> None:
         )
 
 
-def weak_points(baseline: Baseline) -> list[str]:
+def controls_of(suite: Suite) -> frozenset[str]:
+    """Ids of the cases that must stay undecided, such as random labels."""
+    return frozenset(
+        case.id
+        for case in suite.cases
+        if case.expect is not None and case.expect.regime is Regime.INCONCLUSIVE
+    )
+
+
+def weak_points(made: Report, baseline: Baseline) -> list[str]:
     """What a baseline can't be compared with, in words, for whoever records it."""
-    lines = []
+    kept = {case.id for case in baseline.cases}
+    lines = [f"{k.id}: not swept, and not in the baseline" for k in made.cases if k.id not in kept]
+    bound = [case.id for case in made.cases if case.cost.budget_bound]
+    lines += [f"{name}: the budget cut the sweep short" for name in bound]
     for case in baseline.cases:
         own = case.own
+        if case.regime is Regime.INCONCLUSIVE:
+            lines.append(
+                f"{case.id}: its verdict is inconclusive, so that no change of regime can be seen"
+            )
         if own is None:
             lines.append(
                 f"{case.id}: no runs at the setup's own c, so that no metric can be compared"
@@ -84,7 +107,11 @@ def weak_points(baseline: Baseline) -> list[str]:
 
 
 def check(
-    suite: Suite, options: Options, against: Reference, setup: TrainingSetup | None = None
+    suite: Suite,
+    options: Options,
+    against: Reference,
+    setup: TrainingSetup | None = None,
+    target: str | None = None,
 ) -> Report:
     """Run a suite and compare it with a baseline.
 
@@ -93,6 +120,7 @@ def check(
         options: Seeds, budget, store.
         against: From ``reference``.
         setup: Replaces every case's task and model.
+        target: The suite, setup and file as a command line takes them.
 
     Returns:
         A report of kind ``check``.
@@ -100,39 +128,45 @@ def check(
     Raises:
         InputError: The suite intervenes on ranks, or a case can't be set up.
     """
-    refuse_interventions(suite)
-    return compare_run(bench.run(suite, options, setup), suite, against)
+    refuse_unfit(suite, setup is not None)
+    return compare_run(bench.run(suite, options, setup), suite, against, target)
 
 
-def compare_run(made: Report, suite: Suite, against: Reference) -> Report:
+def compare_run(
+    made: Report, suite: Suite, against: Reference, target: str | None = None
+) -> Report:
     """Compare a finished run of a suite with a baseline.
 
     Args:
         made: Of kind suite.
         suite: The suite.
         against: From ``reference``.
+        target: The suite, setup and file as a command line takes them.
 
     Returns:
         A report of kind ``check``.
+
+    Raises:
+        RunFailedError: No case was swept.
     """
+    if not any(case.sweep is not None and case.diagnosis is not None for case in made.cases):
+        raise RunFailedError(
+            "No case was swept, so there is nothing to compare: the budget may not pay for one.",
+            "Give a larger --budget.",
+        )
     now = baselines.side_of_report(made, "this run")
     found = against.found
     if found is None or against.obstacle is not None:
         status = "no_baseline" if found is None else "not_comparable"
         comparison = Comparison(
             status=status, text=str(against.obstacle), sides=(now,),
-            baseline=None if found is None else found.shown,
+            baseline=None if found is None else found.shown, target=target,
         )  # fmt: skip
         return made.model_copy(update={"kind": "check", "comparison": comparison})
     before = baselines.side_of_baseline(found.baseline, found.shown)
-    controls = frozenset(
-        case.id
-        for case in suite.cases
-        if case.expect is not None and case.expect.regime is Regime.INCONCLUSIVE
-    )
-    pair = compare_sides(before, now, suite.gates, controls=controls)
+    pair = compare_sides(before, now, suite.gates, controls=controls_of(suite), whole=True)
     comparison = Comparison(
         status=pair.status, text=pair.text, baseline=found.shown, sides=(before, now),
-        pairs=(pair,),
+        pairs=(pair,), target=target,
     )  # fmt: skip
     return made.model_copy(update={"kind": "check", "comparison": comparison})

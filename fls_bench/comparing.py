@@ -10,7 +10,7 @@ from pathlib import Path
 from fls_bench import __version__, baselines
 from fls_bench.errors import InputError
 from fls_bench.files import read_stored
-from fls_bench.gates import DEFAULT_GATES, LEVEL
+from fls_bench.gates import DEFAULT_GATES, REACHED
 from fls_bench.schema import (
     BASELINE_SCHEMA,
     REPORT_SCHEMA,
@@ -24,14 +24,15 @@ from fls_bench.schema import (
 from fls_bench.suite import load_suite
 from fls_bench.verdict.comparison import compare_sides
 
-# One claim for each side: more would leave few seeds nothing to decide with.
-GATES: Mapping[str, Gate] = {"test_error": DEFAULT_GATES["test_error"]}
+# The error alone has a share of the level: more would leave few seeds nothing to decide with.
+GATES: Mapping[str, Gate] = {name: DEFAULT_GATES[name] for name in (REACHED, "test_error")}
 
 
 def compare_files(paths: Sequence[Path]) -> Report:
     """Compare stored reports and baselines with the first of them.
 
-    Where all are runs of one suite that is installed, its gates are judged; else the test error.
+    Where all are runs of one suite that is installed, its gates are judged; else the test error, and
+    whether runs reach their target. Every pair has the whole level for itself.
 
     Args:
         paths: Two files or more.
@@ -47,8 +48,7 @@ def compare_files(paths: Sequence[Path]) -> Report:
         raise InputError("There is one file to compare.", "Give two or more.")
     sides, suites = zip(*(_side(path, _name(path, paths)) for path in paths), strict=True)
     gates = _gates(suites)
-    level = LEVEL / (len(sides) - 1)
-    pairs = tuple(compare_sides(sides[0], side, gates, level=level) for side in sides[1:])
+    pairs = tuple(compare_sides(sides[0], side, gates) for side in sides[1:])
     statuses = [pair.status for pair in pairs]
     order = ("regression", "inconclusive", "no_regression", "not_comparable")
     return Report(

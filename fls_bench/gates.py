@@ -69,18 +69,27 @@ RUN_VALUES: Mapping[str, RunValue] = {
     ),
     "test_error": RunValue("error on test data", "share", gate=Gate(min_effect=0.01, better="lower")),
     "test_loss": RunValue(
-        "loss on test data", "nats", gate=Gate(min_effect=0.02, better="lower")
+        "loss on test data", "nats", gate=Gate(min_effect=0.1, relative=True, better="lower")
     ),
     "val_error": RunValue("error on validation data", "share"),
     "val_loss": RunValue("loss on validation data", "nats"),
     "train_loss": RunValue("training loss at the stop", "nats"),
-    "epochs": RunValue("epochs to the target", "epochs"),
+    "epochs": RunValue(
+        "epochs to the target", "epochs",
+        gate=Gate(min_effect=0.2, relative=True, better="unchanged"),
+    ),
     "test_ties": RunValue("share of test points whose largest logits are equal", "share"),
     "chance_error": RunValue("test error of always answering the commonest training class", "share"),
-    "movement.relative": RunValue("||W - W_0|| / ||W_0|| over all parameters"),
+    "movement.relative": RunValue(
+        "||W - W_0|| / ||W_0|| over all parameters",
+        gate=Gate(min_effect=0.1, relative=True, better="unchanged"),
+    ),
     "rank.effective:logits": RunValue("effective rank of the logits"),
     "rank.effective:last": RunValue("effective rank of the last features"),
-    "agreement.nearest_class_mean": RunValue("share of answers like the nearest class mean's", "share"),
+    "agreement.nearest_class_mean": RunValue(
+        "share of answers like the nearest class mean's", "share",
+        gate=Gate(min_effect=0.03, better="unchanged"),
+    ),
 }  # fmt: skip
 """By name, in the order in which they are shown; what else a run measured follows, by name."""
 
@@ -101,8 +110,19 @@ def gates_of(chosen: Mapping[str, Gate]) -> dict[str, Gate]:
 
 
 def num_tests(gates: Mapping[str, Gate], num_cases: int) -> int:
-    """How many intervals share the level: all gates but the exact ones, in all cases."""
-    return num_cases * sum(gate.tolerance is None for gate in gates.values())
+    """How many intervals share the level: all gates but the exact ones, in all cases.
+
+    Whether runs reach the target has a level of its own, shared by the cases alone: where half of them
+    don't, no other gate has the numbers to say so.
+    """
+    return num_cases * sum(
+        gate.tolerance is None and name != REACHED for name, gate in gates.items()
+    )
+
+
+def seeds_for(gates: Mapping[str, Gate], num_cases: int) -> int:
+    """Fewest seeds with which every gate of so many cases can be decided."""
+    return max(needed_seeds(num_tests(gates, num_cases)), needed_seeds(num_cases))
 
 
 def needed_seeds(tests: int, level: float = LEVEL) -> int:

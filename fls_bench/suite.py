@@ -282,14 +282,23 @@ class Suite(Frozen):
                 f"gate: {len(chosen)} metrics are gated ({gates.REACHED} always is), and at most "
                 f"{gates.MAX_GATES} can be"
             )
-        tests = gates.num_tests(chosen, len(self.cases))
-        if self.seeds < (needed := gates.needed_seeds(tests)):
-            raise ValueError(
-                f"seeds = {self.seeds} can't decide {tests} tests ({len(self.cases)} cases): sign "
-                f"flips reach the level {gates.LEVEL:g}/{tests} with {needed} seeds, so raise seeds, "
-                "or gate fewer metrics"
-            )
+        if too_few := self.too_few_seeds:
+            raise ValueError(too_few)
         return self
+
+    @property
+    def too_few_seeds(self) -> str | None:
+        """Why its seeds can't decide its gates, or None."""
+        tests, needed = (
+            count(self.gates, len(self.cases)) for count in (gates.num_tests, gates.seeds_for)
+        )
+        if self.seeds >= needed:
+            return None
+        return (
+            f"seeds = {self.seeds} can't decide {tests} tests ({len(self.cases)} cases): sign flips "
+            f"reach the level {gates.LEVEL:g}/{max(1, tests)} with {needed} seeds, so raise seeds, or "
+            "gate fewer metrics"
+        )
 
     @property
     def gates(self) -> dict[str, Gate]:

@@ -674,6 +674,7 @@ HOSTILE = (
     "-->]]><svg onload=alert(4)>",
     "very-long-name-" + "x" * 300,
     "::warning:: $\\frac{1}{2}$ &lt; &amp; é 中 🙂",
+    "_b$x_{$",
 )
 
 

@@ -93,7 +93,8 @@ def test_the_first_run_measures_ends_well_and_says_how_to_record(recorded: Path)
     assert made.comparison is not None
     assert made.comparison.status == "no_baseline"
     assert made.cases[0].sweep is not None
-    assert "fls-bench baseline record tiny" in (recorded / "first.md").read_text()
+    # The suite as the command line named it: the file, not the name in it.
+    assert "'fls-bench baseline record tiny.toml'" in (recorded / "first.md").read_text()
     suite = ET.parse(recorded / "first.xml").getroot()
     assert suite.find(".//testcase/skipped") is not None
     assert suite.get("errors") == "0"
@@ -182,13 +183,16 @@ def test_undecided_is_0_and_4_with_strict(cli: Cli, project: Path) -> None:
 def test_another_digest_is_not_comparable_and_5_where_it_was_asked_for(
     cli: Cli, project: Path
 ) -> None:
-    changed = SUITE.replace("width = 8", "width = 9").replace("seeds = 8", "seeds = 7")
+    changed = SUITE.replace("width = 8", "width = 9")
     (project / "tiny.toml").write_text(changed)
     for option in (["--require-baseline"], ["--baseline", "baselines/tiny.json"]):
-        ended = cli("check", "tiny.toml", *option)
+        ended = cli("check", "tiny.toml", *option, "--junit", "five.xml", "--force")
         assert ended.code == 5
         assert "The suite has changed since" in ended.err
         assert "runs" not in ended.err  # nothing was trained for it
+        error = ET.parse(project / "five.xml").getroot().find(".//testcase/error")
+        assert error is not None
+        assert "The suite has changed since" in error.get("message", "")
     ended = cli("check", "tiny.toml", "--budget", "1h", "--junit", "not.xml")
     assert ended.code == 0
     assert "not comparable" in ended.out
@@ -252,11 +256,29 @@ def test_a_suite_of_interventions_is_refused_before_it_runs(cli: Cli, project: P
 
 
 def test_recording_says_where_the_baseline_is_weak(cli: Cli, project: Path) -> None:
-    ended = cli(
-        "baseline", "record", "tiny.toml", "--max-epochs", 2, "--no-store", "--file", "weak.json"
-    )
+    (project / "tiny.toml").write_text(SUITE.replace("max_epochs = 60", "max_epochs = 2"))
+    ended = cli("baseline", "record", "tiny.toml", "--no-store", "--file", "weak.json")
     assert ended.code == 0
-    assert "missed the target and leave no numbers" in " ".join(ended.err.split())
+    said = " ".join(ended.err.split())
+    assert "missed the target and leave no numbers" in said
+    assert "its verdict is inconclusive, so that no change of regime can be seen" in said
+
+
+def test_a_suite_with_too_few_seeds_is_refused_before_it_runs(cli: Cli, project: Path) -> None:
+    (project / "tiny.toml").write_text(SUITE.replace("seeds = 8", "seeds = 3"))
+    for command in (["check"], ["baseline", "record"]):
+        ended = cli(*command, "tiny.toml")
+        assert ended.code == 2
+        assert "seeds = 3 can't decide 5 tests" in ended.err
+        assert "runs" not in ended.err
+
+
+def test_bless_takes_the_seeds_of_the_baseline(cli: Cli, project: Path) -> None:
+    assert cli("baseline", "record", "tiny.toml", "--seed", 3, "--file", "three.json").code == 0
+    ended = cli("baseline", "bless", "tiny.toml", "--file", "three.json", "--yes")
+    assert ended.code == 0
+    assert baselines.read(project / "three.json").cases[0].cells[0].seeds[0] == 4000
+    assert "no regression" in ended.out
 
 
 def test_a_baseline_changes_by_bless_alone_which_shows_the_difference_first(
@@ -303,6 +325,10 @@ def test_a_setup_of_ones_own_has_a_baseline_of_its_own(
     recording = cli("baseline", "record", "tiny.toml", *own, "--file", "mine.json")
     assert recording.code == 0, recording.err
     assert baselines.read(project / "mine.json").setup == "my net"
+    assert "baseline record tiny.toml --setup own_project:setup" in " ".join(ended.err.split())
+    other = cli("baseline", "bless", "tiny.toml", "--file", "mine.json", "--yes", "--budget", "1h")
+    assert other.code == 2  # without --setup it would replace the user's by the suite's own cases
+    assert "recorded with the setup 'my net'" in other.err
     same = cli("check", "tiny.toml", *own, "--baseline", "mine.json")
     assert same.code == 0, same.out
     assert "no regression" in same.out
@@ -311,6 +337,26 @@ def test_a_setup_of_ones_own_has_a_baseline_of_its_own(
     assert slow.code == 1, slow.out
     assert "reached_target" in slow.out
     assert "optimizer.lr 0.1 -> 0.0001" in " ".join(slow.out.split())
+
+
+def test_where_no_case_can_be_compared_a_required_baseline_is_5(cli: Cli, project: Path) -> None:
+    path = project / "baselines" / "tiny.json"
+    value = json.loads(path.read_text())
+    value["cases"][0]["setup"]["task"] = "of another name"
+    path.write_text(json.dumps(value))
+    assert cli("check", "tiny.toml", "--budget", "1h", "-q").code == 0
+    ended = cli("check", "tiny.toml", "--budget", "1h", "--require-baseline")
+    assert ended.code == 5
+    assert "not comparable" in ended.out
+
+
+def test_an_error_is_an_annotation_under_github(
+    cli: Cli, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    ended = cli("check", "nothing.toml")
+    assert ended.code == 2
+    assert "::error title=fls-bench::The suite file nothing.toml" in ended.err
 
 
 def test_the_baseline_of_the_package_is_the_last_to_be_looked_for(

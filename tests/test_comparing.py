@@ -15,6 +15,7 @@ import report_fixtures as fixtures
 from fls_bench import baselines, report
 from fls_bench.comparing import compare_files
 from fls_bench.errors import InputError
+from fls_bench.report import html
 from fls_bench.schema import Report
 
 Cli = Callable[..., Any]
@@ -64,19 +65,19 @@ def test_two_commits_are_compared_in_pairs_and_the_worse_one_is_named(
     assert cli("report", stored).out == ended.out
 
 
-def test_ten_seeds_share_the_level_and_are_each_compared_with_the_first(tmp_path: Path) -> None:
+def test_ten_seeds_are_each_compared_with_the_first(tmp_path: Path) -> None:
     paths = written(tmp_path, **{f"seed{k}": of_seeds(100 * k) for k in range(10)})
     found = compare_files(paths).comparison
     assert found is not None
     assert len(found.sides) == 10
     assert len(found.pairs) == 9
     for pair in found.pairs:
-        assert pair.level == pytest.approx(0.05 / 9)
+        assert (pair.level, pair.num_tests) == (0.05, 1)
         gated = [metric for metric in pair.metrics if metric.gated]
-        assert [metric.metric for metric in gated] == ["test_error"]
-        assert not gated[0].paired
-        assert gated[0].difference is not None
-        assert gated[0].difference.level == pytest.approx(1 - 0.05 / 9)
+        assert [metric.metric for metric in gated] == ["reached_target", "test_error"]
+        assert not gated[1].paired
+        assert gated[1].difference is not None
+        assert gated[1].difference.level == pytest.approx(0.95)
 
 
 def test_a_model_is_compared_with_the_case_of_a_baseline_on_its_data(tmp_path: Path) -> None:
@@ -115,7 +116,7 @@ def test_gates_are_those_of_the_suite_where_both_are_its_runs(tmp_path: Path) ->
     old.write_text(json.dumps(value))
     other = compare_files([quick.path, old]).comparison
     assert other is not None
-    assert {k.metric for k in other.pairs[0].metrics if k.gated} == {"test_error"}
+    assert {k.metric for k in other.pairs[0].metrics if k.gated} == {"reached_target", "test_error"}
 
 
 def test_files_of_one_name_are_told_apart_by_their_place(tmp_path: Path) -> None:
@@ -125,6 +126,24 @@ def test_files_of_one_name_are_told_apart_by_their_place(tmp_path: Path) -> None
     found = compare_files([tmp_path / "a" / "r.json", tmp_path / "b" / "r.json"]).comparison
     assert found is not None
     assert [side.name for side in found.sides] == [str(tmp_path / k / "r.json") for k in "ab"]
+
+
+def test_names_are_shown_as_they_are_and_each_has_its_place_in_the_legend(tmp_path: Path) -> None:
+    long = "results-of-the-very-long-experiment-named-"
+    names = ["_under", "x$_{$y", "a$1$b", f"{long}one", f"{long}two", "<b>&"]
+    paths = written(tmp_path, **{name: fixtures.over_aligned() for name in names})
+    page = html.render(compare_files(paths))
+    drawing = page[page.index("<figure>") : page.index("</figure>")]
+    legend = drawing[drawing.index("legend_") :]
+    for end in (
+        "_under.json",
+        "x$_{$y.json",
+        "a$1$b.json",
+        "one.json",
+        "two.json",
+        "&lt;b&gt;&amp;",
+    ):
+        assert end in legend, end
 
 
 def test_what_can_not_be_compared_is_refused_in_a_sentence(cli: Cli, tmp_path: Path) -> None:

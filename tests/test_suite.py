@@ -167,8 +167,8 @@ def test_the_digest_is_of_what_is_run_and_not_of_how_it_is_presented(tmp_path: P
         ),
         (
             "seeds = 10",
-            "seeds = 7",
-            "seeds = 7 can't decide 4 tests (2 cases): sign flips reach the level 0.05/4 with 8 seeds",
+            "seeds = 6",
+            "seeds = 6 can't decide 2 tests (2 cases): sign flips reach the level 0.05/2 with 7 seeds",
         ),
         ("[scale.full]", "[scale.huge]", "scale: unknown key 'huge', expected 'small' or 'full'."),
         (
@@ -353,7 +353,7 @@ def test_at_most_eight_metrics_are_gated_and_reaching_the_target_is_one_of_them(
 
 def test_a_suite_whose_seeds_can_not_reach_its_level_is_refused(tmp_path: Path) -> None:
     """Two cases with five gates: ten tests, for which sign flips need nine pairs."""
-    names = [name for name in RUN_VALUES if name != REACHED][:4]
+    names = [name for name in RUN_VALUES if name != REACHED][:5]
     assert loaded(tmp_path, gated(*names, seeds=9)).seeds == 9
     with pytest.raises(InputError, match=r"8 can't decide 10 tests .* with 9 seeds"):
         loaded(tmp_path, gated(*names, seeds=8))
@@ -361,13 +361,18 @@ def test_a_suite_whose_seeds_can_not_reach_its_level_is_refused(tmp_path: Path) 
 
 def test_exact_gates_take_no_share_of_the_level(tmp_path: Path) -> None:
     exact = "[gate.chance_error]\ntolerance = 1e-6\n"
-    assert loaded(tmp_path, gated("test_error", seeds=8) + exact).seeds == 8
+    assert loaded(tmp_path, gated("test_error", seeds=7) + exact).seeds == 7
 
 
 def test_ten_seeds_and_default_gates_are_what_a_suite_has_that_names_none(tmp_path: Path) -> None:
     found = loaded(tmp_path, MINIMAL.replace("seeds = 3\n", ""))
     assert found.seeds == 10
-    assert list(found.gates) == [REACHED, "test_error", "test_loss"]
+    assert list(found.gates) == [
+        REACHED, "test_error", "test_loss", "epochs", "movement.relative",
+        "agreement.nearest_class_mean",
+    ]  # fmt: skip
+    assert found.too_few_seeds is None
+    assert "can't decide 5 tests" in str(loaded(tmp_path, MINIMAL).too_few_seeds)
 
 
 def test_quick_judges_digits_the_mixture_and_a_negative_control() -> None:

@@ -13,7 +13,6 @@ from fls_bench.cli.options import (
     BudgetOption,
     DeviceOption,
     JobsOption,
-    MaxEpochsOption,
     NoStoreOption,
     QuietOption,
     SeedOption,
@@ -55,7 +54,6 @@ def baseline_record(
     report: ReportOption = None,
     seed: SeedOption = 0,
     budget: BudgetOption = "10m",
-    max_epochs: MaxEpochsOption = None,
     jobs: JobsOption = None,
     device: DeviceOption = "auto",
     store: StoreOption = None,
@@ -68,19 +66,17 @@ def baseline_record(
     """
     from fls_bench import baselines, checking, console
 
-    loaded, path = _place(suite, file)
+    loaded, path = _place(suite, file, setup is not None)
     if path.exists():
         raise InputError(
             f"{path} exists already.",
             f"See what would change with 'fls-bench baseline bless {suite}'.",
         )
     _folder(path)
-    made, own = _runs(
-        loaded, setup, report, quiet, seed, budget, max_epochs, jobs, device, store, no_store
-    )
+    made, own = _runs(loaded, setup, report, quiet, seed, budget, jobs, device, store, no_store)
     baseline = baselines.baseline_of(made, own)
     baselines.write(baseline, path)
-    for line in checking.weak_points(baseline):
+    for line in checking.weak_points(made, baseline):
         console.note(f"note: {line}")
     console.note(f"baseline written to {path}: commit it", stdout=True)
 
@@ -94,9 +90,11 @@ def baseline_bless(
     yes: Annotated[
         bool, typer.Option("--yes", help="Don't ask: for scripts; the difference is shown still.")
     ] = False,
-    seed: SeedOption = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, max=10**6, help="Chooses the seeds; default: those of the baseline."),
+    ] = None,
     budget: BudgetOption = "10m",
-    max_epochs: MaxEpochsOption = None,
     jobs: JobsOption = None,
     device: DeviceOption = "auto",
     store: StoreOption = None,
@@ -109,11 +107,17 @@ def baseline_bless(
     """
     from fls_bench import baselines, checking, console
 
-    loaded, path = _place(suite, file)
+    loaded, path = _place(suite, file, setup is not None)
     found = baselines.Found(path, "given", baselines.read(path))
-    made, own = _runs(
-        loaded, setup, report, quiet, seed, budget, max_epochs, jobs, device, store, no_store
-    )
+    chosen = checking.seed_of(found) if seed is None else seed
+    made, own = _runs(loaded, setup, report, quiet, chosen, budget, jobs, device, store, no_store)
+    if own != found.baseline.setup:
+        then, now = ("the suite's own cases" if k is None else f"the setup {k!r}"
+                     for k in (found.baseline.setup, own))  # fmt: skip
+        raise InputError(
+            f"{path} was recorded with {then}, and this run is of {now}.",
+            "Give the right --setup, or another --file.",
+        )
     why = baselines.mismatch(found.baseline, made.suite or {}, own)
     shown = checking.compare_run(made, loaded, checking.Reference(found, why))
     console.show(shown)
@@ -124,12 +128,12 @@ def baseline_bless(
     console.note(f"{path} replaced: commit it", stdout=True)
 
 
-def _place(suite: str, file: Path | None) -> tuple[Suite, Path]:
+def _place(suite: str, file: Path | None, alone: bool) -> tuple[Suite, Path]:
     from fls_bench import baselines, checking
     from fls_bench.suite import load_suite
 
     loaded = load_suite(suite)
-    checking.refuse_interventions(loaded)
+    checking.refuse_unfit(loaded, alone)
     return loaded, file or baselines.project_path(loaded.name)
 
 
@@ -149,7 +153,7 @@ def _folder(path: Path) -> None:
 
 def _runs(
     suite: Suite, setup: str | None, report: Path | None, quiet: bool, seed: int, budget: str,
-    max_epochs: int | None, jobs: int | None, device: str, store: Path | None, no_store: bool,
+    jobs: int | None, device: str, store: Path | None, no_store: bool,
 ) -> tuple[Report, str | None]:  # fmt: skip
     """A run of the suite, new or stored, and the name of the user's setup in it."""
     if report is not None:
@@ -158,9 +162,7 @@ def _runs(
     from fls_bench.training_setup import import_setup
 
     with stdout_kept(), console.Progress(quiet) as listen:
-        options = parse_options(
-            listen, seed, 200, budget, max_epochs, jobs, device, store, no_store
-        )
+        options = parse_options(listen, seed, 200, budget, None, jobs, device, store, no_store)
         own: TrainingSetup | None = None if setup is None else import_setup(setup)
         return bench.run(suite, options, own), None if own is None else own.name
 

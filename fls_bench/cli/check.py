@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fls_bench.cli.app import app
-from fls_bench.cli.deliver import deliver, end_check, tell_github
+from fls_bench.cli.deliver import deliver, end_check, junit_of_errors, tell_github
 from fls_bench.cli.options import (
     BudgetOption,
     DeviceOption,
@@ -75,28 +76,32 @@ def check(
     GitHub Actions the result also becomes the step's summary and annotations.
     """
     check_outputs(json, html, force, junit=junit, md=md)
-    from fls_bench import baselines
-    from fls_bench.errors import NothingToCompareError
-    from fls_bench.suite import load_suite
+    with junit_of_errors(junit, force):
+        from fls_bench import baselines
+        from fls_bench.errors import NothingToCompareError
+        from fls_bench.suite import load_suite
 
-    loaded = load_suite(suite)
-    found = baselines.find(loaded.name, baseline, own_setup=setup is not None)
-    from fls_bench import checking, console
-    from fls_bench.training_setup import import_setup
+        loaded = load_suite(suite)
+        found = baselines.find(loaded.name, baseline, own_setup=setup is not None)
+        from fls_bench import checking, console
+        from fls_bench.training_setup import import_setup
 
-    with stdout_kept(), console.Progress(quiet) as listen:
-        chosen = checking.seed_of(found) if seed is None else seed
-        options = parse_options(
-            listen, chosen, 200, budget, max_epochs, jobs, device, store, no_store
-        )
-        own = None if setup is None else import_setup(setup)
-        against = checking.reference(loaded, found, own)
-        if against.obstacle and (require_baseline or baseline is not None):
-            raise NothingToCompareError(against.obstacle, RECORD.format(suite=suite))
-        made = checking.check(loaded, options, against, own)
+        with stdout_kept(), console.Progress(quiet) as listen:
+            chosen = checking.seed_of(found) if seed is None else seed
+            options = parse_options(
+                listen, chosen, 200, budget, max_epochs, jobs, device, store, no_store
+            )
+            own = None if setup is None else import_setup(setup)
+            checking.refuse_unfit(loaded, own is not None)
+            against = checking.reference(loaded, found, own)
+            named = {"--setup": setup, "--file": None if baseline is None else str(baseline)}
+            options_ = [part for pair in named.items() if pair[1] is not None for part in pair]
+            target = shlex.join([suite, *map(str, options_)])
+            if against.obstacle and (require_baseline or baseline is not None):
+                raise NothingToCompareError(
+                    against.obstacle, f"Record one with 'fls-bench baseline record {target}'."
+                )
+            made = checking.check(loaded, options, against, own, target)
     deliver(made, json, html, quiet, force, md=md, junit=junit)
     tell_github(made)
-    end_check(made, strict)
-
-
-RECORD = "Record one with 'fls-bench baseline record {suite}', or name another with --baseline."
+    end_check(made, strict, require_baseline or baseline is not None)

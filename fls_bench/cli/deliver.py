@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from fls_bench.cli.process import silence
+from fls_bench.errors import FlsBenchError
 
 if TYPE_CHECKING:
     from fls_bench.schema import Report
@@ -49,6 +52,19 @@ def deliver(
             console.note(f"report written to {path}")
 
 
+@contextmanager
+def junit_of_errors(junit: Path | None, force: bool) -> Iterator[None]:
+    """Where a check can't be done, its JUnit file says so: CI services show no other."""
+    try:
+        yield
+    except FlsBenchError as error:
+        if junit is not None:
+            from fls_bench import report
+
+            report.write_junit_error(error.problem, error.remedy, junit, force)
+        raise
+
+
 def tell_github(made: Report) -> None:
     """Under GitHub Actions: the step's summary, and annotations on stderr."""
     if os.environ.get("GITHUB_ACTIONS") != "true":
@@ -67,9 +83,11 @@ def tell_github(made: Report) -> None:
             console.note(f"the step's summary can't be written: {error.strerror}")
 
 
-def end_check(made: Report, strict: bool) -> None:
+def end_check(made: Report, strict: bool, required: bool) -> None:
     """Leave a check with its exit code, if that is not 0."""
     found = made.comparison
+    if found is not None and found.status in ("not_comparable", "no_baseline") and required:
+        raise typer.Exit(5)
     if found is not None and found.status == "regression":
         raise typer.Exit(1)
     if found is not None and found.status == "inconclusive" and strict:

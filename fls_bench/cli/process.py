@@ -49,7 +49,7 @@ def _exit_code(arguments: Sequence[str]) -> int:
     except typer.Exit as end:
         return end.exit_code
     except FlsBenchError as error:
-        console.fail(error.problem, error.remedy)
+        _fail(error.problem, error.remedy)
         return error.exit_code
     except KeyboardInterrupt:
         console.fail(
@@ -62,17 +62,28 @@ def _exit_code(arguments: Sequence[str]) -> int:
     except (Exception, SystemExit) as error:
         usage = _usage_problem(error)
         if usage is not None:
-            console.fail(*usage)
+            _fail(*usage)
             return 2
         if os.environ.get("FLS_BENCH_DEBUG"):
             traceback.print_exc()
         problem = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
-        console.fail(
+        _fail(
             f"Internal error: {problem}.",
             "Please report it; FLS_BENCH_DEBUG=1 in the environment shows where it happened.",
         )
         return 3
     return 0
+
+
+def _fail(problem: str, remedy: str) -> None:
+    """Say it on stderr, and under GitHub Actions as an annotation."""
+    from fls_bench import console
+
+    console.fail(problem, remedy)
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        from fls_bench.report import github
+
+        print(github.command("error", "fls-bench", f"{problem} {remedy}"), file=sys.stderr)
 
 
 def _usage_problem(error: BaseException) -> tuple[str, str] | None:

@@ -23,6 +23,7 @@ __all__ = [
     "write_html",
     "write_json",
     "write_junit",
+    "write_junit_error",
     "write_markdown",
 ]
 
@@ -116,6 +117,29 @@ def write_junit(report: Report, path: str | os.PathLike[str], force: bool = Fals
 
     check_target(Path(path), force)
     return write_whole(Path(path), junit.render(report).encode("utf-8", "xmlcharrefreplace"))
+
+
+def write_junit_error(
+    problem: str, remedy: str, path: str | os.PathLike[str], force: bool = False
+) -> Path:
+    """Write a JUnit file of one error: why a check could not be done.
+
+    Args:
+        problem: What is wrong.
+        remedy: What to do next.
+        path: Where to write.
+        force: Overwrite an existing file.
+
+    Returns:
+        The path written.
+
+    Raises:
+        InputError: The file exists and ``force`` is false, or the place can't be written.
+    """
+    from fls_bench.report import junit
+
+    check_target(Path(path), force)
+    return write_whole(Path(path), junit.render_error(problem, remedy).encode("utf-8", "replace"))
 
 
 def write_markdown(report: Report, path: str | os.PathLike[str], force: bool = False) -> Path:

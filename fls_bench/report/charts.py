@@ -51,6 +51,7 @@ COLOURS = {
 
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
+    "text.parse_math": False,
     "svg.hashsalt": "fls-bench",
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],

@@ -84,7 +84,8 @@ def note(pair: Pair) -> str:
         )
     return (
         f"{how}, {level}. A metric regressed only where its interval excludes 0 on the bad side and the "
-        "difference is beyond its practical minimum. Other metrics are shown with a 95 % interval each, "
+        f"difference is beyond its practical minimum. {REACHED} has {together} for itself, shared by "
+        "the cases. Other metrics are shown with a 95 % interval each, "
         "and judged nowhere."
     )
 
@@ -111,7 +112,10 @@ def undecided(pair: Pair) -> list[str]:
 
 def cells(one: MetricDifference) -> tuple[str, ...]:
     """A metric's difference as texts, in the order of ``COLUMNS``."""
-    n = f"{one.n} pairs" if one.paired else f"{one.n} unpaired"
+    n = f"{one.n} pairs"
+    if not one.paired:
+        sizes = [0 if side is None else side.n for side in (one.before, one.after)]
+        n = f"{sizes[0]} and {sizes[1]}, unpaired"
     plain = one.status in ("shown", "held")
     verdict = word(one.status) if plain else f"{word(one.status)}: {one.text}"
     return (
@@ -211,6 +215,9 @@ def warnings(comparison: Comparison) -> list[str]:
                 f"{pair.name}: another environment than the reference's ({what}); numbers may differ "
                 "for that alone."
             )
+        if data := [k.name.rpartition(": ")[0] for k in pair.setup if k.name.endswith("data")]:
+            of = " of " + ", ".join(data) if any(data) else ""
+            lines.append(f"{pair.name}: the data{of} are not the same as the reference's.")
         if pair.setup:
             what = "; ".join(f"{k.name} {k.before} -> {k.after}" for k in pair.setup[:6])
             more = f"; and {len(pair.setup) - 6} more" if len(pair.setup) > 6 else ""
@@ -220,15 +227,15 @@ def warnings(comparison: Comparison) -> list[str]:
 
 
 def next_step(report: Report) -> str | None:
-    """What to do, where a check could not compare or found something."""
+    """The command to run, where a check could not compare or found something."""
     found = report.comparison
     if found is None or report.kind != "check":
         return None
-    suite = (report.suite or {}).get("name", "SUITE")
+    target = found.target or str((report.suite or {}).get("name", "SUITE"))
     if found.status == "no_baseline":
-        return f"fls-bench baseline record {suite}"
+        return f"fls-bench baseline record {target}"
     if found.status in ("regression", "not_comparable"):
-        return f"fls-bench baseline bless {suite}"
+        return f"fls-bench baseline bless {target}"
     return None
 
 

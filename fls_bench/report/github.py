@@ -30,26 +30,28 @@ def workflow_commands(report: Report) -> list[str]:
     for pair in found.pairs:
         for one in pair.regimes:
             if words.is_bad(one.status):
-                errors.append(_line("error", f"{one.case}: regime", one.text))
+                errors.append(command("error", f"{one.case}: regime", one.text))
             elif one.status == "inconclusive":
-                undecided.append(_line("warning", f"{one.case}: regime", one.text))
+                undecided.append(command("warning", f"{one.case}: regime", one.text))
         for metric in words.gated(pair):
             if words.is_bad(metric.status):
                 text = f"{words.difference_text(metric)}: {metric.text}"
-                errors.append(_line("error", f"{metric.case}: {metric.metric}", text))
+                errors.append(command("error", f"{metric.case}: {metric.metric}", text))
             elif metric.status == "inconclusive":
-                undecided.append(_line("warning", f"{metric.case}: {metric.metric}", metric.text))
+                undecided.append(command("warning", f"{metric.case}: {metric.metric}", metric.text))
     lines = errors[:MAX_ANNOTATIONS] + undecided[: MAX_ANNOTATIONS - 1]
-    lines += [_line("warning", "fls-bench", line) for line in words.warnings(found)[:1]]
+    told = [command("warning", "fls-bench", line) for line in words.warnings(found)]
+    lines += told[:MAX_ANNOTATIONS]
     if found.status in ("no_baseline", "not_comparable"):
         step = words.next_words(report) or ""
-        lines.append(_line("warning", "fls-bench", f"{found.text} {step}".strip()))
+        lines.append(command("warning", "fls-bench", f"{found.text} {step}".strip()))
     elif not errors:
-        lines.append(_line("notice", "fls-bench", found.text))
+        lines.append(command("notice", "fls-bench", found.text))
     return lines
 
 
-def _line(kind: str, title: str, text: str) -> str:
+def command(kind: str, title: str, text: str) -> str:
+    """One workflow command: kind is error, warning or notice."""
     return f"::{kind} title={_property(title)}::{_data(text)}"
 
 

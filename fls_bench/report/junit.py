@@ -136,19 +136,34 @@ _OUTCOMES: dict[str, Literal["failure", "skipped"]] = {
 def _xml_file(
     report: Report, label: str, facts: Iterable[tuple[str, str]], tests: list[_Test]
 ) -> str:
+    return _document(
+        label, tests, [*facts, *provenance_rows(report)], report.provenance.started,
+        report.provenance.seconds,
+    )  # fmt: skip
+
+
+def render_error(problem: str, remedy: str) -> str:
+    """One error in place of a report: why a check could not be done."""
+    test = _Test("fls_bench.check", "check", "error", problem, "error", remedy)
+    return _document("check", [test], [], None, 0.0)
+
+
+def _document(
+    label: str, tests: list[_Test], facts: Iterable[tuple[str, str]], started: str | None,
+    seconds: float,
+) -> str:  # fmt: skip
     def count(outcome: str) -> str:
         return str(sum(test.outcome == outcome for test in tests))
 
     counts = {
         "tests": str(len(tests)), "failures": count("failure"), "errors": count("error"),
-        "skipped": count("skipped"), "time": f"{report.provenance.seconds:.3f}",
+        "skipped": count("skipped"), "time": f"{seconds:.3f}",
     }  # fmt: skip
     suites = ET.Element("testsuites", counts)
-    suite = ET.SubElement(
-        suites, "testsuite", {"name": _xml(label), **counts, "timestamp": report.provenance.started}
-    )
+    when = {} if started is None else {"timestamp": started}
+    suite = ET.SubElement(suites, "testsuite", {"name": _xml(label), **counts, **when})
     properties = ET.SubElement(suite, "properties")
-    for name, value in (*facts, *provenance_rows(report)):
+    for name, value in facts:
         ET.SubElement(properties, "property", {"name": _xml(name), "value": _xml(value)})
     for test in tests:
         case = ET.SubElement(

@@ -136,6 +136,13 @@ def _reading(curve: Curve, point: Point) -> str:
     )
 
 
+def _label(name: str) -> str:
+    """A name short enough for the legend; its end tells files of one folder apart."""
+    short = name if len(name) < 40 else f"{name[:16]}...{name[-20:]}"
+    # What begins with an underscore is left out of a legend.
+    return f"\u200b{short}" if short.startswith("_") else short
+
+
 def _draw(panel: Axes, curve: Curve, row: Sequence[Point], k: int) -> None:
     if not row:
         return
@@ -150,8 +157,7 @@ def _draw(panel: Axes, curve: Curve, row: Sequence[Point], k: int) -> None:
     panel.errorbar(
         [math.log2(point.c) for point in row], values, yerr=bounds, color=colour, linewidth=2.0,
         linestyle=_DASHES[(k // len(_ROLES)) % len(_DASHES)], elinewidth=1.1, capsize=3,
-        marker=marker, markersize=5.5, label=curve.name if len(curve.name) < 38
-        else f"{curve.name[:35]}...",
+        marker=marker, markersize=5.5, label=_label(curve.name),
     )  # fmt: skip
     own = [point for point in row if point.c == curve.case.c]
     panel.plot(

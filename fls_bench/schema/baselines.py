@@ -106,3 +106,9 @@ class Baseline(Frozen):
     environment: dict[str, str]
     """What rounding may depend on: versions, BLAS, threads, device, instruction set."""
     cases: Annotated[tuple[RecordedCase, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _distinct_ids(self) -> Baseline:
+        if len({case.id for case in self.cases}) < len(self.cases):
+            raise ValueError("a case stands twice in a baseline")
+        return self

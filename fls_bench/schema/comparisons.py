@@ -36,6 +36,7 @@ class MetricDifference(Frozen):
     paired: bool
     """Over seeds that both have; else two independent samples."""
     before: SampleMean | None
+    """Over the pairs where there are any, else over all seeds of that side."""
     after: SampleMean | None
     difference: Interval | None
     """``level`` is what is left of 95 % after correction over everything that is gated."""
@@ -44,7 +45,7 @@ class MetricDifference(Frozen):
     min_effect: float | None = None
     """Practical minimum, in the metric's unit."""
     detectable: float | None = None
-    """Smallest true difference that would have been found in four of five cases."""
+    """Of an inconclusive one: the smallest true difference that is found in four of five cases."""
     status: DifferenceStatus
     text: str
 
@@ -61,7 +62,7 @@ class RegimeDifference(Frozen):
     after: Regime
     ratio_before: Interval | None
     ratio_after: Interval | None
-    status: Literal["same", "changed", "within_noise", "inconclusive", "decided_now"]
+    status: Literal["same", "changed", "improved", "within_noise", "inconclusive", "decided_now"]
     text: str
 
 
@@ -115,5 +116,7 @@ class Comparison(Frozen):
     text: str
     baseline: str | None = None
     """For a check: the file that it was compared with."""
+    target: str | None = None
+    """For a check: the suite, setup and file as a command line takes them."""
     sides: tuple[Side, ...] = ()
     pairs: tuple[Pair, ...] = ()

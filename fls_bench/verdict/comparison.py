@@ -9,10 +9,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from fls_bench.gates import LEVEL, REACHED, RUN_VALUES, num_tests, run_value
-from fls_bench.report.summary import flat, mean_interval, power, t_quantile
+from fls_bench.report.summary import counted, flat, mean_interval, power
 from fls_bench.schema import (
     Different,
     Gate,
@@ -27,88 +26,13 @@ from fls_bench.schema import (
     Side,
     Skipped,
 )
-
-Values = npt.NDArray[np.float64]
-
-MAX_LISTED = 16
-"""Pairs of seeds up to which every sign flip is looked at; beyond, as many drawn ones."""
-
-POWER = 0.8
-
-# --- statistics -----------------------------------------------------------------------------
-
-
-def sign_flip_interval(differences: Values, level: float) -> tuple[float, float] | None:
-    """Interval of a mean paired difference: what a sign-flip test at ``level`` can't reject.
-
-    The bounds are order statistics of the means over subsets of the differences: of the 2^n - 1
-    nonempty subsets, floor(level/2 · 2^n) lie at or beyond each bound. Exact where differences are
-    symmetric about their centre, which paired differences of exchangeable runs are. Beyond
-    ``MAX_LISTED`` pairs the subsets are drawn, with a fixed seed.
-
-    Args:
-        differences: [n], one for each seed, in the metric's unit.
-        level: Two-sided error rate in (0, 1).
-
-    Returns:
-        (low, high), or None where so few pairs can't reach the level.
-
-    Source: J. A. Hartigan, "Using subsample values as typical values", JASA 64 (1969), theorems 1, 2.
-    """
-    n = len(differences)
-    if n < 2 or 2.0 ** (1 - n) > level:
-        return None
-    if n <= MAX_LISTED:
-        sums, sizes = np.zeros(1), np.zeros(1)
-        for one in differences:
-            sums, sizes = np.concatenate([sums, sums + one]), np.concatenate([sizes, sizes + 1])
-        means = sums[1:] / sizes[1:]
-    else:
-        chosen = np.random.default_rng(0).random((2**MAX_LISTED - 1, n)) < 0.5
-        chosen[~chosen.any(axis=1), 0] = True
-        means = chosen @ differences / chosen.sum(axis=1)
-    k = math.floor(level / 2 * (len(means) + 1) + 1e-9)
-    means.partition([k - 1, len(means) - k])
-    return float(means[k - 1]), float(means[-k])
-
-
-def welch_interval(before: Values, after: Values, level: float) -> tuple[float, float] | None:
-    """Interval of the difference of two independent means; degrees of freedom rounded down.
-
-    Args:
-        before: [n], one for each seed.
-        after: [m], of other seeds.
-        level: Two-sided error rate in (0, 1).
-
-    Returns:
-        (low, high) of after - before, or None with fewer than three of either.
-
-    Source: B. L. Welch, "The generalization of 'Student's' problem ...", Biometrika 34 (1947).
-    """
-    if min(len(before), len(after)) < 3:
-        return None
-    error, df = _welch(before, after)
-    middle = float(after.mean() - before.mean())
-    half = t_quantile(1 - level, df) * error
-    return middle - half, middle + half
-
-
-def _welch(before: Values, after: Values) -> tuple[float, int]:
-    """Standard error of the difference, and its degrees of freedom."""
-    shares = [float(one.var(ddof=1)) / len(one) for one in (before, after)]
-    total = sum(shares)
-    if total == 0:
-        return 0.0, len(before) + len(after) - 2
-    # By shares of the total, whose squares can't leave the range of floating point numbers.
-    sides = zip(shares, (before, after), strict=True)
-    below = sum((share / total) ** 2 / (len(one) - 1) for share, one in sides)
-    return math.sqrt(total), max(1, math.floor(1 / below + 1e-9))
-
-
-def _detectable(standard_error: float, df: int, level: float) -> float:
-    """Smallest true difference that is found with ``POWER``, by Student's t."""
-    return (t_quantile(1 - level, df) + t_quantile(2 * POWER - 1, df)) * standard_error
-
+from fls_bench.verdict.intervals import (
+    Values,
+    detectable_apart,
+    detectable_in_pairs,
+    sign_flip_interval,
+    welch_interval,
+)
 
 # --- one metric -----------------------------------------------------------------------------
 
@@ -150,40 +74,45 @@ def compare_metric(
     seeds = sorted(before.keys() & after.keys())
     paired = bool(seeds)
     a, b = _array(before, seeds if paired else before), _array(after, seeds if paired else after)
+    means = [
+        _mean(metric, {seed: side[seed] for seed in seeds} if paired else side)
+        for side in (before, after)
+    ]
     fields = {
         "case": case, "metric": metric, "unit": run_value(metric).unit, "gated": gate is not None,
         "better": None if gate is None else gate.better, "paired": paired, "n": min(len(a), len(b)),
-        "before": _mean(metric, before), "after": _mean(metric, after),
+        "before": means[0], "after": means[1],
     }  # fmt: skip
     if gate is not None and gate.tolerance is not None:
         return _compare_exactly(fields, seeds, before, after, gate.tolerance)
     interval: Interval | None = None
-    detectable = least = None
+    least = detectable = None
+    if gate is not None and gate.min_effect is not None:
+        least = gate.min_effect * (abs(float(a.mean())) if gate.relative and len(a) else 1.0)
     if len(a) and len(b):
         bounds = sign_flip_interval(b - a, level) if paired else welch_interval(a, b, level)
         low, high = bounds or (None, None)
-        middle = float(b.mean() - a.mean())
-        interval = Interval(value=middle, low=low, high=high, level=1 - level)
-        if min(len(a), len(b)) > 1:
-            n = len(a)
-            error, df = (
-                (float((b - a).std(ddof=1)) / math.sqrt(n), n - 1) if paired else _welch(a, b)
-            )
-            detectable = _detectable(error, df, level)
-    if gate is not None and gate.min_effect is not None:
-        scale = abs(float(_array(before, before).mean())) if gate.relative and before else 1.0
-        least = gate.min_effect * scale
-        detectable = None if detectable is None else max(detectable, least)
-    status, text = _judged(fields, interval, gate, least, detectable, level)
+        interval = Interval(value=float(b.mean() - a.mean()), low=low, high=high, level=1 - level)
+    status, text = _judged(fields, interval, gate, least, level)
+    if status == "inconclusive" and least is not None and interval and interval.low is not None:
+        detectable = (
+            detectable_in_pairs(float((b - a).std(ddof=1)), len(a), level, least)
+            if paired
+            else detectable_apart(a, b, level, least)
+        )
+        text += (
+            f"; a true difference of {run_value(metric).amount(detectable)} would be found in four of "
+            "five cases"
+        )
     return MetricDifference(
-        **fields, difference=interval, min_effect=least,
-        detectable=detectable if gate is not None else None, status=status, text=text,
+        **fields, difference=interval, min_effect=least, detectable=detectable, status=status,
+        text=text,
     )  # fmt: skip
 
 
 def _judged(
     fields: Mapping[str, object], found: Interval | None, gate: Gate | None, least: float | None,
-    detectable: float | None, level: float,
+    level: float,
 ) -> tuple[str, str]:  # fmt: skip
     before, after = fields["before"], fields["after"]
     if found is None:
@@ -218,10 +147,7 @@ def _judged(
         return "held", f"not worse by more than {minimum}"
     if low > 0:
         return "inconclusive", f"a difference is there, but whether beyond {minimum} is open"
-    seen = "" if detectable is None else (
-        f"; a difference of {amount(detectable)} would have been found in four of five cases"
-    )  # fmt: skip
-    return "inconclusive", f"neither a difference nor its absence is shown{seen}"
+    return "inconclusive", "neither a difference nor its absence is shown"
 
 
 def _compare_exactly(
@@ -286,7 +212,8 @@ def compare_regimes(
     elif new is Regime.INCONCLUSIVE:
         status, text = "inconclusive", f"was {old.label}, can't be told now"
     elif _apart(*ratios):
-        status, text = "changed", f"was {old.label}, is {new.label} now"
+        status = "improved" if new is Regime.NEAR_OPTIMAL else "changed"
+        text = f"was {old.label}, is {new.label} now"
     else:
         status = "within_noise"
         text = (
@@ -320,6 +247,7 @@ def compare_sides(
     *,
     controls: frozenset[str] = frozenset(),
     level: float = LEVEL,
+    whole: bool = False,
 ) -> Pair:
     """Compare a recording with a reference, case by case.
 
@@ -329,6 +257,8 @@ def compare_sides(
         gates: Metric -> how it is judged; the others are shown.
         controls: Ids of cases that must stay undecided.
         level: Chance of any false alarm over everything that is gated.
+        whole: Whether every case of either side has to be compared: what is left out then leaves the
+            result open.
 
     Returns:
         All differences, which of them matter, and what is not comparable.
@@ -350,13 +280,15 @@ def compare_sides(
             continue
         for metric in _metrics(one, other, gates):
             gate = gates.get(metric)
-            share = level / tests if gate is not None else LEVEL
+            share = (
+                LEVEL if gate is None else level / (len(matched) if metric == REACHED else tests)
+            )
             metrics.append(
                 compare_metric(
                     new.id, metric, values_of(one, metric), values_of(other, metric), gate, share
                 )
             )
-    status, text = _overall(regimes, metrics, bool(matched))
+    status, text = _overall(regimes, metrics, bool(matched), skipped if whole else [])
     return Pair(
         name=after.name, status=status, text=text, level=level, num_tests=tests,
         matched=tuple((old.id, new.id) for old, new in matched),
@@ -422,8 +354,9 @@ def _metrics(one: RecordedCell, other: RecordedCell, gates: Mapping[str, Gate]) 
 
 
 def _overall(
-    regimes: Sequence[RegimeDifference], metrics: Sequence[MetricDifference], any_matched: bool
-) -> tuple[str, str]:
+    regimes: Sequence[RegimeDifference], metrics: Sequence[MetricDifference], any_matched: bool,
+    missing: Sequence[Skipped],
+) -> tuple[str, str]:  # fmt: skip
     if not any_matched:
         return "not_comparable", "No case can be compared."
     worse = [f"{one.case}: {one.text}" for one in regimes if one.status == "changed"]
@@ -436,9 +369,13 @@ def _overall(
     gated = [one for one in metrics if one.gated]
     open_ones = [f"{one.case}: {one.text}" for one in regimes if one.status == "inconclusive"]
     open_ones += [f"{k.case}: {k.metric}: {k.text}" for k in gated if k.status == "inconclusive"]
-    better = [f"{one.case}: {one.metric} {one.text}" for one in metrics if one.status == "improved"]
+    better = [f"{one.case}: {one.text}" for one in regimes if one.status == "improved"]
+    better += [
+        f"{one.case}: {one.metric} {one.text}" for one in metrics if one.status == "improved"
+    ]
     also = f" Better: {'; '.join(better[:3])}." if better else ""
-    if not gated and not any(one.status == "same" for one in regimes):
+    open_ones += [f"{one.what}: {one.reason.rstrip('.')}" for one in missing]
+    if not gated:
         return "inconclusive", f"Nothing that is gated could be compared.{also}"
     if open_ones:
         more = f" (and {len(open_ones) - 2} more)" if len(open_ones) > 2 else ""
@@ -446,7 +383,7 @@ def _overall(
             "inconclusive",
             f"No regression is shown, but not all is decided: {'; '.join(open_ones[:2])}{more}.{also}",
         )
-    return "no_regression", f"No regression in {len(gated)} gated comparisons.{also}"
+    return "no_regression", f"No regression in {counted(len(gated), 'gated comparison')}.{also}"
 
 
 def _setups(old: RecordedCase, new: RecordedCase) -> tuple[dict[str, str], dict[str, str]]:
