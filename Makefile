@@ -56,7 +56,8 @@ mutants: $(VENV)/.mutation
 	$(BIN)/python benchmarks/mutants.py --write docs/mutants.md
 
 schema: $(VENV)/.installed
-	$(BIN)/python -m fls_bench.report > docs/report.schema.json
+	$(BIN)/python -m fls_bench.report report > docs/report.schema.json
+	$(BIN)/python -m fls_bench.report baseline > docs/baseline.schema.json
 
 metrics-page: $(VENV)/.installed
 	$(BIN)/python -c 'from fls_bench.metrics.page import page; print(page(), end="")' > docs/metrics.md

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fls_bench.files import check_target, read_stored, write_whole
-from fls_bench.schema import REPORT_SCHEMA, Report
+from fls_bench.schema import BASELINE_SCHEMA, REPORT_SCHEMA, Baseline, Report
 
 __all__ = [
     "check_target",
@@ -162,18 +162,20 @@ def write_markdown(report: Report, path: str | os.PathLike[str], force: bool = F
     return write_whole(Path(path), markdown.render(report).encode("utf-8", "replace"))
 
 
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of the reports that this version writes."""
-    schema = Report.model_json_schema(mode="serialization", by_alias=True)
+def json_schema(model: type[Report | Baseline] = Report) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of the reports, or the baselines, that this version writes."""
+    name = BASELINE_SCHEMA if model is Baseline else REPORT_SCHEMA
+    kind = name.split("/")[1]
+    schema = model.model_json_schema(mode="serialization", by_alias=True)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": f"urn:{REPORT_SCHEMA.replace('/', ':')}",
-        "$comment": "Generated with: python -m fls_bench.report > docs/report.schema.json",
+        "$id": f"urn:{name.replace('/', ':')}",
+        "$comment": f"Generated with: python -m fls_bench.report {kind} > docs/{kind}.schema.json",
         **schema,
-        "title": "fls-bench report, schema 1",
+        "title": f"fls-bench {kind}, schema {name.split('/')[2]}",
     }
 
 
-def json_schema_text() -> str:
-    """The JSON Schema as it is published in docs/report.schema.json."""
-    return json.dumps(json_schema(), indent=2, allow_nan=False) + "\n"
+def json_schema_text(model: type[Report | Baseline] = Report) -> str:
+    """The JSON Schema as it is published in docs/."""
+    return json.dumps(json_schema(model), indent=2, allow_nan=False) + "\n"

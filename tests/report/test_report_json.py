@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from fls_bench import report
 from fls_bench.errors import InputError
+from fls_bench.schema import Baseline, Report
 
 ROOT = Path(__file__).resolve().parents[2]
 Writer = Callable[..., Path]
@@ -67,24 +68,28 @@ def valid(value: Any) -> bool:
     return not list(validator.iter_errors(value))
 
 
-def test_the_published_schema_is_itself_valid_and_current() -> None:
-    jsonschema.Draft202012Validator.check_schema(report.json_schema())
-    published = (ROOT / "docs" / "report.schema.json").read_text()
-    assert published == report.json_schema_text(), (
-        "run: python -m fls_bench.report > docs/report.schema.json"
-    )
-
-
-def test_the_documented_command_prints_the_schema() -> None:
-    command = [sys.executable, "-m", "fls_bench.report"]
+@pytest.mark.parametrize(("kind", "model"), [("report", Report), ("baseline", Baseline)])
+def test_the_published_schemas_are_valid_current_and_printed_by_the_documented_command(
+    kind: str, model: type[Report | Baseline]
+) -> None:
+    jsonschema.Draft202012Validator.check_schema(report.json_schema(model))
+    published = (ROOT / "docs" / f"{kind}.schema.json").read_text()
+    assert published == report.json_schema_text(model), "run: make schema"
+    assert f"python -m fls_bench.report {kind} " in report.json_schema(model)["$comment"]
+    command = [sys.executable, "-m", "fls_bench.report", kind]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
-    assert done.stdout == report.json_schema_text()
-    assert "python -m fls_bench.report" in report.json_schema()["$comment"]
+    assert done.stdout == published
 
 
-@pytest.mark.parametrize("name", fixtures.ALL)
+def test_the_committed_baseline_fits_the_published_schema() -> None:
+    validator = jsonschema.Draft202012Validator(report.json_schema(Baseline))
+    for path in (ROOT / "baselines").glob("*.json"):
+        assert not list(validator.iter_errors(json.loads(path.read_text())))
+
+
+@pytest.mark.parametrize("name", fixtures.PAGES)
 def test_every_report_fits_the_published_schema(name: str) -> None:
-    assert valid(json.loads(report.to_json(fixtures.ALL[name]())))
+    assert valid(json.loads(report.to_json(fixtures.PAGES[name]())))
 
 
 def damage(*path: str | int, to: Any) -> Any:
