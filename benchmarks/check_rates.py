@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import gc
 import platform
 import tempfile
 import time
@@ -55,7 +56,7 @@ from fls_bench.verdict.evidence import Evidence
 FIRST_SEED = 1_000_000
 """Far from the seeds on which anything was chosen."""
 
-SEEDS_AT_ONCE = 192
+SEEDS_AT_ONCE = 96
 
 Change = Callable[[TrainingSetup], TrainingSetup]
 
@@ -219,6 +220,7 @@ class Bench:
                     engine=engine, jobs=self.jobs,
                 )  # fmt: skip
             store.append(records)
+            gc.collect()  # data of many seeds in reference cycles would fill the memory
             known |= {record.config.digest: record for record in records}
         return {config.seed: known[config.digest] for config in wanted}
 
