@@ -88,10 +88,15 @@ def test_a_model_is_compared_with_the_case_of_a_baseline_on_its_data(tmp_path: P
         case["setup"] = {"task": task}
     baseline.write_text(json.dumps(value))
     model = fixtures.over_aligned().model_copy(update={"setup": {"name": "mine", "task": "digits"}})
-    found = compare_files([baseline, *written(tmp_path, model=model)]).comparison
-    assert found is not None
-    assert found.pairs[0].matched == (("digits-mlp-small-c", "mine"),)
-    assert {one.what for one in found.pairs[0].skipped} == {"mixture", "no-signal"}
+    (path,) = written(tmp_path, model=model)
+    for files, matched in (
+        ([baseline, path], ("digits-mlp-small-c", "mine")),
+        ([path, baseline], ("mine", "digits-mlp-small-c")),
+    ):
+        found = compare_files(files).comparison
+        assert found is not None
+        assert found.pairs[0].matched == (matched,)
+        assert {one.what for one in found.pairs[0].skipped} == {"mixture", "no-signal"}
 
 
 def test_other_data_are_not_comparable_and_end_with_5(cli: Cli, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def baseline_record(
     if path.exists():
         raise InputError(
             f"{path} exists already.",
-            f"See what would change with 'fls-bench baseline bless {suite}'.",
+            "See what would change, with the same options, by 'fls-bench baseline bless'.",
         )
     _folder(path)
     made, own = _runs(loaded, setup, report, quiet, seed, budget, jobs, device, store, no_store)
@@ -119,7 +119,7 @@ def baseline_bless(
             "Give the right --setup, or another --file.",
         )
     why = baselines.mismatch(found.baseline, made.suite or {}, own)
-    shown = checking.compare_run(made, loaded, checking.Reference(found, why))
+    shown = checking.compare_run(made, loaded, checking.Reference(found, why), target="")
     console.show(shown)
     if not yes and not _agreed(path):
         console.note(f"{path} is left as it was", stdout=True)

@@ -82,6 +82,11 @@ def check(
         from fls_bench.suite import load_suite
 
         loaded = load_suite(suite)
+        if baseline is not None and not baseline.exists():
+            raise NothingToCompareError(
+                f"There is no file {baseline}.",
+                "Name another, or record it: baseline record --file.",
+            )
         found = baselines.find(loaded.name, baseline, own_setup=setup is not None)
         from fls_bench import checking, console
         from fls_bench.training_setup import import_setup
@@ -98,8 +103,10 @@ def check(
             options_ = [part for pair in named.items() if pair[1] is not None for part in pair]
             target = shlex.join([suite, *map(str, options_)])
             if against.obstacle and (require_baseline or baseline is not None):
+                what = "Record one" if found is None else "See what changed, and replace it,"
+                verb = "record" if found is None else "bless"
                 raise NothingToCompareError(
-                    against.obstacle, f"Record one with 'fls-bench baseline record {target}'."
+                    against.obstacle, f"{what} with 'fls-bench baseline {verb} {target}'."
                 )
             made = checking.check(loaded, options, against, own, target)
     deliver(made, json, html, quiet, force, md=md, junit=junit)

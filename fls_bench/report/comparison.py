@@ -63,6 +63,13 @@ def word(status: str) -> str:
     return WORDS.get(status, hyphens(status))
 
 
+def metric_word(one: MetricDifference) -> str:
+    """A metric's status; what ought not to change has changed, for better or worse."""
+    return (
+        "CHANGED" if one.status == "regressed" and one.better == "unchanged" else word(one.status)
+    )
+
+
 def is_bad(status: str) -> bool:
     """Whether a metric's or a regime's status is a regression."""
     return status in ("regressed", "changed")
@@ -117,7 +124,7 @@ def cells(one: MetricDifference) -> tuple[str, ...]:
         sizes = [0 if side is None else side.n for side in (one.before, one.after)]
         n = f"{sizes[0]} and {sizes[1]}, unpaired"
     plain = one.status in ("shown", "held")
-    verdict = word(one.status) if plain else f"{word(one.status)}: {one.text}"
+    verdict = metric_word(one) if plain else f"{metric_word(one)}: {one.text}"
     return (
         one.case, one.metric, mean_text(one.metric, one.before), mean_text(one.metric, one.after),
         difference_text(one), n, verdict,
@@ -146,7 +153,7 @@ def short_cells(one: MetricDifference) -> tuple[str, ...]:
     """The same in short, in the order of ``SHORT_COLUMNS``: for a terminal, case by case."""
     after = None if one.after is None else one.after.value
     now = "not measured" if after is None else run_value(one.metric).level(after)
-    return one.metric, now, difference_text(one), word(one.status)
+    return one.metric, now, difference_text(one), metric_word(one)
 
 
 def regime_cells(one: RegimeDifference) -> tuple[str, ...]:
@@ -229,7 +236,7 @@ def warnings(comparison: Comparison) -> list[str]:
 def next_step(report: Report) -> str | None:
     """The command to run, where a check could not compare or found something."""
     found = report.comparison
-    if found is None or report.kind != "check":
+    if found is None or report.kind != "check" or found.target == "":
         return None
     target = found.target or str((report.suite or {}).get("name", "SUITE"))
     if found.status == "no_baseline":
@@ -245,7 +252,7 @@ def next_words(report: Report) -> str | None:
     if step is None or report.comparison is None:
         return None
     if report.comparison.status == "no_baseline":
-        return f"Record one with '{step}' (the runs are stored: it is quick), and commit the file."
+        return f"Record one with '{step}' (what was trained is stored), and commit the file."
     return f"If the change is meant, '{step}' shows it once more and replaces the baseline."
 
 

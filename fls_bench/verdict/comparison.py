@@ -6,6 +6,7 @@ Loads no statistics library, since a comparison of stored files must not wait fo
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -283,11 +284,12 @@ def compare_sides(
             share = (
                 LEVEL if gate is None else level / (len(matched) if metric == REACHED else tests)
             )
-            metrics.append(
-                compare_metric(
-                    new.id, metric, values_of(one, metric), values_of(other, metric), gate, share
-                )
+            found = compare_metric(
+                new.id, metric, values_of(one, metric), values_of(other, metric), gate, share
             )
+            if metric == REACHED and other.missed:
+                found = found.model_copy(update={"text": f"{found.text} ({_how_missed(other)})"})
+            metrics.append(found)
     status, text = _overall(regimes, metrics, bool(matched), skipped if whole else [])
     return Pair(
         name=after.name, status=status, text=text, level=level, num_tests=tests,
@@ -312,11 +314,15 @@ def match_cases(
     shared = [name for name in new if name in old]
     if not shared and len(old) == len(new) == 1:
         pairs = [(before.cases[0], after.cases[0])]
-    elif not shared and len(new) == 1:
-        # A model against a baseline: the baseline's case on the same data.
-        one = after.cases[0]
-        like = [case for case in before.cases if case.setup.get("task") == one.setup.get("task")]
-        pairs = [(like[0], one)] if len(like) == 1 else []
+    elif not shared and 1 in (len(old), len(new)):
+        # A model against a baseline, either way round: the baseline's case on the same data.
+        like = [
+            (one, two)
+            for one in before.cases
+            for two in after.cases
+            if one.setup.get("task") == two.setup.get("task")
+        ]
+        pairs = like if len(like) == 1 else []
     else:
         pairs = [(old[name], new[name]) for name in shared]
     skipped = []
@@ -363,17 +369,17 @@ def _overall(
     worse += [
         f"{one.case}: {one.metric} {one.text}" for one in metrics if one.status == "regressed"
     ]
-    if worse:
-        more = f" (and {len(worse) - 3} more)" if len(worse) > 3 else ""
-        return "regression", f"Regression: {'; '.join(worse[:3])}{more}."
-    gated = [one for one in metrics if one.gated]
-    open_ones = [f"{one.case}: {one.text}" for one in regimes if one.status == "inconclusive"]
-    open_ones += [f"{k.case}: {k.metric}: {k.text}" for k in gated if k.status == "inconclusive"]
     better = [f"{one.case}: {one.text}" for one in regimes if one.status == "improved"]
     better += [
         f"{one.case}: {one.metric} {one.text}" for one in metrics if one.status == "improved"
     ]
     also = f" Better: {'; '.join(better[:3])}." if better else ""
+    if worse:
+        more = f" (and {len(worse) - 3} more)" if len(worse) > 3 else ""
+        return "regression", f"Regression: {'; '.join(worse[:3])}{more}.{also}"
+    gated = [one for one in metrics if one.gated]
+    open_ones = [f"{one.case}: {one.text}" for one in regimes if one.status == "inconclusive"]
+    open_ones += [f"{k.case}: {k.metric}: {k.text}" for k in gated if k.status == "inconclusive"]
     open_ones += [f"{one.what}: {one.reason.rstrip('.')}" for one in missing]
     if not gated:
         return "inconclusive", f"Nothing that is gated could be compared.{also}"
@@ -384,6 +390,13 @@ def _overall(
             f"No regression is shown, but not all is decided: {'; '.join(open_ones[:2])}{more}.{also}",
         )
     return "no_regression", f"No regression in {counted(len(gated), 'gated comparison')}.{also}"
+
+
+def _how_missed(cell: RecordedCell) -> str:
+    """How the runs that missed the target ended."""
+    counts = Counter(cell.missed.values())
+    ends = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in counts.items())
+    return f"of {len(cell.seeds)} runs {ends}"
 
 
 def _setups(old: RecordedCase, new: RecordedCase) -> tuple[dict[str, str], dict[str, str]]:

@@ -373,5 +373,8 @@ def test_every_number_of_a_sorted_column_can_be_sorted_by(name: str) -> None:
             for head, (attributes, text) in zip(heads, cells, strict=True):
                 if 'data-sort="number"' in head:
                     found = re.search(r'data-value="([^"]*)"', attributes)
-                    assert (found is None) == (text in ("-", "undecided", "not measured")), (text, attributes)
+                    assert (found is None) == (text in ("-", "undecided", "not measured")), (
+                        text,
+                        attributes,
+                    )
                     assert found is None or float(found[1]) is not None
