@@ -60,7 +60,7 @@ def read_stored(path: str | os.PathLike[str], models: Mapping[str, type[M]], mad
     except (ValueError, RecursionError):
         raise InputError(
             f"{file} is not JSON, or was cut off while it was written.",
-            f"Name a file written by '{made_by}'; a page made with --html can't be read back.",
+            f"Name a {words} written by '{made_by}'; a page made with --html can't be read back.",
         ) from None
     name = value.get("schema") if isinstance(value, dict) else None
     model = models.get(name) if isinstance(name, str) else None
@@ -86,7 +86,7 @@ def read_stored(path: str | os.PathLike[str], models: Mapping[str, type[M]], mad
         raise InputError(
             f"{file} is a damaged {words}: {error.error_count()} value(s) don't fit the schema, the "
             f"first is {place!r} ({first['msg']}).",
-            "Write it again; docs/ has the published schemas.",
+            f"Write it again, or compare it with docs/{str(name).split('/')[1]}.schema.json.",
         ) from None
 
 
