@@ -493,7 +493,8 @@ def main() -> None:
         f"{arguments.planted} --sweeps {arguments.sweeps} --write docs/check-rates.md` "
         f"(`make check-rates`): suite {suite.name} version {suite.version} (digest "
         f"{suite.digest[:12]}), {len(suite.cases)} cases, {suite.seeds} seeds, {len(suite.gates)} gated "
-        f"metrics; {datetime.date.today().isoformat()}, {seconds:.0f} s{kept} on {arguments.jobs} CPU cores "
+        f"metrics; {datetime.date.today().isoformat()}, {seconds:.0f} s{kept} on {arguments.jobs} CPU "
+        "cores "
         f"({torch.backends.cpu.get_cpu_capability()}), fls-bench {__version__}, torch "
         f"{torch.__version__}, Python {platform.python_version()}.",
     ]
@@ -511,8 +512,8 @@ own; both arms share their baselines. Runs that differ: in the first seven digit
 gated. Target: 1 %."""
 
 PLANTED_NOTE = """Each change is made in the setups of all cases, and compared with the setups as they
-were on the same seeds, at the own c: found means that `check` ends with exit code 1. Target: 95 %. The task digits
-is standardised already: standardising its held-out part once more changes next to nothing there."""
+were on the same seeds, at the own c: found means that `check` ends with exit code 1. Target: 95 %. The
+task digits is standardised already: standardising its held-out part once more changes next to nothing."""
 
 REGIMES_NOTE = """Every case is swept and judged, so that the rule for a change of regime can raise an
 alarm as well; all gates are judged too. Fewer comparisons, since each takes hundreds of runs."""

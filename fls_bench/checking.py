@@ -21,10 +21,23 @@ class Reference:
     Attributes:
         found: The baseline, or None.
         obstacle: Why there is nothing to compare with, or None.
+        other_setup: Whether the file is taken: it is of another setup, or of the suite's own cases.
     """
 
     found: Found | None
     obstacle: str | None
+    other_setup: bool = False
+
+    def remedy(self, target: str) -> str:
+        """The command that makes one, for a suite, setup and file as a command line takes them."""
+        if self.found is None:
+            return f"Record one with 'fls-bench baseline record {target}'."
+        if self.other_setup:
+            return (
+                f"Record one of its own with 'fls-bench baseline record {target} --file FILE', and name "
+                "it with --baseline."
+            )
+        return f"See what changed, and replace it, with 'fls-bench baseline bless {target}'."
 
 
 def reference(suite: Suite, found: Found | None, setup: TrainingSetup | None) -> Reference:
@@ -42,7 +55,8 @@ def reference(suite: Suite, found: Found | None, setup: TrainingSetup | None) ->
         return Reference(None, "There is no baseline yet.")
     name = None if setup is None else setup.name
     why = baselines.mismatch(found.baseline, bench.suite_facts(suite), name)
-    return Reference(found, None if why is None else f"{found.shown} is not comparable: {why}")
+    obstacle = None if why is None else f"{found.shown} is not comparable: {why}"
+    return Reference(found, obstacle, why is not None and found.baseline.setup != name)
 
 
 def seed_of(found: Found | None) -> int:
@@ -157,7 +171,11 @@ def compare_run(
     now = baselines.side_of_report(made, "this run")
     found = against.found
     if found is None or against.obstacle is not None:
-        status = "no_baseline" if found is None else "not_comparable"
+        status = "not_comparable"
+        if found is None or against.other_setup:
+            status = "no_baseline"
+        if against.other_setup and target:
+            target = f"{target} --file FILE"
         comparison = Comparison(
             status=status, text=str(against.obstacle), sides=(now,),
             baseline=None if found is None else found.shown, target=target,

@@ -103,11 +103,7 @@ def check(
             options_ = [part for pair in named.items() if pair[1] is not None for part in pair]
             target = shlex.join([suite, *map(str, options_)])
             if against.obstacle and (require_baseline or baseline is not None):
-                what = "Record one" if found is None else "See what changed, and replace it,"
-                verb = "record" if found is None else "bless"
-                raise NothingToCompareError(
-                    against.obstacle, f"{what} with 'fls-bench baseline {verb} {target}'."
-                )
+                raise NothingToCompareError(against.obstacle, against.remedy(target))
             made = checking.check(loaded, options, against, own, target)
     deliver(made, json, html, quiet, force, md=md, junit=junit)
     tell_github(made)
