@@ -513,7 +513,7 @@ gated. Target: 1 %."""
 
 PLANTED_NOTE = """Each change is made in the setups of all cases, and compared with the setups as they
 were on the same seeds, at the own c: found means that `check` ends with exit code 1. Target: 95 %. The
-task digits is standardised already: standardising its held-out part once more changes next to nothing."""
+task digits is standardised already: standardising its held-out part once more does next to nothing."""
 
 REGIMES_NOTE = """Every case is swept and judged, so that the rule for a change of regime can raise an
 alarm as well; all gates are judged too. Fewer comparisons, since each takes hundreds of runs."""
