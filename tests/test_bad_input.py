@@ -489,9 +489,9 @@ def test_ctrl_c_keeps_finished_runs_and_the_same_command_resumes(
 ) -> None:
     store, old = tmp_path / "store", tmp_path / "r.json"
     old.write_text("kept")
-    # The smallest rate never reaches the target, so some runs end long after others.
+    # Many seeds, so that the work outlasts a slow look; the smallest rate never reaches the target.
     line = command(
-        "diagnose", model_file, "--store", store, "--max-seeds", 3, "--max-epochs", 3000,
+        "diagnose", model_file, "--store", store, "--max-seeds", 60, "--max-epochs", 3000,
         "--json", old, "--force",
     )  # fmt: skip
     num_kept = 0
