@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fls_bench.errors import InputError
-from fls_bench.files import check_target, read_stored, write_whole
+from fls_bench.files import check_target, packaged, read_stored, write_whole
 from fls_bench.schema import (
     BASELINE_SCHEMA,
     Baseline,
@@ -230,9 +230,7 @@ def project_path(suite: str) -> Path:
 
 def packaged_folder() -> Path | None:
     """The baselines that come with the package: inside of it, else beside the source tree."""
-    package = Path(__file__).resolve().parent
-    folders = (package / "_data" / "baselines", package.parent / "baselines")
-    return next((folder for folder in folders if folder.is_dir()), None)
+    return packaged("baselines")
 
 
 def list_files() -> list[tuple[Path, str]]:
@@ -265,10 +263,16 @@ def mismatch(baseline: Baseline, suite: Mapping[str, Any], setup: str | None) ->
             f"{str(recorded.get('digest'))[:12]} then; version {suite['version']}, digest "
             f"{str(suite['digest'])[:12]} now."
         )
-    if baseline.setup != setup:
-        then = (
-            "the suite's own cases" if baseline.setup is None else f"the setup {baseline.setup!r}"
-        )
-        now = "the suite's own cases" if setup is None else f"the setup {setup!r}"
-        return f"It was recorded with {then}, and this run is of {now}."
-    return None
+    other = setup_mismatch(baseline, setup)
+    return None if other is None else f"It {other}."
+
+
+def setup_mismatch(baseline: Baseline, setup: str | None) -> str | None:
+    """What a baseline is of, and what a run is of, where that is not the same: a part of a sentence."""
+    if baseline.setup == setup:
+        return None
+    then, now = (
+        "the suite's own cases" if name is None else f"the setup {name!r}"
+        for name in (baseline.setup, setup)
+    )
+    return f"was recorded with {then}, and this run is of {now}"

@@ -99,6 +99,20 @@ def _finite(text: str) -> float:
     return value if math.isfinite(value) else _refuse(text)
 
 
+def packaged(name: str) -> Path | None:
+    """A folder of data that comes with the package: inside of it, else beside the source tree.
+
+    Args:
+        name: ``suites`` or ``baselines``.
+
+    Returns:
+        The folder, or None where neither is there.
+    """
+    package = Path(__file__).resolve().parent
+    folders = (package / "_data" / name, package.parent / name)
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
 def check_target(path: Path, force: bool) -> None:
     """Refuse a place that can't be written, before anything is computed for it.
 

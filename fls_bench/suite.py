@@ -21,6 +21,7 @@ from pydantic import (
 
 from fls_bench import gates
 from fls_bench.errors import InputError
+from fls_bench.files import packaged
 from fls_bench.schema import (
     Adam,
     AdamW,
@@ -339,10 +340,9 @@ def suite_folder() -> Path:
     Raises:
         InputError: Neither is there.
     """
-    package = Path(__file__).resolve().parent
-    for folder in (package / "_data" / "suites", package.parent / "suites"):
-        if folder.is_dir():
-            return folder
+    folder = packaged("suites")
+    if folder is not None:
+        return folder
     raise InputError(
         "The suites that come with fls-bench are missing from this installation.",
         "Install fls-bench again, or give the path of a suite file.",

@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from fls_bench import baselines, report
+from fls_bench import baselines, files, report
 from fls_bench.errors import InputError
 from fls_bench.schema import Baseline, Outcome
 
@@ -381,7 +381,7 @@ def test_an_installed_package_carries_its_baselines(
 ) -> None:
     inside = tmp_path / "fls_bench" / "_data" / "baselines"
     inside.mkdir(parents=True)
-    monkeypatch.setattr(baselines, "__file__", str(tmp_path / "fls_bench" / "baselines.py"))
+    monkeypatch.setattr(files, "__file__", str(tmp_path / "fls_bench" / "files.py"))
     assert baselines.packaged_folder() == inside
 
 

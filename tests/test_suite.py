@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import fls_bench.suite
+import fls_bench.files
 from fls_bench.errors import InputError
 from fls_bench.gates import REACHED, RUN_VALUES
 from fls_bench.schema import Recipe, Regime, Sgd, TargetAccuracy, TargetLoss
@@ -391,7 +391,7 @@ def test_an_installed_package_reads_its_own_copy_and_a_checkout_the_folder_besid
 ) -> None:
     package = tmp_path / "fls_bench"
     package.mkdir()
-    monkeypatch.setattr(fls_bench.suite, "__file__", str(package / "suite.py"))
+    monkeypatch.setattr(fls_bench.files, "__file__", str(package / "files.py"))
     with pytest.raises(InputError, match="missing from this installation"):
         list_suites()
     (tmp_path / "suites").mkdir()

@@ -14,6 +14,7 @@ from fls_bench.cli.options import (
     DeviceOption,
     JobsOption,
     NoStoreOption,
+    PairedSeedOption,
     QuietOption,
     SeedOption,
     SetupOption,
@@ -90,10 +91,7 @@ def baseline_bless(
     yes: Annotated[
         bool, typer.Option("--yes", help="Don't ask: for scripts; the difference is shown still.")
     ] = False,
-    seed: Annotated[
-        int | None,
-        typer.Option(min=0, max=10**6, help="Chooses the seeds; default: those of the baseline."),
-    ] = None,
+    seed: PairedSeedOption = None,
     budget: BudgetOption = "10m",
     jobs: JobsOption = None,
     device: DeviceOption = "auto",
@@ -111,13 +109,8 @@ def baseline_bless(
     found = baselines.Found(path, "given", baselines.read(path))
     chosen = checking.seed_of(found) if seed is None else seed
     made, own = _runs(loaded, setup, report, quiet, chosen, budget, jobs, device, store, no_store)
-    if own != found.baseline.setup:
-        then, now = ("the suite's own cases" if k is None else f"the setup {k!r}"
-                     for k in (found.baseline.setup, own))  # fmt: skip
-        raise InputError(
-            f"{path} was recorded with {then}, and this run is of {now}.",
-            "Give the right --setup, or another --file.",
-        )
+    if other := baselines.setup_mismatch(found.baseline, own):
+        raise InputError(f"{path} {other}.", "Give the right --setup, or another --file.")
     why = baselines.mismatch(found.baseline, made.suite or {}, own)
     shown = checking.compare_run(made, loaded, checking.Reference(found, why), target="")
     console.show(shown)

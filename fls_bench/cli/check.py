@@ -21,6 +21,7 @@ from fls_bench.cli.options import (
     MaxEpochsOption,
     MdOption,
     NoStoreOption,
+    PairedSeedOption,
     QuietOption,
     SetupOption,
     StoreOption,
@@ -49,10 +50,7 @@ def check(
     require_baseline: Annotated[
         bool, typer.Option("--require-baseline", help="Exit 5 where there is nothing to compare.")
     ] = False,
-    seed: Annotated[
-        int | None,
-        typer.Option(min=0, max=10**6, help="Chooses the seeds; default: those of the baseline."),
-    ] = None,
+    seed: PairedSeedOption = None,
     budget: BudgetOption = "10m",
     max_epochs: MaxEpochsOption = None,
     jobs: JobsOption = None,

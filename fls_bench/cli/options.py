@@ -23,6 +23,10 @@ EXIT_CODES = (
 )
 
 SeedOption = Annotated[int, typer.Option(min=0, max=10**6, help="Chooses the seeds.")]
+PairedSeedOption = Annotated[
+    int | None,
+    typer.Option(min=0, max=10**6, help="Chooses the seeds; default: those of the baseline."),
+]
 MaxSeedsOption = Annotated[
     int, typer.Option(min=3, max=200, help="Most seeds per multiplier; more find smaller effects.")
 ]

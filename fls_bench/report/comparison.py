@@ -20,6 +20,7 @@ from fls_bench.schema import (
     MetricDifference,
     Pair,
     RecordedCase,
+    RecordedCell,
     RegimeDifference,
     Report,
     SampleMean,
@@ -131,7 +132,13 @@ def cells(one: MetricDifference) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def mean_text(metric: str, mean: SampleMean | None) -> str:
+def _mean(cell: RecordedCell, metric: str) -> Mean | None:
+    """Over the seeds that have a value."""
+    values = [value for value in cell.values.get(metric, ()) if value is not None]
+    return mean_interval(values, *run_value(metric).range)
+
+
+def mean_text(metric: str, mean: SampleMean | Mean | None) -> str:
     """A mean with its unit and interval."""
     if mean is None:
         return "not measured"
@@ -177,12 +184,8 @@ def side_cells(side: Side, case: RecordedCase) -> tuple[str, ...]:
     seeds, error = "-", "-"
     if own is not None:
         seeds = f"{own.num_reached} / {len(own.seeds)}"
-        found = [k for k in own.values.get("test_error", ()) if k is not None]
-        mean = mean_interval(found, 0.0, 1.0)
-        if mean is not None:
-            error = mean_text(
-                "test_error", SampleMean(value=mean.value, low=mean.low, high=mean.high, n=mean.n)
-            )
+        if (mean := _mean(own, "test_error")) is not None:
+            error = mean_text("test_error", mean)
     return (
         side.name, case.id, case.regime.label, "-" if case.c is None else power(case.c),
         "-" if case.c_star is None else _c_star_text(case.c_star),
@@ -267,12 +270,9 @@ def case_rows(case: RecordedCase) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [
         (REACHED, f"{own.num_reached} of {len(own.seeds)}", str(len(own.seeds)))
     ]
-    for metric, row in own.values.items():
-        values = [value for value in row if value is not None]
-        found = mean_interval(values, *run_value(metric).range)
-        if found is not None:
-            mean = SampleMean(value=found.value, low=found.low, high=found.high, n=found.n)
-            rows.append((metric, mean_text(metric, mean), str(found.n)))
+    for metric in own.values:
+        if (mean := _mean(own, metric)) is not None:
+            rows.append((metric, mean_text(metric, mean), str(mean.n)))
     return rows
 
 
@@ -288,9 +288,7 @@ def curve_points(case: RecordedCase) -> list[Point]:
     """Test error over c of a case."""
     points = []
     for cell in case.cells:
-        values = [k for k in cell.values.get("test_error", ()) if k is not None]
-        mean = mean_interval(values, 0.0, 1.0)
-        if mean is not None:
+        if (mean := _mean(cell, "test_error")) is not None:
             points.append(Point(cell.c, cell.lr, mean))
     return points
 
