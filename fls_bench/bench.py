@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fls_bench import __version__, tasks
-from fls_bench.bundle import evidence_tier, load_bundle, save_bundle
+from fls_bench.bundle import Bundle, load_any, save_bundle
 from fls_bench.errors import InputError, RunFailedError
 from fls_bench.facts import (
     advised,
     data_findings,
     environment,
+    file_findings,
     loss_facts,
     not_run,
     setup_facts,
@@ -42,7 +43,15 @@ from fls_bench.schema import (
     Tuning,
 )
 from fls_bench.store import RunStore, default_path
-from fls_bench.subject import Subject, built_in_setup, from_bundle, from_run
+from fls_bench.subject import (
+    NOTHING,
+    Given,
+    Subject,
+    built_in_setup,
+    from_bundle,
+    from_checkpoint,
+    from_run,
+)
 from fls_bench.suite import Case, InterventionSpec, Suite
 from fls_bench.sweep import (
     Listener,
@@ -174,37 +183,30 @@ def train(
     }
 
 
-def diagnose_file(
-    path: Path, options: Options, *, builder: str | None = None, data: Path | None = None
-) -> Report:
-    """Diagnose a model file with the best evidence that it affords.
+def diagnose_file(path: Path, options: Options, given: Given = NOTHING) -> Report:
+    """Diagnose a model file or anyone's checkpoint with the best evidence that there is.
 
     Args:
-        path: A bundle.
+        path: The file.
         options: Seeds, budget, store.
-        builder: ``package.module:function`` for a net that is not built in (imports the user's code).
-        data: Data as ``task_source`` names them, in place of the file's own task.
+        given: What the user gives beside it: the net's builder, data, initial weights, a setup.
 
     Returns:
         The report.
 
     Raises:
-        InputError: The file, builder or data can't be used.
+        InputError: The file, or what was given, can't be used.
     """
-    bundle = load_bundle(path)
-    tier, why = evidence_tier(
-        bundle, builder_given=builder is not None, data_given=data is not None
-    )
-    if builder is not None and bundle.header.architecture.name is not None:
-        raise InputError(
-            f"{path} names the built-in net {bundle.header.architecture.name!r}; --model would not "
-            "be used.",
-            "Leave --model out.",
-        )
-    subject = from_bundle(bundle, tier, why, builder=builder, data=data)
+    file = load_any(path, given.allow)
+    if isinstance(file, Bundle):
+        subject = from_bundle(file, given)
+    else:
+        subject = from_checkpoint(file, given)
+        options.listener.note(f"{path}: {file.kind} of {len(file.tensors)} tensors")
+    if given.builder is not None and ":" in given.builder:
+        options.listener.note(f"--model {given.builder}: your own code was imported and run")
     prepared = None if subject.setup is None else make_ready(subject.setup, options)
-    claimed = None if bundle.header.outcome is None else bundle.header.outcome.train_loss
-    judged = judge(subject, prepared, options, claimed_loss=claimed)
+    judged = judge(subject, prepared, options)
     return make_report(options, "diagnose", judged, engines=[] if prepared is None else [prepared])
 
 
@@ -390,8 +392,6 @@ def judge(
     subject: Subject,
     prepared: Prepared | None,
     options: Options,
-    *,
-    claimed_loss: float | None = None,
 ) -> Judgement:
     """Measure, sweep where the evidence allows, and judge.
 
@@ -399,7 +399,6 @@ def judge(
         subject: What is judged.
         prepared: Its setup, made ready; None below T3.
         options: Store and jobs.
-        claimed_loss: The training loss that the file's author recorded.
 
     Returns:
         The judgement.
@@ -407,10 +406,11 @@ def judge(
     measurements: tuple[Measurement, ...] = ()
     skipped: list[Skipped] = []
     facts: dict[str, Any] = dict(subject.facts)
-    findings: list[Finding] = []
+    findings: list[Finding] = list(subject.findings)
     if subject.snapshot is not None and subject.task is not None:
         measurements = measure(subject.snapshot)
-        found, findings = loss_facts(subject, claimed_loss)
+        found, told = loss_facts(subject)
+        findings += told
         facts.update(found)
     else:
         skipped.append(Skipped(what="all metrics", code="no_model_run", reason=subject.why))
@@ -447,6 +447,7 @@ def judge(
         )
     )  # fmt: skip
     findings += data_findings(setup, subject.task)
+    findings += file_findings(subject, result.sweep, own)
     star = None if diagnosis.c_star is None else diagnosis.c_star.value
     return Judgement(
         diagnosis=diagnosis.model_copy(update={"findings": (*diagnosis.findings, *findings)}),

@@ -173,7 +173,7 @@ def examined_setup(setup: TrainingSetup, wanted: Wanted) -> Examined:
 
 def _from_file(path: Path, builder: str | None) -> TrainingSetup:
     bundle = load_bundle(path)
-    setup = bundle_setup(bundle, builder=builder, data=None)
+    setup = bundle_setup(bundle, builder=builder, source=None)
     if setup is None:
         hint = bundle.header.architecture.hint
         raise InputError(

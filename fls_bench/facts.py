@@ -12,8 +12,9 @@ import torch
 
 from fls_bench import __version__
 from fls_bench.homogeneity import has_normalisation
-from fls_bench.metrics.outputs import point_losses
-from fls_bench.schema import Finding, LrRule, Regime, Skipped
+from fls_bench.metrics.outputs import point_errors, point_losses
+from fls_bench.report.summary import t_quantile
+from fls_bench.schema import Finding, LrRule, Regime, Skipped, Sweep, TargetLoss
 from fls_bench.subject import Subject
 from fls_bench.sweep import SweepResult
 from fls_bench.tasks import Task
@@ -22,8 +23,8 @@ from fls_bench.training_setup import Custom, TrainingSetup
 from fls_bench.verdict.evidence import Advised
 
 
-def loss_facts(subject: Subject, claimed: float | None) -> tuple[dict[str, Any], list[Finding]]:
-    """The training loss that we measure, and a warning where the file claims another."""
+def loss_facts(subject: Subject) -> tuple[dict[str, Any], list[Finding]]:
+    """What we measure on the training data, and a warning where that does not look like the file."""
     snapshot = subject.snapshot
     assert snapshot is not None
     if snapshot.centered and snapshot.init is None:
@@ -34,18 +35,77 @@ def loss_facts(subject: Subject, claimed: float | None) -> tuple[dict[str, Any],
     else:  # what the setup trains on: its loss, with label smoothing
         loss = float(training_losses(subject.setup, logits.double(), snapshot.y_train).mean())
     facts: dict[str, Any] = {"train_loss": loss}
-    if claimed is None:
-        return facts, []
-    facts["claimed_train_loss"] = claimed
-    if abs(loss - claimed) <= 0.02 + 0.1 * claimed:
-        return facts, []
-    warning = Finding(
-        code="training_loss_differs",
-        status="problem",
-        text=f"The training loss is {loss:.4g} as measured here, but the file claims {claimed:.4g}. "
-        "Is this the right file, with the right data?",
-    )
-    return facts, [warning]
+    findings = []
+    wrong = point_errors(logits, snapshot.y_train)
+    facts["train_error"] = float(wrong.double().mean())
+    commonest = int(snapshot.y_train.bincount().amax())
+    if subject.file and float(wrong.sum()) >= len(wrong) - commonest:
+        text = (
+            "The net is no better than chance on its own training points "
+            f"({100 * facts['train_error']:.1f} % wrong): these are hardly its weights, its data, its "
+            "order of classes, or inputs scaled as it saw them."
+        )
+        findings.append(Finding(code="no_better_than_chance", status="problem", text=text))
+    if subject.claim is not None:
+        claimed, name = subject.claim
+        facts["claimed_train_loss"] = claimed
+        if abs(loss - claimed) > 0.02 + 0.1 * claimed:
+            text = (
+                f"The training loss is {loss:.4g} as measured here, but the file claims {claimed:.4g} "
+                f"({name}). Is this the right file, with the right data?"
+            )
+            if name.split(".")[0] != "outcome":
+                text += (
+                    " Or was that the loss of one batch, or the mean over an epoch in which the "
+                    "weights still moved?"
+                )
+            findings.append(Finding(code="training_loss_differs", status="problem", text=text))
+    return facts, findings
+
+
+def file_findings(subject: Subject, sweep: Sweep, own: float) -> list[Finding]:
+    """Whether a file looks like what its setup gives when it is trained again.
+
+    Args:
+        subject: What was read.
+        sweep: Runs of the setup.
+        own: The setup's own value on the sweep's axis.
+
+    Returns:
+        Warnings, none where all is well or there is no file.
+    """
+    cell = next((cell for cell in sweep.cells if cell.c == own), None)
+    if not subject.file or subject.snapshot is None or subject.setup is None or cell is None:
+        return []
+    findings = []
+    loss, _ = loss_facts(subject)
+    stop = subject.setup.stop
+    if isinstance(stop, TargetLoss) and loss.get("train_loss", 0.0) > 2 * stop.target_loss:
+        text = (
+            f"The file's training loss is {loss['train_loss']:.4g}, and the setup stops at "
+            f"{stop.target_loss:g}: the file was not trained to that target, and the verdict is on the "
+            "setup."
+        )
+        findings.append(Finding(code="file_not_at_target", status="warning", text=text))
+    errors = [run.test_error for run in cell.seeds if run.test_error is not None]
+    if len(errors) >= MIN_SEEDS_TO_COMPARE and sweep.error == "error" and loss:
+        snapshot = subject.snapshot
+        error = float(point_errors(snapshot.logits("test"), snapshot.y_test).double().mean())
+        mean, spread = float(np.mean(errors)), float(np.std(errors, ddof=1))
+        # Where a further run of the setup lies in 99 of 100 cases; a point of error is no matter.
+        width = t_quantile(0.99, len(errors) - 1) * spread * (1 + 1 / len(errors)) ** 0.5
+        if abs(error - mean) > max(width, 0.01):
+            text = (
+                f"The file's test error is {100 * error:.1f} %, and runs of the setup at its own c have "
+                f"{100 * mean:.1f} % (a further run: {100 * max(0.0, mean - width):.1f} to "
+                f"{100 * (mean + width):.1f} % in 99 of 100 cases): the setup is hardly what made this "
+                "file, and the verdict is on the setup."
+            )
+            findings.append(Finding(code="file_unlike_setup", status="problem", text=text))
+    return findings
+
+
+MIN_SEEDS_TO_COMPARE = 3
 
 
 def not_run(setup: TrainingSetup, result: SweepResult, regime: Regime) -> list[Skipped]:

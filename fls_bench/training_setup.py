@@ -208,8 +208,8 @@ class TrainingSetup:
 def import_object(reference: str, option: str) -> Any:
     """Import ``package.module:name`` that the user gave on the command line.
 
-    This runs the user's own code. The current folder is not searched unless it is on Python's path
-    already (set PYTHONPATH, or install the package).
+    This runs the user's own code. The current folder is not searched unless --pythonpath, or
+    PYTHONPATH, says so.
 
     Args:
         reference: ``package.module:name``.
@@ -232,10 +232,10 @@ def import_object(reference: str, option: str) -> Any:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         own = error.name is not None and f"{module_name}.".startswith(f"{error.name}.")
-        hint = "Install the package that holds it, or put its folder on PYTHONPATH."
+        hint = "Install the package that holds it, or name its folder with --pythonpath."
         place = Path(*module_name.split("."))
         if own and (place.with_suffix(".py").exists() or place.is_dir()):
-            hint = "It lies in the current folder: repeat the command with PYTHONPATH=. in front."
+            hint = "It lies in the current folder, from which code is imported with --pythonpath . only."
         raise InputError(f"{option}: there is no module named {error.name!r}.", hint) from None
     except FlsBenchError:
         raise

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fls_bench.bench import Options, make_ready, make_report, stores_of
-from fls_bench.bundle import evidence_tier, load_bundle, save_bundle
+from fls_bench.bundle import load_bundle, save_bundle
 from fls_bench.errors import InputError, RunFailedError
 from fls_bench.facts import advised, data_findings, setup_facts
 from fls_bench.scaling import factors, rate_power
@@ -24,9 +24,8 @@ from fls_bench.schema import (
     RunConfig,
     Sgd,
     Skipped,
-    Tier,
 )
-from fls_bench.subject import from_bundle
+from fls_bench.subject import NOTHING, Given, from_bundle
 from fls_bench.sweep import Prepared, TuneResult, tune, tune_plan
 from fls_bench.training import TRAINING_FAILED, train_one, user_code
 from fls_bench.training_setup import Custom, TrainingSetup
@@ -37,21 +36,13 @@ CONFIRM = 10
 """Fresh seeds of the verification."""
 
 
-def tune_file(
-    path: Path,
-    options: Options,
-    *,
-    builder: str | None = None,
-    data: Path | None = None,
-    **writing: Any,
-) -> Report:
+def tune_file(path: Path, options: Options, given: Given = NOTHING, **writing: Any) -> Report:
     """Tune the setup that a model file describes.
 
     Args:
         path: A bundle with data and recipe.
         options: Seeds, budget, store.
-        builder: ``package.module:function`` for a net that is not built in (imports the user's code).
-        data: Data as ``task_source`` names them, in place of the file's own task.
+        given: What the user gives beside it: a builder, data.
         **writing: As for ``tune_setup``.
 
     Returns:
@@ -62,23 +53,13 @@ def tune_file(
         RunFailedError: The tuned net could not be trained.
     """
     bundle = load_bundle(path)
-    architecture = bundle.header.architecture
-    if builder is not None and architecture.name is not None:
+    subject = from_bundle(bundle, given)
+    if subject.setup is None:
         raise InputError(
-            f"{path} names the built-in net {architecture.name!r}; --model would not be used.",
-            "Leave --model out.",
-        )
-    tier, why = evidence_tier(
-        bundle, builder_given=builder is not None, data_given=data is not None
-    )
-    if tier is not Tier.T3:
-        raise InputError(
-            f"{path} can't be tuned, since its setup can't be trained again: {why}",
+            f"{path} can't be tuned, since its setup can't be trained again: {subject.why}",
             "Give a file with data and recipe (see save_bundle), or your setup with --setup.",
         )
-    subject = from_bundle(bundle, tier, why, builder=builder, data=data)
-    assert subject.setup is not None
-    hint = None if architecture.name is not None else builder
+    hint = None if bundle.header.architecture.name is not None else given.builder
     return tune_setup(subject.setup, options, hint=hint, facts=subject.facts, **writing)
 
 

@@ -25,7 +25,7 @@ from fls_bench.schema import (
     TargetLoss,
     Tier,
 )
-from fls_bench.subject import built_in_setup
+from fls_bench.subject import Given, built_in_setup
 from fls_bench.suite import load_suite
 from fls_bench.tasks import task_source
 from fls_bench.training_setup import TrainingSetup
@@ -244,7 +244,7 @@ def test_data_given_raise_the_tier(model: Path, tmp_path: Path) -> None:
     task = task_source("breast_cancer")(3)
     parts = ("x_train", "y_train", "x_val", "y_val", "x_test", "y_test")
     np.savez(tmp_path / "mine.npz", **{name: getattr(task, name) for name in parts})
-    found = bench.diagnose_file(path, options(), data=tmp_path / "mine.npz")
+    found = bench.diagnose_file(path, options(), Given(data=str(tmp_path / "mine.npz")))
     assert found.diagnosis is not None
     assert found.diagnosis.evidence_tier is Tier.T3
 
@@ -255,7 +255,7 @@ def test_class_that_training_never_saw(tmp_path: Path) -> None:
     task = fls_bench.make_task("mine", (x, y), (x, y), (x, y), n_classes=4)
     path = tmp_path / "four.pt"
     fls_bench.save_bundle(path, nn.Linear(4, 4), task=task, builder_hint="test_bench:build_four")
-    found = bench.diagnose_file(path, options(), builder="test_bench:build_four")
+    found = bench.diagnose_file(path, options(), Given(builder="test_bench:build_four"))
     assert found.diagnosis is not None
     assert found.diagnosis.evidence_tier is Tier.T1
 
@@ -296,7 +296,7 @@ def test_bundle_of_ones_own_loop_needs_its_builder(tmp_path: Path) -> None:
     assert alone.diagnosis is not None
     assert alone.diagnosis.evidence_tier is Tier.T0
     assert "test_bench:build_doubler" in alone.diagnosis.reason.text
-    found = bench.diagnose_file(path, options(jobs=1), builder="test_bench:build_doubler")
+    found = bench.diagnose_file(path, options(jobs=1), Given(builder="test_bench:build_doubler"))
     assert found.diagnosis is not None
     assert found.diagnosis.evidence_tier is Tier.T3
     assert found.sweep is not None
@@ -310,7 +310,7 @@ def test_keys_of_another_net(tmp_path: Path) -> None:
     path = tmp_path / "own.pt"
     fls_bench.save_bundle(path, nn.Linear(30, 2), task=task, recipe=Recipe())
     with pytest.raises(InputError, match="do not fit"):
-        bench.diagnose_file(path, options(), builder="test_bench:build_doubler")
+        bench.diagnose_file(path, options(), Given(builder="test_bench:build_doubler"))
 
 
 def test_data_of_another_dimension(model: Path, tmp_path: Path) -> None:
@@ -318,7 +318,7 @@ def test_data_of_another_dimension(model: Path, tmp_path: Path) -> None:
     data = tmp_path / "other.npz"
     np.savez(data, x=rng.standard_normal((100, 7)), y=np.arange(100) % 2)
     with pytest.raises(InputError, match="do not fit"):
-        bench.diagnose_file(model, options(), data=data)
+        bench.diagnose_file(model, options(), Given(data=str(data)))
 
 
 def test_suite_on_ones_own_setup_drops_expectations() -> None:

@@ -32,8 +32,9 @@ import report_fixtures
 from hostile_files import HEADER, VALID, Touch, rezip, weights
 
 from fls_bench import baselines, bench, console, report
-from fls_bench.bundle import evidence_tier, load_bundle
-from fls_bench.bundle.pickles import NotPlainError, list_pickle, read_pickle
+from fls_bench.bundle import load_bundle
+from fls_bench.bundle.opcodes import NotPlainError, list_pickle
+from fls_bench.bundle.pickles import read_pickle
 from fls_bench.cli import main
 from fls_bench.cli.options import parse_named, parse_optimizer, parse_seconds
 from fls_bench.comparing import compare_files
@@ -42,7 +43,7 @@ from fls_bench.report import html, markdown
 from fls_bench.scaling import parse_multiplier, scaled_rate
 from fls_bench.schema import LrRule, Outcome, TargetLoss
 from fls_bench.store import RunStore
-from fls_bench.subject import from_bundle
+from fls_bench.subject import NOTHING, from_bundle
 from fls_bench.suite import load_suite, suite_folder
 from fls_bench.sweep import SweepPlan, prepare
 from fls_bench.sweep.sweeper import Sweeper
@@ -184,8 +185,7 @@ def load_and_rebuild(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     found = value_of(lambda: load_bundle(path))
     if found is not None:
-        tier, why = evidence_tier(found)
-        value_of(lambda: from_bundle(found, tier, why, builder=None, data=None))
+        value_of(lambda: from_bundle(found, NOTHING))
 
 
 def header_of(safetensors: bytes) -> Any:
@@ -224,8 +224,7 @@ def test_the_files_that_are_mutated_are_whole(folder: Path, kind: str) -> None:
     for header, tensors in ((REAL_HEADER, REAL_TENSORS), (EMBEDDED_HEADER, EMBEDDED_TENSORS)):
         (folder / "whole").write_bytes(as_file(header, tensors, kind))
         found = load_bundle(folder / "whole")
-        tier, why = evidence_tier(found)
-        assert from_bundle(found, tier, why, builder=None, data=None).setup is not None
+        assert from_bundle(found, NOTHING).setup is not None
 
 
 @given(st.sampled_from([b"", b"\x80\x04", b"PK\x03\x04", b"(", b"c"]), st.binary(max_size=300))
@@ -328,7 +327,7 @@ def test_data_in_half_precision_are_data(folder: Path, kind: str) -> None:
         half[f"data/y_{part}"] = half[f"data/y_{part}"].half()
     (folder / "half").write_bytes(as_file(EMBEDDED_HEADER, half, kind))
     found = load_bundle(folder / "half")
-    subject = from_bundle(found, *evidence_tier(found), builder=None, data=None)
+    subject = from_bundle(found, NOTHING)
     assert subject.task is not None
     assert subject.task.x_test.tolist() == half["data/x_test"].tolist()
 

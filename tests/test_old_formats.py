@@ -15,7 +15,9 @@ from fls_bench.store import RUNS_SCHEMA, RunStore
 FOLDER = Path(__file__).parent / "old_formats"
 
 
-@pytest.mark.parametrize("name", ["bundle-1.pt", "bundle-1.safetensors"])
+@pytest.mark.parametrize(
+    "name", [f"bundle-{k}.{kind}" for k in (1, 2) for kind in ("pt", "safetensors")]
+)
 def test_bundles(name: str) -> None:
     found = load_bundle(FOLDER / name)
     assert found.header.recipe is not None

@@ -210,7 +210,7 @@ def test_a_module_that_can_not_be_imported_is_refused(
     monkeypatch.chdir(folder)
     with pytest.raises(InputError, match=problem) as caught:
         import_setup("users_broken:setup")
-    assert "PYTHONPATH=." not in str(caught.value), "the module itself was found"
+    assert "--pythonpath ." not in str(caught.value), "the module itself was found"
 
 
 def test_a_module_in_the_current_folder_is_not_imported_unasked(
@@ -219,5 +219,5 @@ def test_a_module_in_the_current_folder_is_not_imported_unasked(
     (tmp_path / "users_here.py").write_text("raise SystemExit('executed')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", ".")])
-    with pytest.raises(InputError, match=r"PYTHONPATH=\."):
+    with pytest.raises(InputError, match=r"--pythonpath \."):
         import_setup("users_here:setup")

@@ -1,12 +1,28 @@
 """Model files in and out, without ever executing anything that a file brings along.
 
-``contents`` says what a model file holds and what must be true of it, ``sniffing`` recognizes what
-is not one, ``pickles`` reads tensor descriptions from a pickle without unpickling it, ``reading``
-and ``writing`` do the two directions.
+``contents`` says what a model file of ours holds and what must be true of it; ``sniffing`` recognizes
+a file by its content, ``containers`` opens it, ``opcodes`` and ``pickles`` read a pickle without
+unpickling it; ``reading`` and ``writing`` do the two directions of files of ours, ``checkpoints`` and
+``matching`` find a net's weights in those of others.
 """
 
+from fls_bench.bundle.checkpoints import Checkpoint, load_any
 from fls_bench.bundle.contents import Bundle, evidence_tier
+from fls_bench.bundle.digests import state_digest
+from fls_bench.bundle.matching import Match, NetShape, match_weights
 from fls_bench.bundle.reading import load_bundle
 from fls_bench.bundle.writing import save_bundle, write_bundle
 
-__all__ = ["Bundle", "evidence_tier", "load_bundle", "save_bundle", "write_bundle"]
+__all__ = [
+    "Bundle",
+    "Checkpoint",
+    "Match",
+    "NetShape",
+    "evidence_tier",
+    "load_any",
+    "load_bundle",
+    "match_weights",
+    "save_bundle",
+    "state_digest",
+    "write_bundle",
+]

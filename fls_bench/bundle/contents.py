@@ -23,6 +23,7 @@ from fls_bench.schema import (
     ArchitectureSpec,
     BundleHeader,
     BundleOutcome,
+    BundleSchema,
     Cosine,
     LrRule,
     Recipe,
@@ -41,6 +42,10 @@ DTYPES = frozenset(
     | {torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.bool}
 )
 MAKE_ONE = "Give a model file written by `fls-bench train` or by fls_bench.save_bundle."
+GIVE_ONE = (
+    "Give the path of a model file: one written by `fls-bench train` or by fls_bench.save_bundle, or "
+    "a checkpoint in the format of torch.save, Lightning or safetensors."
+)
 
 
 @dataclass(frozen=True)
@@ -154,7 +159,7 @@ def parse_header(label: str, text: str) -> BundleHeader:
 
 def _check_schema(label: str, value: object) -> None:
     schema = value.get("schema") if isinstance(value, dict) else None
-    if schema == BUNDLE_SCHEMA:
+    if schema in get_args(BundleSchema):
         return
     family = (
         re.fullmatch(r"fls-bench/bundle/(\d{1,6})", schema) if isinstance(schema, str) else None
@@ -185,7 +190,7 @@ def _header_error(label: str, error: ValidationError) -> InputError:
     more = f" and {len(parts) - 3} more" if len(parts) > 3 else ""
     nearest = f"The nearest known key is {listed(dict.fromkeys(suggestions))}. "
     return InputError(
-        f"The header of {label} does not follow schema 1: {'; '.join(parts[:3])}{more}.",
+        f"The header of {label} does not follow its schema: {'; '.join(parts[:3])}{more}.",
         (nearest if suggestions else "") + MAKE_ONE,
     )
 
@@ -244,7 +249,7 @@ def check_contents(
                     f"{listed([name])}.",
                     MAKE_ONE,
                 )
-            _check_tensor(f"{label}: the tensor '{group}/{name}'", group, value)
+            check_tensor(f"{label}: the tensor '{group}/{name}'", group, value)
     if not final:
         raise InputError(f"{label} holds no trained weights.", MAKE_ONE)
     expected = {name: tuple(value.shape) for name, value in final.items()}
@@ -265,7 +270,17 @@ def check_contents(
     _check_data(label, header.task, data)
 
 
-def _check_tensor(label: str, group: str, value: Tensor) -> None:
+def check_tensor(label: str, group: str, value: Tensor) -> None:
+    """Check that a tensor is a plain, finite, non-empty array of a known number type.
+
+    Args:
+        label: What messages call it.
+        group: ``data``, or what weights it is one of.
+        value: The tensor.
+
+    Raises:
+        InputError: It is not.
+    """
     plain = (
         type(value) in (Tensor, nn.Parameter)
         and value.layout is torch.strided

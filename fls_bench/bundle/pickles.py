@@ -1,26 +1,27 @@
-"""Pickles, taken apart opcode by opcode: what they name is never imported, called or allocated.
+"""Plain values and tensor descriptions from a pickle: what it names is never imported or called.
 
 ``read_pickle`` understands the small language in which ``torch.save`` writes dicts of plain
 tensors, and nothing else. ``torch.load(weights_only=True)`` is not used: its unpickler calls more
 functions than a model file needs (``bytearray`` among them), hashes whatever a file uses as a key,
 and allocates what a file announces before anyone can compare that with the file's size.
+
+A training checkpoint holds settings beside its weights, as objects of the classes in
+``PASSED_OVER``. Such an object is read past: an empty mark stands for it, no class is looked up, no
+function called, and what it was made from is thrown away.
 """
 
 from __future__ import annotations
 
-import io
 import math
-import pickletools
-import warnings
-from collections.abc import Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 import torch
 
-MAX_PICKLE_BYTES = 16 * 2**20
+from fls_bench.bundle.opcodes import MAX_PICKLE_BYTES, NotPlainError, opcodes
+
 MAX_DIMENSIONS = 16
-LEGACY_TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 
 STORAGE_DTYPES = {
     "torch.HalfStorage": torch.float16,
@@ -34,19 +35,65 @@ STORAGE_DTYPES = {
     "torch.ByteStorage": torch.uint8,
     "torch.BoolStorage": torch.bool,
 }
+# torch.cuda.FloatStorage is how files of torch before 1.0 call what lay on a GPU.
+STORAGE_DTYPES |= {
+    name.replace("torch.", "torch.cuda.", 1): kind for name, kind in STORAGE_DTYPES.items()
+}
 ORDERED_DICT = "collections.OrderedDict"
 REBUILD_TENSOR = "torch._utils._rebuild_tensor_v2"
 REBUILD_PARAMETER = "torch._utils._rebuild_parameter"
 PLAIN_GLOBALS = frozenset({ORDERED_DICT, REBUILD_TENSOR, REBUILD_PARAMETER, *STORAGE_DTYPES})
 
-
-class NotPlainError(Exception):
-    """A pickle holds something else than plain values and plain tensors; the text says what."""
+_BUILTINS = ("bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list",
+             "object", "range", "set", "slice", "str", "tuple")  # fmt: skip
+_PATHS = ("Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath")
+PASSED_OVER = frozenset(
+    {
+        *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in _BUILTINS),
+        *(f"{module}.{name}" for module in ("pathlib", "pathlib._local") for name in _PATHS),
+        *(f"collections.{name}" for name in ("Counter", "defaultdict", "deque")),
+        *(f"datetime.{name}" for name in ("date", "datetime", "timedelta", "timezone")),
+        "argparse.Namespace",
+        "types.SimpleNamespace",
+        "copyreg._reconstructor",
+        "copy_reg._reconstructor",
+        "_codecs.encode",
+        "typing.Any",
+        # Numbers and states of generators as numpy stores them, before and since numpy 2.
+        "numpy.dtype",
+        "numpy.ndarray",
+        *(
+            f"numpy.{core}.multiarray.{name}"
+            for core in ("core", "_core")
+            for name in ("_reconstruct", "scalar")
+        ),
+        # What optimizers, schedulers and settings of torch hold.
+        "torch.Size",
+        "torch.device",
+        *(f"torch.{str(kind).partition('.')[2]}" for kind in STORAGE_DTYPES.values()),
+        # Lightning's settings, by the name of each of its packages, and its enumerations.
+        "lightning.fabric.utilities.data.AttributeDict",
+        "lightning_fabric.utilities.data.AttributeDict",
+        "pytorch_lightning.utilities.parsing.AttributeDict",
+        "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
+        "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+        # Hydra's settings.
+        "omegaconf.dictconfig.DictConfig",
+        "omegaconf.listconfig.ListConfig",
+        "omegaconf.base.ContainerMetadata",
+        "omegaconf.base.Metadata",
+        *(
+            f"omegaconf.nodes.{name}Node"
+            for name in ("Any", "Boolean", "Bytes", "Enum", "Float", "Integer", "Path", "String")
+        ),
+    }
+)
+"""Classes and functions of settings: a checkpoint may name them, and none is looked up or called."""
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor as a pickle describes it; its numbers lie in the archive's record ``key``."""
+    """A tensor as a file describes it; its numbers lie in the file's record ``key``."""
 
     dtype: torch.dtype
     key: str
@@ -67,115 +114,25 @@ class StoredTensor:
         return self.offset + sum((size - 1) * stride for size, stride in steps)
 
 
-# --- what does it name? -----------------------------------------------------------------------
+@dataclass(frozen=True, eq=False)
+class Mark:
+    """Stands where a file has an object that was read past."""
+
+    name: str
 
 
 @dataclass(frozen=True)
-class PickleListing:
-    """What a walk over the opcodes of one or more pickles in a row found."""
+class PlainPickle:
+    """What a pickle holds."""
 
-    globals: tuple[str, ...]
-    """Everything that unpickling would import, as ``module.name``, in order, each once."""
-    num_pickles: int
-    """Pickles that were complete, up to their STOP."""
-    legacy_torch: bool
-    """Whether it starts as ``torch.save`` wrote before its zip format."""
-
-
-def _opcodes(data: bytes) -> Iterator[tuple[Any, Any, int]]:
-    """Opcodes with their arguments and ends; malformed bytes raise NotPlainError."""
-    stream = io.BytesIO(data)
-    try:
-        # Escapes inside a file's strings are no warning of ours.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            for opcode, argument, _ in pickletools.genops(stream):
-                yield opcode, argument, stream.tell()
-    except (ValueError, IndexError, OverflowError, UnicodeError, EOFError) as error:
-        raise NotPlainError(f"is malformed ({str(error)[:80]})") from None
-
-
-_STRINGS = frozenset(
-    {"STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "BINUNICODE8"}
-    | {"SHORT_BINUNICODE"}
-)
-_UNKNOWN = object()
-
-
-def _walk(data: bytes, found: dict[str, None]) -> int | None:
-    """Add what one pickle names to ``found``; return its end, or None when it is malformed.
-
-    The stack is simulated with strings as the only known values: enough to know the two names
-    that STACK_GLOBAL takes, also through the memo.
-    """
-    stack: list[Any] = []
-    memo: dict[int, Any] = {}
-    try:
-        for opcode, argument, end in _opcodes(data):
-            name = opcode.name
-            needed = opcode.stack_before
-            if name == "STOP":
-                return end
-            if name in ("PUT", "BINPUT", "LONG_BINPUT"):
-                memo[argument] = stack[-1]
-                continue
-            if name == "MEMOIZE":
-                memo[len(memo)] = stack[-1]
-                continue
-            top = stack[-2:]
-            if pickletools.markobject in needed or (
-                name == "POP" and stack[-1] is pickletools.markobject
-            ):
-                while stack.pop() is not pickletools.markobject:
-                    pass
-                # Whatever lies below the mark is consumed as well (the dict of SETITEMS, say).
-                needed = needed[: needed.index(pickletools.markobject)] if name != "POP" else []
-            for _ in needed:
-                stack.pop()
-            if name in ("GLOBAL", "INST"):
-                found[argument.replace(" ", ".", 1)] = None
-            elif name == "STACK_GLOBAL":
-                known = all(isinstance(part, str) for part in top)
-                found[".".join(top) if known else "<a name computed while reading>"] = None
-            elif name.startswith("EXT"):
-                found[f"<copyreg extension {argument}>"] = None
-            if name in _STRINGS:
-                stack.append(argument)
-            elif name in ("GET", "BINGET", "LONG_BINGET"):
-                stack.append(memo.get(argument, _UNKNOWN))
-            elif name == "DUP":
-                stack += [top[-1], top[-1]]
-            elif name == "MARK":
-                stack.append(pickletools.markobject)
-            else:
-                stack += [_UNKNOWN] * len(opcode.stack_after)
-    except (NotPlainError, IndexError):
-        return None
-    return None
-
-
-def list_pickle(data: bytes) -> PickleListing:
-    """List what unpickling would import, by reading opcodes only.
-
-    Args:
-        data: One pickle, or several in a row; more than ``MAX_PICKLE_BYTES`` is not looked at.
-
-    Returns:
-        The names, as far as the bytes are well-formed.
-    """
-    data = data[:MAX_PICKLE_BYTES]
-    found: dict[str, None] = {}
-    start, num_pickles = 0, 0
-    while num_pickles < 8 and data[start:]:
-        end = _walk(data[start:], found)
-        if end is None:
-            break
-        start, num_pickles = start + end, num_pickles + 1
-    first = LEGACY_TORCH_MAGIC.to_bytes(10, "little")
-    return PickleListing(tuple(found), num_pickles, legacy_torch=first in data[:20])
-
-
-# --- plain values and tensors -----------------------------------------------------------------
+    value: Any
+    """With a ``StoredTensor`` in the place of each tensor."""
+    end: int
+    """Index of the byte behind the pickle."""
+    passed_over: tuple[str, ...]
+    """What it names beside plain tensors, in order, each once."""
+    storages: dict[str, tuple[torch.dtype, int]]
+    """Key of each storage that it refers to -> number type and how many numbers."""
 
 
 @dataclass(frozen=True)
@@ -194,18 +151,32 @@ def _is_count(value: object) -> TypeGuard[int]:
     return type(value) is int and 0 <= value < 2**63
 
 
-def _global(module: object, name: object) -> _Global:
+def _global(
+    module: object, name: object, allowed: Collection[str], passed: dict[str, None]
+) -> _Global | Mark:
     # Anything but two strings may be nested so that showing it takes 2^depth steps.
     if isinstance(module, str) and isinstance(name, str):
-        if f"{module}.{name}" in PLAIN_GLOBALS:
-            return _Global(f"{module}.{name}")
-        raise NotPlainError(f"names {f'{module}.{name}'[:80]!r}")
+        full = f"{module}.{name}"
+        if full in PLAIN_GLOBALS:
+            return _Global(full)
+        if full in allowed:
+            passed[full] = None
+            return Mark(full)
+        raise NotPlainError(f"names {full[:80]!r}")
     raise NotPlainError("computes the name of a function")
 
 
 def _storage(persistent_id: object) -> _Storage:
     match persistent_id:
-        case ("storage", _Global(name), str(key), str(), numel) if _is_count(numel):
+        # torch before 1.6 wrote a sixth part, None for a storage that is no view of another.
+        case ("storage", _Global(name), str(key), str(), numel) | (
+            "storage",
+            _Global(name),
+            str(key),
+            str(),
+            numel,
+            None,
+        ) if _is_count(numel):
             if name in STORAGE_DTYPES:
                 return _Storage(STORAGE_DTYPES[name], key, numel)
     raise NotPlainError("refers to numbers in a way that torch.save does not")
@@ -214,6 +185,8 @@ def _storage(persistent_id: object) -> _Storage:
 def _reduce(function: object, arguments: object) -> object:
     """What torch's own functions would make of these arguments, as a description."""
     match function, arguments:
+        case Mark(), tuple():
+            return function
         case _Global(name), () if name == ORDERED_DICT:
             return {}
         case _Global(name), (StoredTensor() as tensor, _, _) if name == REBUILD_PARAMETER:
@@ -231,35 +204,57 @@ def _reduce(function: object, arguments: object) -> object:
     raise NotPlainError("calls a function with arguments that no plain tensor has")
 
 
-def _key(value: object) -> str | int:
+def _key(value: object, lenient: bool) -> Any:
     # Hashing a nested tuple can take 2^depth steps, so only what hashes at once may be a key.
     if type(value) is str or type(value) is int:
         return value
+    if lenient:
+        return Mark("key")
     raise NotPlainError("has a dictionary whose keys are not names")
 
 
-def read_pickle(data: bytes) -> Any:
+def _extend(container: object, items: list[Any]) -> None:
+    if isinstance(container, list):
+        container.extend(items)
+    elif not isinstance(container, Mark):
+        raise NotPlainError("is malformed")
+
+
+def _set(container: object, items: list[Any], lenient: bool) -> None:
+    keys = [_key(key, lenient) for key in items[::2]]
+    if isinstance(container, dict):
+        container.update(zip(keys, items[1::2], strict=True))
+    elif not isinstance(container, Mark):
+        raise NotPlainError("is malformed")
+
+
+def read_pickle(data: bytes, allowed: Collection[str] = frozenset()) -> PlainPickle:
     """Read plain values and tensor descriptions from a pickle, without unpickling it.
 
     Understood are None, booleans, numbers, strings, lists, tuples, dicts with string or integer
     keys, ``OrderedDict`` and plain strided tensors, as ``torch.save`` writes them.
 
     Args:
-        data: The pickle, at most ``MAX_PICKLE_BYTES``.
+        data: Starts with the pickle, at most ``MAX_PICKLE_BYTES``.
+        allowed: Names of classes and functions, as ``module.name``, whose objects are read past; a
+            ``Mark`` stands for each, and for a key of a dict that is no name. None: all is plain.
 
     Returns:
-        The value, with a ``StoredTensor`` in the place of each tensor.
+        The value, and what was read past.
 
     Raises:
         NotPlainError: Anything else, at the first opcode that says so.
     """
     if len(data) > MAX_PICKLE_BYTES:
         raise NotPlainError(f"is larger than {MAX_PICKLE_BYTES:,} bytes")
+    lenient = bool(allowed)
+    passed: dict[str, None] = {}
     stack: list[Any] = []
     outer: list[list[Any]] = []  # what lies below each mark
+    storages: dict[str, tuple[torch.dtype, int]] = {}
     memo: dict[int, Any] = {}
     try:
-        for opcode, argument, _ in _opcodes(data):
+        for opcode, argument, end in opcodes(data):
             match opcode.name:
                 case "PROTO" | "FRAME":
                     pass
@@ -271,7 +266,7 @@ def read_pickle(data: bytes) -> Any:
                     stack.append(False)
                 case "BININT" | "BININT1" | "BININT2" | "BINFLOAT":
                     stack.append(argument)
-                case "LONG1" if -(2**63) <= argument < 2**63:
+                case "LONG1" if lenient or -(2**63) <= argument < 2**63:
                     stack.append(argument)
                 case "BINUNICODE" | "SHORT_BINUNICODE":
                     stack.append(argument)
@@ -292,17 +287,16 @@ def read_pickle(data: bytes) -> Any:
                     stack.append(tuple(items))
                 case "APPEND":
                     item = stack.pop()
-                    stack[-1].append(item)
+                    _extend(stack[-1], [item])
                 case "APPENDS":
                     items, stack = stack, outer.pop()
-                    stack[-1].extend(items)
+                    _extend(stack[-1], items)
                 case "SETITEM":
-                    key, value = stack.pop(-2), stack.pop()
-                    stack[-1][_key(key)] = value
+                    items = [stack.pop(-2), stack.pop()]
+                    _set(stack[-1], items, lenient)
                 case "SETITEMS":
                     items, stack = stack, outer.pop()
-                    for key, value in zip(items[::2], items[1::2], strict=True):
-                        stack[-1][_key(key)] = value
+                    _set(stack[-1], items, lenient)
                 case "BINPUT" | "LONG_BINPUT":
                     memo[argument] = stack[-1]
                 case "MEMOIZE":
@@ -310,19 +304,40 @@ def read_pickle(data: bytes) -> Any:
                 case "BINGET" | "LONG_BINGET":
                     stack.append(memo[argument])
                 case "GLOBAL":
-                    stack.append(_global(*argument.split(" ", 1)))
+                    module, _, name = argument.partition(" ")
+                    stack.append(_global(module, name, allowed, passed))
                 case "STACK_GLOBAL":
                     name, module = stack.pop(), stack.pop()
-                    stack.append(_global(module, name))
+                    stack.append(_global(module, name, allowed, passed))
                 case "BINPERSID":
-                    stack.append(_storage(stack.pop()))
+                    storage = _storage(stack.pop())
+                    storages[storage.key] = storage.dtype, storage.numel
+                    stack.append(storage)
                 case "REDUCE":
                     arguments, function = stack.pop(), stack.pop()
                     stack.append(_reduce(function, arguments))
-                case "BUILD" if isinstance(stack[-2], dict):
+                case "BUILD" if isinstance(stack[-2], dict | Mark):
                     stack.pop()  # the `_metadata` of a state dict, which no tensor depends on
                 case "STOP":
-                    return stack.pop()
+                    return PlainPickle(stack.pop(), end, tuple(passed), storages)
+                # What only objects that are read past are made of.
+                case "NEWOBJ" if lenient and isinstance(stack[-2], Mark):
+                    stack.pop()
+                case "NEWOBJ_EX" if lenient and isinstance(stack[-3], Mark):
+                    del stack[-2:]
+                case "EMPTY_SET" if lenient:
+                    stack.append(Mark("set"))
+                case "ADDITEMS" if lenient:
+                    items, stack = stack, outer.pop()
+                    _extend(stack[-1], items)
+                case "FROZENSET" if lenient:
+                    stack = outer.pop()
+                    stack.append(Mark("frozenset"))
+                case "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8" | "BYTEARRAY8" if lenient:
+                    stack.append(Mark("bytes"))
+                # Python 2 had one kind of string.
+                case "SHORT_BINSTRING" | "BINSTRING" if lenient:
+                    stack.append(argument)
                 case name:
                     raise NotPlainError(f"uses the opcode {name}")
     except (IndexError, KeyError, AttributeError, TypeError, ValueError):

@@ -13,12 +13,15 @@ from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 
-from fls_bench.bundle.contents import MAKE_ONE, listed
-from fls_bench.bundle.pickles import MAX_PICKLE_BYTES, PLAIN_GLOBALS, list_pickle
+from fls_bench.bundle.contents import GIVE_ONE, listed
+from fls_bench.bundle.opcodes import MAX_PICKLE_BYTES, list_pickle
+from fls_bench.bundle.pickles import PLAIN_GLOBALS
 from fls_bench.errors import InputError, UnsafeFileError
 
 ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
-MAX_SAFETENSORS_HEADER = 100_000_000
+LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""The first pickle in files of torch before 1.6: a magic number."""
+MAX_SAFETENSORS_HEADER = 16 * 2**20
 MAX_SCANNED_PICKLES = 16
 # Everything that zipfile raises on archives that are damaged, or made to look so.
 ZIP_ERRORS = (
@@ -39,9 +42,9 @@ ZIP_ERRORS = (
 
 # offset, magic bytes, what it is, what to do
 _MAGICS = (
-    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras and h5py write", MAKE_ONE),
-    (0, b"\x93NUMPY", "a numpy array", MAKE_ONE),
-    (0, b"GGUF", "a GGUF file", MAKE_ONE),
+    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras and h5py write", GIVE_ONE),
+    (0, b"\x93NUMPY", "a numpy array", GIVE_ONE),
+    (0, b"GGUF", "a GGUF file", GIVE_ONE),
     (0, b"\x1f\x8b\x08", "compressed with gzip", "Unpack it with gunzip first."),
     (257, b"ustar", "a tar archive", "Unpack it with tar first."),
 )
@@ -72,7 +75,9 @@ class Kind(StrEnum):
     """The kinds of file that are looked into."""
 
     ZIP = "zip"
+    LEGACY = "legacy"
     SAFETENSORS = "safetensors"
+    SHARDED = "sharded safetensors"
 
 
 def label_of(path: Path) -> str:
@@ -80,12 +85,13 @@ def label_of(path: Path) -> str:
     return repr(path.name)
 
 
-def sniff(path: Path, data: bytes) -> Kind:
+def sniff(path: Path, data: bytes, size: int) -> Kind:
     """Recognize a file by its content.
 
     Args:
         path: For messages only; its suffix does not count.
-        data: The whole file.
+        data: How the file starts; ``MAX_PICKLE_BYTES`` of it, where it has so many.
+        size: Of the whole file, in bytes.
 
     Returns:
         The kind of container to open.
@@ -99,30 +105,39 @@ def sniff(path: Path, data: bytes) -> Kind:
         raise InputError(f"{label} is empty.", "Save it again: writing it was interrupted.")
     if data[:4] in ZIP_MAGICS:
         return Kind.ZIP
+    if data.startswith(LEGACY_START):
+        return Kind.LEGACY
     announced = int.from_bytes(data[:8], "little")
-    if data[8:9] == b"{" and announced <= len(data) - 8:
+    if data[8:9] == b"{" and announced <= min(size - 8, MAX_SAFETENSORS_HEADER):
         return Kind.SAFETENSORS
+    if data[:1] == b"{" and b'"weight_map"' in data:
+        if size > MAX_SAFETENSORS_HEADER:
+            raise InputError(
+                f"{label} is an index of shards with {size:,} bytes; up to "
+                f"{MAX_SAFETENSORS_HEADER:,} are read.",
+                "Check that it is the index you mean.",
+            )
+        return Kind.SHARDED
     for offset, magic, what, remedy in _MAGICS:
         if data[offset : offset + len(magic)] == magic:
             raise InputError(f"{label} is {what}, not a model file of fls-bench.", remedy)
     listing = list_pickle(data)
     binary = data[:1] == b"\x80" and data[1:2] <= b"\x05"
     if binary or (listing.num_pickles and listing.globals):
-        raw = "legacy" if listing.legacy_torch else "pickle"
-        what = "a pickle of torch before 1.6" if listing.legacy_torch else "a pickle"
-        raise full_pickle(path, listing.globals, raw, what)
-    if data[8:9] == b"{" and announced <= MAX_SAFETENSORS_HEADER:
+        raise full_pickle(path, listing.globals, "pickle", "a pickle")
+    if data[8:10] in (b'{"', b"{}") or (data[8:9] == b"{" and announced < 100_000_000):
         raise InputError(
-            f"{label} looks like safetensors, but announces a header of {announced:,} bytes where "
-            f"only {len(data) - 8:,} follow: it is truncated or damaged.",
+            f"{label} looks like safetensors, but announces a header of {announced:,} bytes, where "
+            f"{size - 8:,} follow and at most {MAX_SAFETENSORS_HEADER:,} are read: it is truncated "
+            "or damaged.",
             "Copy or download it again.",
         )
     if data.lstrip()[:1] in (b"{", b"["):
         raise InputError(
-            f"{label} is text that looks like JSON, not a model file.",
+            f"{label} is text that looks like JSON, not a model file or an index of shards.",
             "To show a report.json, use `fls-bench report`; to judge a net, give its model file.",
         )
-    raise InputError(f"{label} is not a model file: its content has no known format.", MAKE_ONE)
+    raise InputError(f"{label} is not a model file: its content has no known format.", GIVE_ONE)
 
 
 def refuse_archive(path: Path, archive: zipfile.ZipFile) -> None:
@@ -153,7 +168,7 @@ def refuse_archive(path: Path, archive: zipfile.ZipFile) -> None:
         raise InputError(
             f"{label} is a zip archive that torch.save did not write: it holds "
             f"{listed(names) or 'nothing'}.",
-            MAKE_ONE,
+            GIVE_ONE,
         )
 
 
@@ -197,7 +212,9 @@ def unusual_tensors(found: Sequence[str]) -> str | None:
     return kinds[0] if kinds and harmless else None
 
 
-def full_pickle(path: Path, found: Sequence[str], how: str, what: str) -> UnsafeFileError:
+def full_pickle(
+    path: Path, found: Sequence[str], how: str, what: str, *, settings: bool = False
+) -> UnsafeFileError:
     """The refusal of a file that would have to execute code, with the lines that convert it.
 
     Args:
@@ -205,26 +222,36 @@ def full_pickle(path: Path, found: Sequence[str], how: str, what: str) -> Unsafe
         found: What it would import or run.
         how: ``zip``, ``legacy``, ``pickle``, ``torchscript`` or ``pt2``: how to load it elsewhere.
         what: What it is, in words.
+        settings: Whether classes can be named that are read past.
 
     Returns:
         The error to raise.
     """
     name = str(path)
     foreign = [item for item in found if item not in PLAIN_GLOBALS] or list(found)
-    weights_only = how == "legacy" and set(found) <= PLAIN_GLOBALS
     load = {
         "zip": f"torch.load({name!r}, weights_only=False)",
-        "legacy": f"torch.load({name!r}, weights_only={weights_only})",
+        "legacy": f"torch.load({name!r}, weights_only=False)",
         "pickle": f"__import__('pickle').load(open({name!r}, 'rb'))",
         "torchscript": f"torch.jit.load({name!r})",
         "pt2": f"torch.export.load({name!r}).state_dict",
     }[how]
     names = f"; it names {listed(foreign, 10)}" if foreign else ""
     new = str(path.with_name(f"{path.stem}-bundle.pt"))
+    past = ",".join(
+        name if name.replace(".", "").isidentifier() else "..." for name in foreign[:10]
+    )
+    skip = (
+        f"If these are only settings beside the weights, read past them: --allow {past} (nothing is "
+        "imported). "
+        if settings and foreign
+        else ""
+    )
     return UnsafeFileError(
         f"{label_of(path)} is {what}, which executes what it names when it is loaded, so it was "
         f"not loaded and nothing was executed{names}.",
-        "If you trust where it comes from, turn it into a model file yourself with these two lines:"
+        f"{skip}If you trust where it comes from, turn it into a model file yourself with these two "
+        "lines:"
         f"\n    import torch, fls_bench; model = {load}"
         f"\n    fls_bench.save_bundle({new!r}, model)",
     )

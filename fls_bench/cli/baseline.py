@@ -15,11 +15,13 @@ from fls_bench.cli.options import (
     JobsOption,
     NoStoreOption,
     PairedSeedOption,
+    PythonPathOption,
     QuietOption,
     SeedOption,
     SetupOption,
     StoreOption,
     parse_options,
+    search_in,
 )
 from fls_bench.cli.process import stdout_kept
 from fls_bench.errors import InputError
@@ -51,6 +53,7 @@ def _baseline(context: typer.Context) -> None:
 def baseline_record(
     suite: SuiteArgument,
     setup: SetupOption = None,
+    pythonpath: PythonPathOption = None,
     file: FileOption = None,
     report: ReportOption = None,
     seed: SeedOption = 0,
@@ -65,6 +68,7 @@ def baseline_record(
 
     One that is there already changes by `baseline bless` alone.
     """
+    search_in(pythonpath)
     from fls_bench import baselines, checking, console
 
     loaded, path = _place(suite, file, setup is not None)
@@ -86,6 +90,7 @@ def baseline_record(
 def baseline_bless(
     suite: SuiteArgument,
     setup: SetupOption = None,
+    pythonpath: PythonPathOption = None,
     file: FileOption = None,
     report: ReportOption = None,
     yes: Annotated[
@@ -103,6 +108,7 @@ def baseline_bless(
 
     With --report it takes what CI measured, from the JSON of its `check`.
     """
+    search_in(pythonpath)
     from fls_bench import baselines, checking, console
 
     loaded, path = _place(suite, file, setup is not None)

@@ -22,11 +22,13 @@ from fls_bench.cli.options import (
     MdOption,
     NoStoreOption,
     PairedSeedOption,
+    PythonPathOption,
     QuietOption,
     SetupOption,
     StoreOption,
     check_outputs,
     parse_options,
+    search_in,
 )
 from fls_bench.cli.process import stdout_kept
 
@@ -46,6 +48,7 @@ BaselineOption = Annotated[
 def check(
     suite: Annotated[str, typer.Argument(help="A suite's name, or a .toml file.")],
     setup: SetupOption = None,
+    pythonpath: PythonPathOption = None,
     baseline: BaselineOption = None,
     require_baseline: Annotated[
         bool, typer.Option("--require-baseline", help="Exit 5 where there is nothing to compare.")
@@ -73,6 +76,7 @@ def check(
     excludes 0 in the bad direction and the difference is beyond the metric's practical minimum. Under
     GitHub Actions the result also becomes the step's summary and annotations.
     """
+    search_in(pythonpath)
     check_outputs(json, html, force, junit=junit, md=md)
     with junit_of_errors(junit, force):
         from fls_bench import baselines

@@ -24,6 +24,7 @@ from fls_bench.cli.options import (
     MdOption,
     ModelOption,
     NoStoreOption,
+    PythonPathOption,
     QuietOption,
     SeedOption,
     SetupOption,
@@ -31,7 +32,9 @@ from fls_bench.cli.options import (
     StrictOption,
     check_outputs,
     parse_conditions,
+    parse_data,
     parse_options,
+    search_in,
 )
 from fls_bench.cli.process import stdout_kept
 from fls_bench.errors import InputError
@@ -39,10 +42,48 @@ from fls_bench.errors import InputError
 
 @app.command(epilog=EXIT_CODES)
 def diagnose(
-    path: Annotated[Path | None, typer.Argument(help="Model file.", show_default=False)] = None,
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Model file, or a checkpoint: torch.save, Lightning, safetensors (of shards the "
+            "index).",
+            show_default=False,
+        ),
+    ] = None,
     setup: SetupOption = None,
     model: ModelOption = None,
     data: DataOption = None,
+    data_seed: Annotated[
+        int | None,
+        typer.Option(min=0, max=10**6, help="Draw of the data that the file was trained on."),
+    ] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="File with the initial weights of a checkpoint.")
+    ] = None,
+    init_seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Seed that the builder was called under; --init-digest proves it."
+        ),
+    ] = None,
+    init_digest: Annotated[
+        str | None, typer.Option(help="fls_bench.state_digest of the initial weights.")
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Which weights of a checkpoint, by what stands before their names."),
+    ] = None,
+    feature_layer: Annotated[
+        str | None, typer.Option(help="Module whose features count as the last.")
+    ] = None,
+    fit_head: Annotated[
+        bool, typer.Option("--fit-head", help="Fit a read-out to an encoder that has none.")
+    ] = False,
+    allow: Annotated[
+        str | None,
+        typer.Option(help="Classes of settings to read past, comma-separated; none is imported."),
+    ] = None,
+    pythonpath: PythonPathOption = None,
     seed: SeedOption = 0,
     max_seeds: MaxSeedsOption = 20,
     budget: BudgetOption = "10m",
@@ -59,29 +100,42 @@ def diagnose(
     strict: StrictOption = False,
     fail_on: FailOnOption = None,
 ) -> None:
-    """Diagnose a model file, or with --setup your own setup.
+    """Diagnose a model file, a checkpoint or your setup.
 
     Says whether it is over-aligned (c too small), near-optimal or over-fitted (c too large), and what
-    to change: smaller c = larger FLS = toward over-aligned.
+    to change: smaller c = larger FLS = toward over-aligned. A checkpoint needs --model and --data, or
+    --setup; nothing in a file is executed.
     """
+    beside = {
+        "builder": model, **parse_data(data), "data_seed": data_seed, "init": init,
+        "init_seed": init_seed, "init_digest": init_digest, "weights": weights,
+        "feature_layer": feature_layer, "fit_head": fit_head or None,
+    }  # fmt: skip
+    beside = {name: value for name, value in beside.items() if value is not None}
     if path is None and setup is None:
         raise InputError("There is nothing to diagnose.", "Give a model file, or --setup.")
-    if setup is not None and (path or model or data):
+    if path is None and beside:
         raise InputError(
-            "--setup brings its own net and data.", "Leave out the model file, --model and --data."
+            "--setup brings its own net and data, and there is no file.",
+            f"Leave out --{min(beside).replace('_', '-').replace('builder', 'model')}.",
         )
+    search_in(pythonpath)
     conditions = parse_conditions(fail_on)
     check_outputs(json, html, force, md=md)
     from fls_bench import bench, console
+    from fls_bench.subject import Given
     from fls_bench.training_setup import import_setup
 
     with stdout_kept(), console.Progress(quiet) as listen:
         options = parse_options(
             listen, seed, max_seeds, budget, max_epochs, jobs, device, store, no_store
         )
+        own = None if setup is None else import_setup(setup)
         if path is not None:
-            made = bench.diagnose_file(path, options, builder=model, data=data)
-        else:
-            made = bench.diagnose_setup(import_setup(str(setup)), options)
+            allowed = tuple(name.strip() for name in (allow or "").split(",") if name.strip())
+            given = Given(setup=own, allow=allowed, **beside)
+            made = bench.diagnose_file(path, options, given)
+        elif own is not None:
+            made = bench.diagnose_setup(own, options)
     deliver(made, json, html, quiet, force, md=md)
     end(made, strict, conditions)

@@ -16,12 +16,14 @@ from fls_bench.cli.options import (
     JunitOption,
     MdOption,
     ModelOption,
+    PythonPathOption,
     QuietOption,
     check_outputs,
     checked_recipe,
     parse_named,
     parse_optimizer,
     parse_options,
+    search_in,
 )
 from fls_bench.cli.process import stdout_kept
 from fls_bench.errors import InputError
@@ -58,6 +60,7 @@ def invariants(
         str | None, typer.Option(help="Shape of one input for random points, such as 3,32,32.")
     ] = None,
     model: ModelOption = None,
+    pythonpath: PythonPathOption = None,
     only: Annotated[
         str | None, typer.Option(help="Only these invariants, comma-separated: routes,exact-rule.")
     ] = None,
@@ -78,6 +81,7 @@ def invariants(
     each scaling invariant whether it held, broke (with the smallest counter-example) or is void for this
     net, and why. In float64, on the CPU.
     """
+    search_in(pythonpath)
     check_outputs(json, html, force, junit=junit, md=md)
     from fls_bench import console, examining
 

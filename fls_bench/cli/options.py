@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -68,12 +69,36 @@ SetupOption = Annotated[
     typer.Option(help="package.module:name of a TrainingSetup (imports and runs your code)."),
 ]
 ModelOption = Annotated[
-    str | None, typer.Option(help="package.module:builder of the file's net (imports your code).")
+    str | None,
+    typer.Option(
+        help="package.module:builder of the file's net (imports and runs your code), or a built-in "
+        "net, NAME,argument=value."
+    ),
 ]
 DataOption = Annotated[
-    Path | None,
-    typer.Option(help="In place of the file's own data: .npz, .csv, .parquet, image folder, name."),
+    str | None,
+    typer.Option(
+        help="In place of the file's own data: .npz, .csv, .parquet, image folder, "
+        "NAME,argument=value, package.module:function."
+    ),
 ]
+
+
+PythonPathOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder to import your code from, . for the current one; it is not searched unless you "
+        "say so.",
+    ),
+]
+
+
+def search_in(folder: Path | None) -> None:
+    """Let --setup, --model and --data import from a folder that the user names."""
+    if folder is not None:
+        if not os.path.isdir(folder):
+            raise InputError(f"--pythonpath {str(folder)!r} is no folder.", "Check the path.")
+        sys.path.insert(0, str(folder.resolve()))
 
 
 def parse_seconds(text: str) -> float:
@@ -168,6 +193,16 @@ def parse_named(option: str, text: str) -> tuple[str, dict[str, Any]]:
         except (ValueError, RecursionError):
             arguments[key.strip()] = value.strip()
     return name, arguments
+
+
+def parse_data(text: str | None) -> dict[str, Any]:
+    """Read --data: a path that exists, or ``NAME,key=value,...``."""
+    if text is None:
+        return {}
+    if os.path.exists(text):
+        return {"data": text}
+    name, arguments = parse_named("--data", text)
+    return {"data": name, "data_arguments": arguments}
 
 
 def parse_optimizer(text: str, lr: float | None) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from fls_bench.cli.options import (
     MaxSeedsOption,
     MdOption,
     NoStoreOption,
+    PythonPathOption,
     QuietOption,
     SeedOption,
     SetupOption,
@@ -30,6 +31,7 @@ from fls_bench.cli.options import (
     check_outputs,
     parse_conditions,
     parse_options,
+    search_in,
 )
 from fls_bench.cli.process import stdout_kept
 
@@ -38,6 +40,7 @@ from fls_bench.cli.process import stdout_kept
 def run(
     suite: Annotated[str, typer.Argument(help="A suite's name, or a .toml file.")],
     setup: SetupOption = None,
+    pythonpath: PythonPathOption = None,
     seed: SeedOption = 0,
     max_seeds: MaxSeedsOption = 200,
     budget: BudgetOption = "10m",
@@ -60,6 +63,7 @@ def run(
     With --setup the suite runs on your own setup, in place of its tasks and models. Where c is shown:
     smaller c = larger FLS = toward over-aligned.
     """
+    search_in(pythonpath)
     conditions = parse_conditions(fail_on)
     check_outputs(json, html, force, junit=junit, md=md)
     from fls_bench.suite import load_suite

@@ -21,12 +21,15 @@ from fls_bench.cli.options import (
     MdOption,
     ModelOption,
     NoStoreOption,
+    PythonPathOption,
     QuietOption,
     SeedOption,
     SetupOption,
     StoreOption,
     check_outputs,
+    parse_data,
     parse_options,
+    search_in,
 )
 from fls_bench.cli.process import stdout_kept
 from fls_bench.errors import InputError
@@ -41,6 +44,7 @@ TUNE_EXIT_CODES = (
 def tune(
     path: Annotated[Path | None, typer.Argument(help="Model file.", show_default=False)] = None,
     setup: SetupOption = None,
+    pythonpath: PythonPathOption = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Write the tuned model, where a gain is confirmed."),
@@ -79,6 +83,7 @@ def tune(
     gain's interval reaches 0 it says to keep the setup, and writes no model; where only another rate is
     confirmed to gain, c stays. Smaller c = larger FLS = toward over-aligned.
     """
+    search_in(pythonpath)
     if path is None and setup is None:
         raise InputError("There is nothing to tune.", "Give a model file, or --setup.")
     if setup is not None and (path or model or data):
@@ -87,6 +92,7 @@ def tune(
         )
     check_outputs(json, html, force, output, md=md)
     from fls_bench import console, tuning
+    from fls_bench.subject import Given
     from fls_bench.training_setup import import_setup
 
     with stdout_kept(), console.Progress(quiet) as listen:
@@ -97,7 +103,8 @@ def tune(
             "output": output, "train_seed": train_seed, "confirm": confirm, "force": force
         }  # fmt: skip
         if path is not None:
-            made = tuning.tune_file(path, options, builder=model, data=data, **writing)
+            given = Given(builder=model, **parse_data(data))
+            made = tuning.tune_file(path, options, given, **writing)
         else:
             made = tuning.tune_setup(import_setup(str(setup)), options, **writing)
     deliver(made, json, html, quiet, force, md=md)

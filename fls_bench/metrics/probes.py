@@ -160,6 +160,56 @@ def linear_probe(
         return _best(data, probes, strengths)
 
 
+def fitted_head(
+    train: Split, validation: Split, n_classes: int, *, strengths: Sequence[float] = PROBE_STRENGTHS
+) -> tuple[Tensor, Tensor] | str:
+    """A linear read-out for features that have none: L2-regularised logistic regression.
+
+    Columns are standardised by the training split, and the scaling is put into the weights. The
+    regularisation is chosen by accuracy on the validation split (the strongest among equals).
+
+    Args:
+        train: ``[n, width]`` features with labels; every class must occur.
+        validation: The same of the validation split.
+        n_classes: K.
+        strengths: Inverse regularisation strengths, ascending.
+
+    Returns:
+        (weight ``[K, width]``, bias ``[K]``) in float32, or the reason why there is no read-out.
+
+    Source: as ``linear_probe``.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
+
+    problem = _problem(train, validation, validation)
+    if problem is None and bool((train.labels.bincount(minlength=n_classes) == 0).any()):
+        problem = "Some classes have no training points."
+    if problem is not None:
+        return problem
+    scaler = StandardScaler().fit(train.features.double().cpu().numpy())
+    x, held_out = (
+        scaler.transform(part.features.double().cpu().numpy()) for part in (train, validation)
+    )
+    fits = [LogisticRegression(C=strength, max_iter=_MAX_ITERATIONS) for strength in strengths]
+    with threadpool_limits(limits=1), warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        try:
+            for fit in fits:
+                fit.fit(x, train.labels.cpu().numpy())
+        except ConvergenceWarning:
+            return f"The logistic regression did not converge in {_MAX_ITERATIONS} iterations."
+        best = max(fits, key=lambda fit: fit.score(held_out, validation.labels.cpu().numpy()))
+    weight, bias = torch.from_numpy(best.coef_), torch.from_numpy(best.intercept_)
+    if n_classes == 2:  # one logit there: the second class against the first
+        weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
+    weight = weight / torch.from_numpy(scaler.scale_)
+    bias = bias - weight @ torch.from_numpy(scaler.mean_)
+    return weight.float(), bias.float()
+
+
 def neighbour_probe(data: Prepared, *, neighbours: Sequence[int] = NEIGHBOURS) -> Probe:
     """Test accuracy of the vote of the nearest training points, in standardised frozen features.
 

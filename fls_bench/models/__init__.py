@@ -4,7 +4,7 @@ A net here computes f(x) alone: the output multiplier c and the centering are pu
 ``fls_bench.training``, so that every net is treated alike.
 """
 
-from fls_bench.models.features import WEIGHT_LAYERS, named_features, weight_matrices
+from fls_bench.models.features import WEIGHT_LAYERS, named_features, read_out, weight_matrices
 from fls_bench.models.mlp import Activation, Mlp, MlpArguments, Size, TwoLayerArguments
 from fls_bench.models.table import (
     ARCHITECTURES,
@@ -30,6 +30,7 @@ __all__ = [
     "build",
     "check_arguments",
     "named_features",
+    "read_out",
     "state_shapes",
     "weight_matrices",
 ]

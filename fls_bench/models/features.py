@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,7 +18,9 @@ MAX_FEATURES = 1024
 
 
 @torch.no_grad()
-def named_features(net: nn.Module, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+def named_features(
+    net: nn.Module, x: Tensor, also: str | None = None
+) -> tuple[dict[str, Tensor], Tensor]:
     """Run a net and keep its hidden features.
 
     A feature is what a weight layer hands to the next one: the input of each linear or
@@ -39,6 +42,8 @@ def named_features(net: nn.Module, x: Tensor) -> tuple[dict[str, Tensor], Tensor
     Args:
         net: Any module, left in the mode that it is in.
         x: Inputs [n, ...].
+        also: Name of a module of another kind (a pooling, a whole block), whose output is kept too,
+            in the order of execution.
 
     Returns:
         (layer name -> [n, width] in the order of execution, output [n, K]).
@@ -62,17 +67,67 @@ def named_features(net: nn.Module, x: Tensor) -> tuple[dict[str, Tensor], Tensor
                 features[previous] = _rows(value.detach(), isinstance(module, CONVOLUTIONS))
         previous = names[module]
 
+    def keep_output(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        value = output[0] if isinstance(output, tuple) and output else output
+        if (
+            also is not None
+            and isinstance(value, Tensor)
+            and value.ndim > 1
+            and len(value) == len(x)
+        ):
+            features.pop(also, None)
+            features[also] = _rows(value.detach(), value.ndim > 3)
+
     handles = [
         module.register_forward_pre_hook(keep)
         for module in net.modules()
         if isinstance(module, WEIGHT_LAYERS)
     ]
+    if also is not None and not isinstance(chosen := net.get_submodule(also), WEIGHT_LAYERS):
+        handles.append(chosen.register_forward_hook(keep_output))
     try:
         output: Tensor = net(x)
     finally:
         for handle in handles:
             handle.remove()
     return features, output
+
+
+@torch.no_grad()
+def read_out(net: nn.Module, x: Tensor) -> tuple[str | None, bool]:
+    """Find the last linear map of a net, whose input counts as its last features.
+
+    Args:
+        net: Any module, left in the mode that it is in.
+        x: A few inputs [n, ...].
+
+    Returns:
+        (name of the linear or convolutional layer executed last, or None where there is none; whether
+        the net hands on its output as it is, shape aside).
+    """
+    last: list[tuple[str, Tensor]] = []
+
+    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+            last[:] = [(name, output)]
+
+        return hook
+
+    handles = [
+        module.register_forward_hook(note(name))
+        for name, module in net.named_modules()
+        if isinstance(module, WEIGHT_LAYERS)
+    ]
+    try:
+        output = net(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not last:
+        return None, False
+    name, given = last[0]
+    same = isinstance(output, Tensor) and output.numel() == given.numel()
+    return name, same and torch.equal(output.flatten(), given.flatten())
 
 
 def _rows(value: Tensor, is_map: bool) -> Tensor:

@@ -18,6 +18,7 @@ from fls_bench.schema.bundles import (
     ArchitectureSpec,
     BundleHeader,
     BundleOutcome,
+    BundleSchema,
     MultiplierRoute,
     TaskSpec,
 )
@@ -98,6 +99,7 @@ __all__ = [
     "Better",
     "BundleHeader",
     "BundleOutcome",
+    "BundleSchema",
     "CStar",
     "CaseResult",
     "Cell",

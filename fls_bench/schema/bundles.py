@@ -10,7 +10,9 @@ from fls_bench.schema.base import Frozen, PositiveFloat, Seed
 from fls_bench.schema.recipes import Recipe
 from fls_bench.schema.states import Outcome
 
-BUNDLE_SCHEMA = "fls-bench/bundle/1"
+BundleSchema = Literal["fls-bench/bundle/1", "fls-bench/bundle/2"]
+"""2 added ``init_digest``."""
+BUNDLE_SCHEMA: BundleSchema = "fls-bench/bundle/2"
 
 MultiplierRoute = Literal["auto", "wrapper", "factory"]
 
@@ -48,10 +50,10 @@ class BundleOutcome(Frozen):
 
 
 class BundleHeader(Frozen):
-    """The JSON header of a model file, schema 1."""
+    """The JSON header of a model file; schema 1 had no ``init_digest``."""
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
-    schema_: Annotated[Literal["fls-bench/bundle/1"], Field(alias="schema")] = BUNDLE_SCHEMA  # type: ignore[assignment]
+    schema_: Annotated[BundleSchema, Field(alias="schema")] = BUNDLE_SCHEMA
     architecture: ArchitectureSpec
     output_multiplier: PositiveFloat = 1.0
     init_scale: PositiveFloat = 1.0
@@ -61,4 +63,6 @@ class BundleHeader(Frozen):
     outcome: BundleOutcome | None = None
     task: TaskSpec | None = None
     feature_layer: str | None = None
+    init_digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """``bundle.state_digest`` of the initial weights: proves an init that is built from the seed."""
     versions: dict[str, str] = {}

@@ -5,7 +5,7 @@ measured on a test part that chose nothing. Finite data keep one fixed test part
 redraws training and validation from the rest; generated data are redrawn whole.
 """
 
-from fls_bench.tasks.arrays import arrays_source, npz_source
+from fls_bench.tasks.arrays import ONLY_WHOLE, arrays_source, npz_source
 from fls_bench.tasks.bundled import breast_cancer, digits, wine
 from fls_bench.tasks.drawing import SPLIT_SEED
 from fls_bench.tasks.folders import folder_source
@@ -20,6 +20,7 @@ from fls_bench.tasks.task import MIN_PER_PART, Array, Labels, Task, TaskSource, 
 __all__ = [
     "MAX_NUMBERS",
     "MIN_PER_PART",
+    "ONLY_WHOLE",
     "SPLIT_SEED",
     "TASKS",
     "Array",

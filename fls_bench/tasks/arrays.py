@@ -23,6 +23,8 @@ from fls_bench.tasks.task import (
 )
 
 _PARTS = ("train", "val", "test")
+ONLY_WHOLE = "Only x and y were given"
+"""How the note of a task begins whose test part we cut."""
 
 
 def _read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
@@ -103,7 +105,7 @@ def arrays_source(
         wanted = (len(y) - num_test) // 2 if n_train is None else n_train
         drawn_notes = (
             *notes,
-            f"Only x and y were given: {num_test} points are the test part for every seed, and "
+            f"{ONLY_WHOLE}: {num_test} points are the test part for every seed, and "
             "inputs are standardised by the other points.",
         )
         return lambda seed: draw_whole(name, x, y, wanted, seed, spec, num_test, drawn_notes)

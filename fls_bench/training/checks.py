@@ -56,7 +56,8 @@ def check_setup(setup: TrainingSetup, seed: int = 0) -> Task:
         ),
         seeded(seed),
     ):
-        features, output = models.named_features(net, torch.as_tensor(task.x_train[:4]))
+        also = setup.feature_layer if setup.feature_layer in dict(net.named_modules()) else None
+        features, output = models.named_features(net, torch.as_tensor(task.x_train[:4]), also)
     if not isinstance(output, torch.Tensor):
         raise InputError(
             f"The model returns a {type(output).__name__}, not a tensor of logits.",

@@ -20,9 +20,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fls_bench
-from fls_bench.bundle import Bundle, load_bundle, reading, save_bundle
+from fls_bench.bundle import Bundle, containers, load_bundle, save_bundle
 from fls_bench.bundle.contents import DTYPES
-from fls_bench.bundle.pickles import list_pickle, read_pickle
+from fls_bench.bundle.opcodes import list_pickle
+from fls_bench.bundle.pickles import read_pickle
 from fls_bench.errors import FlsBenchError, InputError, UnsafeFileError
 
 
@@ -116,7 +117,7 @@ def test_a_named_pipe_is_refused_without_waiting(tmp_path):
 
 def test_a_file_over_the_limit_is_not_read(tmp_path, monkeypatch):
     (tmp_path / "m.pt").write_bytes(VALID)
-    monkeypatch.setattr(reading, "MAX_FILE_BYTES", len(VALID) - 1)
+    monkeypatch.setattr(containers, "MAX_FILE_BYTES", len(VALID) - 1)
     with pytest.raises(InputError, match="GiB"):
         load_bundle(tmp_path / "m.pt")
 
@@ -173,7 +174,7 @@ _PLAIN = st.recursive(
 
 @given(_PLAIN, st.sampled_from([2, 3, 4, 5]))
 def test_plain_values_are_read_as_pickle_reads_them(value, protocol):
-    assert read_pickle(pickle.dumps(value, protocol=protocol)) == value
+    assert read_pickle(pickle.dumps(value, protocol=protocol)).value == value
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
@@ -218,7 +219,7 @@ def test_the_listing_finds_what_an_unpickler_would_import():
 
 def test_a_state_dict_with_its_metadata_is_recognized():
     with zipfile.ZipFile(io.BytesIO(torch_file(state_dict()))) as archive:
-        assert list(read_pickle(archive.read("archive/data.pkl"))) == list(state_dict())
+        assert list(read_pickle(archive.read("archive/data.pkl")).value) == list(state_dict())
 
 
 def test_bundle_without_surprises_loads(tmp_path):

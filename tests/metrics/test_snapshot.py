@@ -64,7 +64,7 @@ def test_the_feature_layer_of_a_setup_is_the_last():
 
 def test_a_feature_layer_that_is_not_there_is_an_input_error():
     final, init = states()
-    with pytest.raises(InputError, match=r"no layer 'fc'.*one of these.*0, 3"):
+    with pytest.raises(InputError, match=r"no layer 'fc'.*out of these.*0, 3"):
         snapshot_of(setup(feature_layer="fc"), task(), final, init)
 
 

@@ -1,0 +1,417 @@
+"""From a checkpoint that others wrote, with a net and data that the user names, to what is judged."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fls_bench import models
+from fls_bench.bundle import Checkpoint, Match, NetShape, match_weights
+from fls_bench.errors import InputError
+from fls_bench.metrics.probes import Split, fitted_head
+from fls_bench.schema import Finding, Recipe, Tier
+from fls_bench.subject.files import claimed
+from fls_bench.subject.given import Given
+from fls_bench.subject.inits import init_from_file, net_shape, recovered_init
+from fls_bench.subject.setups import built_in_builder, given_source
+from fls_bench.subject.snapshots import fitting, read_out_facts, snapshot_of
+from fls_bench.subject.subject import Subject
+from fls_bench.tasks import ONLY_WHOLE, Task
+from fls_bench.training import user_code
+from fls_bench.training.runs import POINTS_AT_ONCE, make_net, seeded
+from fls_bench.training_setup import TrainingSetup, import_object
+
+MAX_SHOWN = 8
+HEAD_POINTS = 5000
+"""A read-out is fitted to at most so many training points."""
+_NO_BUILDER = (
+    "The file holds tensors by name and not the net that they belong to: give its builder with --model "
+    "package.module:function, or --setup."
+)
+_NO_DATA = "No data were given: give what the net was trained and tested on with --data."
+_NO_RECIPE = (
+    "How the net was trained is not known, so c can't be swept: give it with --setup, or keep it with "
+    "fls_bench.record."
+)
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """The weights of a net, as they were found in a file."""
+
+    state: dict[str, Tensor]
+    sha256: str
+    match: Match
+
+
+def from_checkpoint(checkpoint: Checkpoint, given: Given) -> Subject:
+    """Put a checkpoint's weights into the net that the user names, and run it on the user's data.
+
+    Args:
+        checkpoint: What the file holds.
+        given: What the user gives beside it.
+
+    Returns:
+        The subject: T0 without net or data, T1 with both, T2 with the initial weights too, T3 with a
+        recipe (a setup's, or what ``fls_bench.record`` noted in the file).
+
+    Raises:
+        InputError: What was given does not go together, or does not fit.
+    """
+    _check_given(given)
+    facts: dict[str, Any] = {
+        "path": str(checkpoint.path),
+        "format": checkpoint.kind,
+        "sha256": None,
+        **{k: v for k, v in checkpoint.claims.items() if not k.startswith("train_loss")},
+    }
+    setup = _setup(checkpoint, given)
+    if setup is None:
+        facts["sha256"] = checkpoint.sha256()
+        facts |= _contents(checkpoint)
+        known = given.builder is not None
+        return Subject(None, None, None, Tier.T0, _NO_DATA if known else _NO_BUILDER, facts)
+    task = _task(setup, checkpoint, given)
+    with user_code("make_model failed", "Correct it, or its arguments."):
+        net = make_net(setup, 0, setup.output_multiplier, torch.float32).eval()
+    shape = net_shape(net)
+    found = _weights(checkpoint, shape, given.weights)
+    findings = [*_found(found, checkpoint), *_data_findings(task, given)]
+    final, init = found.state, None
+    facts |= {
+        "sha256": found.sha256,
+        "weights": found.match.prefix or "at the top of the file",
+        "num_parameters": sum(p.numel() for p in net.parameters()),
+        "architecture": given.builder or setup.name,
+    }
+    init, origin, proof = _init(setup, shape, checkpoint, given)
+    facts["initial_weights"] = origin
+    findings += proof
+    if init is not None and all(
+        torch.equal(init[name], final[name].to(init[name])) for name in init
+    ):
+        findings.append(
+            Finding(
+                code="init_is_final",
+                status="problem",
+                text="The initial weights are the trained ones: nothing moved, or the wrong file was "
+                "given.",
+            )
+        )
+    if given.fit_head:
+        setup, final = _with_head(setup, net, final, task)
+        init = None
+        findings.append(
+            Finding(
+                code="head_fitted",
+                status="warning",
+                text="The net has no read-out of its own. A linear one was fitted here to its features "
+                "of the training points (logistic regression, strength chosen on validation points): "
+                "logits, losses and errors are of that head, and it has no initial weights.",
+            )
+        )
+    elif given.setup is None and not (checkpoint.header and checkpoint.header.recipe):
+        setup = replace(setup, loss=_loss(net, final, task))
+    facts["feature_layer"] = read_out_facts(setup, task, final)
+    snapshot = snapshot_of(setup, task, final, init)
+    recipe = given.setup is not None or bool(checkpoint.header and checkpoint.header.recipe)
+    tier, why = _tier(recipe, init, given, proof)
+    claims = checkpoint.claims
+    claim = claimed(checkpoint.header) or (
+        (float(claims["train_loss"]), str(claims["train_loss_name"]))
+        if "train_loss" in claims
+        else None
+    )
+    return Subject(
+        setup if tier is Tier.T3 else None, task, snapshot, tier, why, facts, tuple(findings), claim
+    )
+
+
+def _check_given(given: Given) -> None:
+    if given.setup is not None:
+        for option, value in (("--model", given.builder), ("--data", given.data)):
+            if value is not None:
+                raise InputError("--setup brings its own net and data.", f"Leave {option} out.")
+    if given.setup is not None and given.fit_head:
+        raise InputError(
+            "A net that --setup trains has a read-out of its own.",
+            "Leave --fit-head out, or give the encoder with --model.",
+        )
+    if given.init is not None and given.init_seed is not None:
+        raise InputError(
+            "--init and --init-seed both say what training started from.", "Give one of them."
+        )
+    if given.init_digest is not None and given.init_seed is None:
+        raise InputError(
+            "--init-digest proves a seed, and none was given.", "Give it with --init-seed."
+        )
+    if given.builder is None and given.setup is None:
+        for option, used in (
+            ("--fit-head", given.fit_head),
+            ("--feature-layer", given.feature_layer is not None),
+            ("--init", given.init is not None),
+            ("--init-seed", given.init_seed is not None),
+        ):
+            if used:
+                raise InputError(
+                    f"{option} needs the net that the file's weights belong to.",
+                    "Give its builder with --model package.module:function.",
+                )
+
+
+def _setup(checkpoint: Checkpoint, given: Given) -> TrainingSetup | None:
+    """Net, data and, as far as they are known, loss and recipe; None without net or data."""
+    if given.setup is not None:
+        setup = given.setup
+    else:
+        source = given_source(given)
+        if given.builder is None or source is None:
+            return None
+        header = checkpoint.header
+        recipe = (header.recipe if header is not None else None) or Recipe()
+        task = source(recipe.data_seed if given.data_seed is None else given.data_seed)
+        setup = TrainingSetup(
+            make_model=_builder(given.builder, task),
+            task=source,
+            loss=recipe.loss,
+            label_smoothing=recipe.label_smoothing,
+            optimizer=recipe.optimizer,
+            batch_size=recipe.batch_size,
+            augmentation=recipe.augmentation,
+            stop=recipe.stop,
+            lr_rule=recipe.lr_rule,
+            output_multiplier=1.0 if header is None else header.output_multiplier,
+            multiplier_route="wrapper" if header is None else header.multiplier_route,
+            centered=header is not None and header.centered,
+            init_scale=1.0 if header is None else header.init_scale,
+            feature_layer=None if header is None else header.feature_layer,
+            name=checkpoint.path.stem,
+        )
+    layer = given.feature_layer
+    return setup if layer is None else replace(setup, feature_layer=layer)
+
+
+def _builder(named: str, task: Task) -> Any:
+    if ":" in named:
+        return import_object(named, "--model")
+    name, *rest = named.split(",")
+    row = models.architecture(name)
+    arguments = {**row.sized(task.x_train.shape[1:], task.n_classes), **_plain(rest)}
+    return built_in_builder(name, models.check_arguments(name, arguments).model_dump(mode="json"))
+
+
+def _plain(parts: list[str]) -> dict[str, Any]:
+    """Settings as ``key=value``; values as in JSON, else as text."""
+    import json
+
+    settings: dict[str, Any] = {}
+    for part in parts:
+        key, _, value = part.partition("=")
+        try:
+            settings[key.strip()] = json.loads(value)
+        except (ValueError, RecursionError):
+            settings[key.strip()] = value.strip()
+    return settings
+
+
+def _task(setup: TrainingSetup, checkpoint: Checkpoint, given: Given) -> Task:
+    header = checkpoint.header
+    own = header.recipe.data_seed if header is not None and header.recipe is not None else 0
+    with user_code("The setup's task function failed", "Correct the function."):
+        task = setup.task_for(own if given.data_seed is None else given.data_seed)
+    if given.setup is None and any(note.startswith(ONLY_WHOLE) for note in task.notes):
+        raise InputError(
+            f"The data {given.data} hold x and y alone, so it is not known which points the net was "
+            "trained on.",
+            "Give x_train, y_train, x_test and y_test (and x_val, y_val if there were any), with "
+            "inputs scaled as the net saw them.",
+        )
+    return task
+
+
+def _weights(checkpoint: Checkpoint, shape: NetShape, wanted: str | None) -> _Weights:
+    match = match_weights(checkpoint, shape, wanted=wanted)
+    state, sha256 = checkpoint.read(match.tensors)
+    # Older torch did not count the batches of BatchNorm; nothing that is measured depends on them.
+    state |= {name: torch.zeros((), dtype=torch.int64) for name in match.counters}
+    return _Weights(state, sha256, match)
+
+
+def _found(found: _Weights, checkpoint: Checkpoint) -> list[Finding]:
+    """What of the file was taken for the net's weights, where that is not plain."""
+    match = found.match
+    notes = []
+    if match.averaged:
+        notes.append((
+            "averaged_weights", "warning",
+            f"The weights under {match.prefix!r} are averages over training, by their name: not those "
+            "at which training stopped.",
+        ))  # fmt: skip
+    if match.others:
+        notes.append((
+            "other_weights", "info",
+            f"The file holds weights of this net also under {_shown(match.others)}; --weights chooses.",
+        ))  # fmt: skip
+    if match.left_out:
+        notes.append((
+            "left_out", "info",
+            f"{len(match.left_out)} tensors beside the net's were left out: {_shown(match.left_out)}.",
+        ))  # fmt: skip
+    kinds = {
+        str(tensor.dtype).removeprefix("torch.")
+        for tensor in match.tensors.values()
+        if tensor.dtype.is_floating_point and tensor.dtype.itemsize < 4
+    }
+    if kinds:
+        notes.append((
+            "half_precision", "info",
+            f"The file holds {' and '.join(sorted(kinds))} numbers; the net was run in float32.",
+        ))  # fmt: skip
+    if checkpoint.passed_over:
+        notes.append((
+            "settings_read_past", "info",
+            f"Objects of these classes were read past, not loaded: {_shown(checkpoint.passed_over)}.",
+        ))  # fmt: skip
+    return [
+        Finding.model_validate({"code": code, "status": status, "text": text})
+        for code, status, text in notes
+    ]
+
+
+def _shown(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - MAX_SHOWN} more" if len(names) > MAX_SHOWN else ""
+    return ", ".join(name or "the top of the file" for name in names[:MAX_SHOWN]) + more
+
+
+def _contents(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What a file holds, for a user who has to name its net."""
+    counts: dict[str, int] = {}
+    for home in checkpoint.homes.values():
+        counts[home] = counts.get(home, 0) + 1
+    largest = sorted(counts, key=lambda home: -counts[home])[:MAX_SHOWN]
+    return {
+        "num_tensors": len(checkpoint.tensors),
+        "tensors_under": {home or "the top": counts[home] for home in largest},
+        "first_tensors": list(checkpoint.tensors)[:MAX_SHOWN],
+    }
+
+
+def _data_findings(task: Task, given: Given) -> list[Finding]:
+    findings = [Finding(code="data", status="info", text=note) for note in task.notes]
+    own = given.setup is not None or given.data is None or ":" in given.data
+    if own or str(given.data).lower().endswith(".npz"):
+        return findings
+    text = (
+        f"The data {os.path.basename(str(given.data))} were scaled and split here. If the net was "
+        "trained on other points, or on inputs scaled otherwise, what is measured on them is wrong: an "
+        ".npz with x_train ... y_test as the net saw them leaves no doubt."
+    )
+    return [*findings, Finding(code="data_prepared_here", status="warning", text=text)]
+
+
+def _init(
+    setup: TrainingSetup, shape: NetShape, checkpoint: Checkpoint, given: Given
+) -> tuple[dict[str, Tensor] | None, str, list[Finding]]:
+    """The initial weights, where they come from, and what proves them."""
+    if given.init is not None:
+        state, origin = init_from_file(given.init, shape, given.allow)
+        return state, origin, []
+    header = checkpoint.header
+    recipe = header.recipe if header is not None else None
+    seed = given.init_seed if given.init_seed is not None else recipe.seed if recipe else None
+    digest = given.init_digest or (header.init_digest if header is not None else None)
+    built, how = recovered_init(setup, seed, digest)
+    if built is not None:
+        return (
+            built,
+            f"built from seed {seed}, proved by their digest",
+            [Finding(code="init_from_seed", status="info", text=how)],
+        )
+    status = "warning" if digest is not None or given.init_seed is not None else "info"
+    missing = Finding.model_validate({
+        "code": "init_not_known", "status": status,
+        "text": f"{how} Measures of movement and alignment against the init are left out.",
+    })  # fmt: skip
+    return None, "not known", [missing]
+
+
+def _loss(net: nn.Module, final: Mapping[str, Tensor], task: Task) -> Any:
+    """``logistic`` for one output and two classes, else ``cross_entropy``."""
+    with fitting():
+        net.load_state_dict(dict(final))
+        with torch.no_grad():
+            output = net(torch.as_tensor(task.x_train[:2]))
+    one = isinstance(output, Tensor) and output.shape[1:] == (1,)
+    return "logistic" if one and task.n_classes == 2 else "cross_entropy"
+
+
+class _Headed(nn.Module):
+    """An encoder and a linear read-out."""
+
+    def __init__(self, encoder: nn.Module, width: int, n_classes: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(width, n_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.encoder(x).flatten(1))
+        return logits
+
+
+def _with_head(
+    setup: TrainingSetup, net: nn.Module, final: Mapping[str, Tensor], task: Task
+) -> tuple[TrainingSetup, dict[str, Tensor]]:
+    """The setup and the weights of an encoder with a read-out that is fitted here."""
+    with fitting():
+        net.load_state_dict(dict(final))
+        with torch.no_grad():
+            train, val = (
+                torch.cat(
+                    [net(part) for part in torch.split(torch.as_tensor(x), POINTS_AT_ONCE)]
+                ).flatten(1)
+                for x in (task.x_train[:HEAD_POINTS], task.x_val)
+            )
+    labels = torch.as_tensor(task.y_train[:HEAD_POINTS])
+    head = fitted_head(
+        Split(train, labels), Split(val, torch.as_tensor(task.y_val)), task.n_classes
+    )
+    if isinstance(head, str):
+        raise InputError(
+            f"No read-out can be fitted to the net's features: {head}",
+            "Give data that the encoder can tell apart.",
+        )
+    weight, bias = head
+    make = setup.make_model
+
+    def build() -> nn.Module:
+        with seeded(0):
+            return _Headed(make(), weight.shape[1], weight.shape[0])
+
+    state = {f"encoder.{name}": value for name, value in final.items()}
+    layer = None if setup.feature_layer is None else f"encoder.{setup.feature_layer}"
+    headed = replace(
+        setup,
+        make_model=build,
+        loss="cross_entropy",
+        multiplier_route="wrapper",
+        feature_layer=layer,
+    )
+    return headed, {**state, "head.weight": weight, "head.bias": bias}
+
+
+def _tier(
+    recipe: bool, init: Mapping[str, Tensor] | None, given: Given, proof: list[Finding]
+) -> tuple[Tier, str]:
+    if given.setup is not None or (recipe and init is not None):
+        return Tier.T3, "The setup can be trained again: c can be swept."
+    if init is None:
+        return Tier.T1, next(
+            (one.text for one in proof if one.code == "init_not_known"),
+            "A read-out that was fitted here has no initial weights.",
+        )
+    return Tier.T2, _NO_RECIPE

@@ -1,0 +1,120 @@
+"""From a model file of ours to what is judged."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from fls_bench.bundle import Bundle, evidence_tier
+from fls_bench.errors import InputError
+from fls_bench.schema import BundleHeader, Finding, Recipe, Tier
+from fls_bench.subject.given import Given
+from fls_bench.subject.inits import init_from_file, net_shape, recovered_init
+from fls_bench.subject.setups import bundle_arrays, bundle_setup, given_source
+from fls_bench.subject.snapshots import read_out_facts, snapshot_of
+from fls_bench.subject.subject import Subject
+from fls_bench.tasks import Task, arrays_source, load_task
+from fls_bench.training import user_code
+from fls_bench.training.runs import make_net
+from fls_bench.training_setup import TrainingSetup
+
+
+def from_bundle(bundle: Bundle, given: Given) -> Subject:
+    """Rebuild what a model file describes, as far as it goes.
+
+    Args:
+        bundle: The file.
+        given: What the user gives beside it.
+
+    Returns:
+        The subject.
+
+    Raises:
+        InputError: What was given is not needed, the data don't fit the net, or can't be had.
+    """
+    header, path = bundle.header, bundle.path
+    named = header.architecture.name
+    known = f"names the built-in net {named!r}"
+    for option, used, what in (
+        ("--model", given.builder is not None and named is not None, known),
+        ("--setup", given.setup is not None and named is not None, known),
+        ("--init", given.init is not None and bundle.init is not None, "holds initial weights"),
+        ("--weights", given.weights is not None, "holds the weights of one net"),
+        ("--fit-head", given.fit_head, "holds a net with its read-out"),
+    ):
+        if used:
+            raise InputError(f"{path} {what}; {option} would not be used.", f"Leave {option} out.")
+    if given.setup is not None and (given.builder is not None or given.data is not None):
+        raise InputError("--setup brings its own net and data.", "Leave --model and --data out.")
+    facts = {
+        "path": str(path),
+        "sha256": bundle.sha256,
+        "num_parameters": bundle.num_parameters,
+        "architecture": named or header.architecture.hint or "unknown",
+        "versions": dict(header.versions),
+    }
+    source, recipe = given_source(given), header.recipe or Recipe()
+    setup = given.setup or bundle_setup(bundle, builder=given.builder, source=source)
+    findings: list[Finding] = []
+    untold = ""
+    if setup is not None:
+        if given.feature_layer is not None:
+            setup = replace(setup, feature_layer=given.feature_layer)
+        if given.init is not None:
+            with user_code("make_model failed", "Correct it, or its arguments."):
+                net = make_net(setup, 0, setup.output_multiplier, torch.float32)
+            state, facts["initial_weights"] = init_from_file(
+                given.init, net_shape(net), given.allow
+            )
+            bundle = replace(bundle, init=state)
+        elif bundle.init is None:
+            seed = given.init_seed if given.init_seed is not None else (
+                None if header.recipe is None else recipe.seed
+            )  # fmt: skip
+            digest = given.init_digest or header.init_digest
+            built, how = recovered_init(setup, seed if digest else None, digest)
+            if built is not None:
+                bundle = replace(bundle, init=built)
+                findings.append(Finding(code="init_from_seed", status="info", text=how))
+            elif digest is not None:
+                untold = how
+    tier, why = (Tier.T3, "") if given.setup is not None else evidence_tier(
+        bundle, builder_given=given.builder is not None, data_given=source is not None
+    )  # fmt: skip
+    why = untold or why if tier is Tier.T1 else why
+    if setup is None:
+        return Subject(None, None, None, Tier.T0, why, facts)
+    seed = recipe.data_seed if given.data_seed is None else given.data_seed
+    own = source is None and given.setup is None and given.data_seed is None
+    task = _own_draw(bundle, setup, seed, own=own)
+    facts["feature_layer"] = read_out_facts(setup, task, bundle.final)
+    snapshot = snapshot_of(setup, task, bundle.final, bundle.init)
+    return Subject(
+        setup if tier is Tier.T3 else None, task, snapshot, tier, why, facts, tuple(findings),
+        claimed(header),
+    )  # fmt: skip
+
+
+def claimed(header: BundleHeader | None) -> tuple[float, str] | None:
+    """The training loss that a header claims, with its name there.
+
+    Args:
+        header: Of a model file, or what ``fls_bench.record`` noted in a checkpoint.
+
+    Returns:
+        (loss, name), or None.
+    """
+    if header is None or header.outcome is None or header.outcome.train_loss is None:
+        return None
+    return header.outcome.train_loss, "outcome.train_loss"
+
+
+def _own_draw(bundle: Bundle, setup: TrainingSetup, seed: int, *, own: bool) -> Task:
+    """The very data that the file was trained on, checked by fingerprint where they are named."""
+    spec = bundle.header.task
+    if spec is None or not own:
+        return setup.task_for(seed)
+    if spec.embedded:
+        return arrays_source(spec.name, bundle_arrays(bundle), None, None, spec.n_classes)(seed)
+    return load_task(spec)
