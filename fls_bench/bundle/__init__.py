@@ -6,7 +6,7 @@ unpickling it; ``reading`` and ``writing`` do the two directions of files of our
 ``matching`` find a net's weights in those of others.
 """
 
-from fls_bench.bundle.checkpoints import Checkpoint, load_any
+from fls_bench.bundle.checkpoints import STATES_OF_TRAINING, Checkpoint, load_any
 from fls_bench.bundle.contents import Bundle, evidence_tier
 from fls_bench.bundle.digests import state_digest
 from fls_bench.bundle.matching import Match, NetShape, match_weights
@@ -14,6 +14,7 @@ from fls_bench.bundle.reading import load_bundle
 from fls_bench.bundle.writing import save_bundle, write_bundle
 
 __all__ = [
+    "STATES_OF_TRAINING",
     "Bundle",
     "Checkpoint",
     "Match",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,9 +132,9 @@ def _flat(container: Container) -> tuple[dict[str, StoredTensor], dict[str, str]
     homes: dict[str, str] = {}
     count = 0
     nested = isinstance(container.value, dict | list | tuple)
-    waiting: list[tuple[str, Any, int]] = [("", container.value, 0)] if nested else []
+    waiting = deque[tuple[str, Any, int]]([("", container.value, 0)] if nested else [])
     while waiting:
-        home, value, depth = waiting.pop()
+        home, value, depth = waiting.popleft()
         items = enumerate(value) if isinstance(value, list | tuple) else value.items()
         for key, item in items:
             count += 1
@@ -162,6 +163,10 @@ def _kind(container: Container) -> str:
         return "Lightning checkpoint"
     bare = all(isinstance(item, StoredTensor) for item in value.values())
     return "state dict" if bare else "checkpoint"
+
+
+STATES_OF_TRAINING = ("optim", "lr_sched", "scheduler", "callbacks", "loops", "scaler", "rng")
+"""How keys begin under which there are tensors that are no weights."""
 
 
 def _claims(container: Container) -> dict[str, float | int | str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from fls_bench.bundle.checkpoints import Checkpoint
+from fls_bench.bundle.checkpoints import STATES_OF_TRAINING, Checkpoint
 from fls_bench.bundle.contents import MAX_NAME_CHARACTERS, listed
 from fls_bench.bundle.pickles import StoredTensor
 from fls_bench.bundle.sniffing import label_of
@@ -128,13 +128,15 @@ def match_weights(checkpoint: Checkpoint, net: NetShape, *, wanted: str | None =
             f"{label} holds weights of this net more than once: under {_prefixes(plain)}.",
             f"Say which ones to judge, with --weights {first.prefix or repr('')} for instance.",
         )
+    others = [one for one in fitting if one is not first]
+    elsewhere = {name for one in others for name in one.found.values()}
     return Match(
         prefix=first.prefix,
         tensors=tensors,
         counters=first.counters,
-        left_out=first.beside,
+        left_out=tuple(name for name in first.beside if name not in elsewhere),
         averaged=AVERAGED.search(first.prefix) is not None,
-        others=tuple(sorted(one.prefix for one in fitting if one is not first)),
+        others=tuple(sorted(one.prefix for one in others)),
     )
 
 
@@ -218,7 +220,7 @@ def _misfit(checkpoint: Checkpoint, net: NetShape, candidates: Iterable[_Candida
         # No name is right: compare with the dict that holds the most numbers.
         sizes: dict[str, int] = {}
         for name, home in checkpoint.homes.items():
-            if not home.startswith(("optim", "lr_", "callbacks", "loops")):
+            if not home.startswith(STATES_OF_TRAINING):
                 sizes[home] = sizes.get(home, 0) + _numel(checkpoint.tensors[name])
         home = max(sizes, key=lambda one: sizes[one], default="")
         strange = [

@@ -46,6 +46,12 @@ PLAIN_GLOBALS = frozenset({ORDERED_DICT, REBUILD_TENSOR, REBUILD_PARAMETER, *STO
 
 _BUILTINS = ("bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list",
              "object", "range", "set", "slice", "str", "tuple")  # fmt: skip
+_OPTIMIZERS = ("adadelta.Adadelta", "adagrad.Adagrad", "adam.Adam", "adamax.Adamax",
+               "adamw.AdamW", "asgd.ASGD", "lbfgs.LBFGS", "nadam.NAdam", "radam.RAdam",
+               "rmsprop.RMSprop", "rprop.Rprop", "sgd.SGD", "sparse_adam.SparseAdam")  # fmt: skip
+_SCHEDULERS = ("ChainedScheduler", "ConstantLR", "CosineAnnealingLR", "CosineAnnealingWarmRestarts",
+               "CyclicLR", "ExponentialLR", "LambdaLR", "LinearLR", "MultiStepLR", "OneCycleLR",
+               "PolynomialLR", "ReduceLROnPlateau", "SequentialLR", "StepLR")  # fmt: skip
 _PATHS = ("Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath")
 PASSED_OVER = frozenset(
     {
@@ -59,6 +65,11 @@ PASSED_OVER = frozenset(
         "copy_reg._reconstructor",
         "_codecs.encode",
         "typing.Any",
+        # A method of a scheduler, as older Lightning keeps it with the scheduler.
+        "builtins.getattr",
+        "__builtin__.getattr",
+        *(f"torch.optim.{name}" for name in _OPTIMIZERS),
+        *(f"torch.optim.lr_scheduler.{name}" for name in _SCHEDULERS),
         # Numbers and states of generators as numpy stores them, before and since numpy 2.
         "numpy.dtype",
         "numpy.ndarray",

@@ -11,7 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from fls_bench import models
-from fls_bench.bundle import Checkpoint, Match, NetShape, match_weights
+from fls_bench.bundle import (
+    STATES_OF_TRAINING,
+    Checkpoint,
+    Match,
+    NetShape,
+    match_weights,
+)
 from fls_bench.errors import InputError
 from fls_bench.metrics.probes import Split, fitted_head
 from fls_bench.schema import Finding, Recipe, Tier
@@ -260,7 +266,7 @@ def _found(found: _Weights, checkpoint: Checkpoint) -> list[Finding]:
     if match.left_out:
         notes.append((
             "left_out", "info",
-            f"{len(match.left_out)} tensors beside the net's were left out: {_shown(match.left_out)}.",
+            f"Left out, since the net has no such tensors: {_shown(match.left_out)}.",
         ))  # fmt: skip
     kinds = {
         str(tensor.dtype).removeprefix("torch.")
@@ -290,14 +296,14 @@ def _shown(names: tuple[str, ...]) -> str:
 
 def _contents(checkpoint: Checkpoint) -> dict[str, Any]:
     """What a file holds, for a user who has to name its net."""
-    counts: dict[str, int] = {}
-    for home in checkpoint.homes.values():
-        counts[home] = counts.get(home, 0) + 1
-    largest = sorted(counts, key=lambda home: -counts[home])[:MAX_SHOWN]
+    weights = [
+        name for name, home in checkpoint.homes.items() if not home.startswith(STATES_OF_TRAINING)
+    ]
+    homes = dict.fromkeys(checkpoint.homes[name] for name in weights)
     return {
         "num_tensors": len(checkpoint.tensors),
-        "tensors_under": {home or "the top": counts[home] for home in largest},
-        "first_tensors": list(checkpoint.tensors)[:MAX_SHOWN],
+        "weights_under": [home[:80] or "the top" for home in homes][:MAX_SHOWN],
+        "first_weights": weights[:MAX_SHOWN],
     }
 
 
@@ -410,8 +416,9 @@ def _tier(
     if given.setup is not None or (recipe and init is not None):
         return Tier.T3, "The setup can be trained again: c can be swept."
     if init is None:
-        return Tier.T1, next(
+        unknown = next(
             (one.text for one in proof if one.code == "init_not_known"),
             "A read-out that was fitted here has no initial weights.",
         )
+        return Tier.T1, unknown if recipe else f"{unknown} {_NO_RECIPE}"
     return Tier.T2, _NO_RECIPE
