@@ -346,6 +346,11 @@ def read_pickle(data: bytes, allowed: Collection[str] = frozenset()) -> PlainPic
                     stack.append(Mark("frozenset"))
                 case "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8" | "BYTEARRAY8" if lenient:
                     stack.append(Mark("bytes"))
+                # What is left of an object that holds itself.
+                case "POP" if lenient and stack:
+                    stack.pop()
+                case "POP" | "POP_MARK" if lenient:
+                    stack = outer.pop()
                 # Python 2 had one kind of string.
                 case "SHORT_BINSTRING" | "BINSTRING" if lenient:
                     stack.append(argument)
