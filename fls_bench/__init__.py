@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
-    from fls_bench.bundle import load_bundle, save_bundle
+    from fls_bench.bundle import load_bundle, save_bundle, state_digest
     from fls_bench.errors import FlsBenchError, InputError
+    from fls_bench.recorder import Recorder, record
     from fls_bench.schema import (
         Adam,
         AdamW,
@@ -35,6 +36,7 @@ _PUBLIC = {
     "InputError": "errors",
     "LrRule": "schema",
     "Recipe": "schema",
+    "Recorder": "recorder",
     "Report": "schema",
     "Sgd": "schema",
     "StepDecay": "schema",
@@ -44,7 +46,9 @@ _PUBLIC = {
     "TrainingSetup": "training_setup",
     "load_bundle": "bundle",
     "make_task": "tasks",
+    "record": "recorder",
     "save_bundle": "bundle",
+    "state_digest": "bundle",
     "task_source": "tasks",
 }
 
@@ -57,6 +61,7 @@ __all__ = [
     "InputError",
     "LrRule",
     "Recipe",
+    "Recorder",
     "Report",
     "Sgd",
     "StepDecay",
@@ -66,7 +71,9 @@ __all__ = [
     "TrainingSetup",
     "load_bundle",
     "make_task",
+    "record",
     "save_bundle",
+    "state_digest",
     "task_source",
 ]
 

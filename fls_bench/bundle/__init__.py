@@ -11,7 +11,7 @@ from fls_bench.bundle.contents import Bundle, evidence_tier
 from fls_bench.bundle.digests import state_digest
 from fls_bench.bundle.matching import Match, NetShape, match_weights
 from fls_bench.bundle.reading import load_bundle
-from fls_bench.bundle.writing import save_bundle, write_bundle
+from fls_bench.bundle.writing import save_bundle, stored_task, write_bundle
 
 __all__ = [
     "STATES_OF_TRAINING",
@@ -25,5 +25,6 @@ __all__ = [
     "match_weights",
     "save_bundle",
     "state_digest",
+    "stored_task",
     "write_bundle",
 ]

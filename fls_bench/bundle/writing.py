@@ -20,6 +20,7 @@ from torch.nn.parameter import is_lazy
 
 from fls_bench import __version__
 from fls_bench.bundle.contents import DATA_NAMES, check_contents, is_path, parse_header
+from fls_bench.bundle.digests import state_digest
 from fls_bench.bundle.sniffing import label_of
 from fls_bench.errors import InputError
 from fls_bench.schema import (
@@ -168,6 +169,7 @@ def save_bundle(
     architecture: ArchitectureSpec | None = None,
     builder_hint: str | None = None,
     feature_layer: str | None = None,
+    keep_init: bool = True,
     force: bool = False,
 ) -> Path:
     """Write the net of any training loop as a model file that `fls-bench diagnose` reads.
@@ -191,6 +193,8 @@ def save_bundle(
         architecture: A built-in net by name, if it is one.
         builder_hint: ``module:function`` that builds the net; shown to readers, never imported.
         feature_layer: Name of the layer whose output counts as features.
+        keep_init: Whether the file holds the initial weights, or only their digest: a reader then
+            builds them again from the recipe's seed, and believes them only where they have it.
         force: Whether an existing file may be replaced.
 
     Returns:
@@ -202,11 +206,12 @@ def save_bundle(
         UnsafeFileError: ``architecture`` names code.
     """
     label = label_of(Path(path))
+    init = None if initial_state is None else _state(label, "initial_state", initial_state)
     if architecture is None:
         architecture = ArchitectureSpec(hint=builder_hint)
     elif builder_hint is not None:
         architecture = architecture.model_copy(update={"hint": builder_hint})
-    spec, data = (None, {}) if task is None else _stored_task(label, task)
+    spec, data = (None, {}) if task is None else stored_task(label, task)
     try:
         header = BundleHeader(
             architecture=architecture,
@@ -218,6 +223,7 @@ def save_bundle(
             outcome=outcome,
             task=spec,
             feature_layer=feature_layer,
+            init_digest=None if init is None else state_digest(init),
             versions={
                 "fls_bench": __version__,
                 "torch": str(torch.__version__),
@@ -234,7 +240,7 @@ def save_bundle(
         path,
         header,
         final=_state(label, "model", model),
-        init=None if initial_state is None else _state(label, "initial_state", initial_state),
+        init=init if keep_init else None,
         data=data,
         force=force,
     )
@@ -259,8 +265,19 @@ def _state(label: str, argument: str, value: object) -> dict[str, Tensor]:
     return {str(name): item for name, item in state.items()}
 
 
-def _stored_task(label: str, task: TaskLike) -> tuple[TaskSpec, dict[str, Tensor]]:
-    """The header's entry, and the arrays where no name can make them again."""
+def stored_task(label: str, task: TaskLike) -> tuple[TaskSpec, dict[str, Tensor]]:
+    """What a model file keeps of its data.
+
+    Args:
+        label: What messages call the file.
+        task: The data.
+
+    Returns:
+        (the header's entry, the arrays by name where no name can make them again).
+
+    Raises:
+        InputError: The arrays are not numbers.
+    """
     known = {
         "fingerprint": task.fingerprint,
         "n_train": len(task.x_train),

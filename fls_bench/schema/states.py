@@ -74,5 +74,5 @@ class Tier(StrEnum):
             Tier.T0: "Weights alone: the output scale can't be seen from weights.",
             Tier.T1: "Weights and data.",
             Tier.T2: "Weights, data and the initial weights.",
-            Tier.T3: "Weights, data, initial weights and a training recipe: c can be swept.",
+            Tier.T3: "Data and a recipe by which nets can be trained again: c can be swept.",
         }[self]

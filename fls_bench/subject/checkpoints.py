@@ -27,7 +27,7 @@ from fls_bench.subject.inits import init_from_file, net_shape, recovered_init
 from fls_bench.subject.setups import built_in_builder, given_source
 from fls_bench.subject.snapshots import fitting, read_out_facts, snapshot_of
 from fls_bench.subject.subject import Subject
-from fls_bench.tasks import ONLY_WHOLE, Task
+from fls_bench.tasks import ONLY_WHOLE, Task, named_source
 from fls_bench.training import user_code
 from fls_bench.training.runs import POINTS_AT_ONCE, make_net, seeded
 from fls_bench.training_setup import TrainingSetup, import_object
@@ -87,7 +87,7 @@ def from_checkpoint(checkpoint: Checkpoint, given: Given) -> Subject:
         net = make_net(setup, 0, setup.output_multiplier, torch.float32).eval()
     shape = net_shape(net)
     found = _weights(checkpoint, shape, given.weights)
-    findings = [*_found(found, checkpoint), *_data_findings(task, given)]
+    findings = [*_found(found, checkpoint), *_data_findings(task, checkpoint, given)]
     final, init = found.state, None
     facts |= {
         "sha256": found.sha256,
@@ -175,10 +175,11 @@ def _setup(checkpoint: Checkpoint, given: Given) -> TrainingSetup | None:
     if given.setup is not None:
         setup = given.setup
     else:
-        source = given_source(given)
+        source, header = given_source(given), checkpoint.header
+        if source is None and header is not None and header.task and not header.task.embedded:
+            source = named_source(header.task.name, header.task.arguments)
         if given.builder is None or source is None:
             return None
-        header = checkpoint.header
         recipe = (header.recipe if header is not None else None) or Recipe()
         task = source(recipe.data_seed if given.data_seed is None else given.data_seed)
         setup = TrainingSetup(
@@ -307,8 +308,18 @@ def _contents(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def _data_findings(task: Task, given: Given) -> list[Finding]:
+def _data_findings(task: Task, checkpoint: Checkpoint, given: Given) -> list[Finding]:
     findings = [Finding(code="data", status="info", text=note) for note in task.notes]
+    noted = checkpoint.header.task if checkpoint.header is not None else None
+    if noted is not None and noted.fingerprint is not None:
+        if noted.fingerprint == task.fingerprint:
+            text = "The data are those of training: they have the fingerprint that the file notes."
+            return [*findings, Finding(code="data_proved", status="info", text=text)]
+        text = (
+            f"The data are not those that the file was trained on, {noted.name!r}: their fingerprint "
+            "differs (parts, order, scaling or draw)."
+        )
+        return [*findings, Finding(code="data_differ", status="problem", text=text)]
     own = given.setup is not None or given.data is None or ":" in given.data
     if own or str(given.data).lower().endswith(".npz"):
         return findings

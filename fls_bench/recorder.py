@@ -1,0 +1,360 @@
+"""What a training loop of anyone's has to keep for a diagnosis: the init, the stop and the recipe.
+
+``with record(model, "model.pt", ...):`` around the loop, or two calls, writes a model file that
+``fls-bench diagnose`` can judge as well as one of its own. Between the two calls nothing is done but to
+count the optimizer's steps.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from fls_bench.bundle import save_bundle, state_digest, stored_task
+from fls_bench.errors import InputError
+from fls_bench.files import check_target
+from fls_bench.schema import (
+    Adam,
+    AdamW,
+    AnyOptimizer,
+    ArchitectureSpec,
+    BundleHeader,
+    BundleOutcome,
+    Loss,
+    MultiplierRoute,
+    Outcome,
+    Recipe,
+    Sgd,
+    Stop,
+    TargetLoss,
+)
+
+if TYPE_CHECKING:
+    from fls_bench.tasks import Task
+
+# torch's class -> ours, names of settings there -> here, and what those that we lack must be.
+_KNOWN: dict[type[torch.optim.Optimizer], tuple[type[AnyOptimizer], dict[str, str], dict[str, Any]]] = {
+    torch.optim.SGD: (
+        Sgd, {"lr": "lr", "momentum": "momentum", "nesterov": "nesterov",
+              "weight_decay": "weight_decay"}, {"dampening": 0, "maximize": False},
+    ),
+    torch.optim.Adam: (
+        Adam, {"lr": "lr", "weight_decay": "weight_decay", "eps": "epsilon"},
+        {"amsgrad": False, "maximize": False, "decoupled_weight_decay": False},
+    ),
+    torch.optim.AdamW: (
+        AdamW, {"lr": "lr", "weight_decay": "weight_decay", "eps": "epsilon"},
+        {"amsgrad": False, "maximize": False},
+    ),
+}  # fmt: skip
+
+
+class Recorder:
+    """Keeps what training began with; made by ``record``.
+
+    Attributes:
+        init: State dict before training, copies on the CPU.
+        init_digest: ``state_digest`` of it: proves an init that is built again from its seed.
+        steps: Optimizer steps so far; 0 where no optimizer was given.
+        epochs: How many losses were logged.
+        train_loss: The last one, or None.
+        no_recipe: Why the file will hold no recipe, or None.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        path: str | os.PathLike[str] | None,
+        optimizer: torch.optim.Optimizer | None,
+        recipe: Recipe | None,
+        no_recipe: str | None,
+        header: Mapping[str, Any],
+        task: Task | None,
+        keep_init: bool,
+        force: bool,
+    ) -> None:
+        self._model, self._optimizer = model, optimizer
+        self._path = None if path is None else Path(path)
+        self._recipe, self.no_recipe = recipe, no_recipe
+        self._header, self._task = dict(header), task
+        self._keep_init, self._force = keep_init, force
+        self._rates = _rates(optimizer)
+        self._clock = [0]
+        self._handle: Any = None
+        if optimizer is not None:
+            clock = self._clock
+
+            def count(*_: object) -> None:
+                clock[0] += 1
+
+            self._handle = optimizer.register_step_post_hook(count)
+        self.init = {
+            name: value.detach().cpu().clone()
+            for name, value in model.state_dict().items()
+            if isinstance(value, Tensor)
+        }
+        self.init_digest = state_digest(self.init)
+        self.epochs = 0
+        self.train_loss: float | None = None
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps so far."""
+        return self._clock[0]
+
+    def log(self, train_loss: float) -> None:
+        """Note the end of an epoch.
+
+        Args:
+            train_loss: Loss on the training data; the last one logged is what the file claims.
+        """
+        self.epochs += 1
+        self.train_loss = float(train_loss)
+
+    def recipe(self) -> Recipe | None:
+        """The recipe as far as it is known now; None, with ``no_recipe`` set, where it is not."""
+        if self._recipe is not None and _rates(self._optimizer) != self._rates:
+            self._recipe = None
+            self.no_recipe = (
+                "The optimizer's learning rates changed while training, by a schedule that is not "
+                "known: give recipe= with its schedule."
+            )
+        return self._recipe
+
+    def outcome(self) -> BundleOutcome | None:
+        """How training ended, as far as it was logged; None where nothing was."""
+        loss, recipe = self.train_loss, self.recipe()
+        if loss is None:
+            return None
+        stop = None if recipe is None else recipe.stop
+        status = Outcome.OUT_OF_BUDGET
+        if not math.isfinite(loss):
+            status = Outcome.DIVERGED
+        elif isinstance(stop, TargetLoss) and loss <= stop.target_loss:
+            status = Outcome.REACHED_TARGET
+        return BundleOutcome(
+            status=status, epochs=self.epochs, steps=self.steps,
+            train_loss=loss if math.isfinite(loss) else None,
+        )  # fmt: skip
+
+    def header(self) -> str:
+        """What to keep in a checkpoint of your own, under the key ``fls_bench``: plain text.
+
+        With it ``fls-bench diagnose`` knows the recipe and how training ended, can prove an init that
+        is built again from its seed, and that data are those of training.
+
+        Returns:
+            The header of a model file, as JSON, without weights and data.
+        """
+        return BundleHeader(
+            **self._header, recipe=self.recipe(), outcome=self.outcome(),
+            task=None if self._task is None else stored_task("the header", self._task)[0],
+            init_digest=self.init_digest,
+        ).model_dump_json()  # fmt: skip
+
+    def save(
+        self, path: str | os.PathLike[str] | None = None, *, force: bool | None = None
+    ) -> Path:
+        """Write the model file, with the weights as they are now.
+
+        Args:
+            path: In place of that given to ``record``.
+            force: Whether an existing file may be replaced; None: as given to ``record``.
+
+        Returns:
+            The path written.
+
+        Raises:
+            InputError: No path, a path that can't be written, or weights that are not finite.
+        """
+        target = self._path if path is None else Path(path)
+        if target is None:
+            raise InputError("There is no path to write to.", "Give one to record() or to save().")
+        header = self._header
+        written = save_bundle(
+            target,
+            self._model,
+            initial_state=self.init,
+            task=self._task,
+            recipe=self.recipe(),
+            outcome=self.outcome(),
+            output_multiplier=header["output_multiplier"],
+            init_scale=header["init_scale"],
+            centered=header["centered"],
+            multiplier_route=header["multiplier_route"],
+            builder_hint=header["architecture"].hint,
+            feature_layer=header["feature_layer"],
+            keep_init=self._keep_init,
+            force=self._force if force is None else force,
+        )
+        self.close()
+        return written
+
+    def close(self) -> None:
+        """Stop to count steps; ``save`` does so too."""
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Write the file where the loop ended well; an error passes on, and nothing is written."""
+        if kind is None and self._path is not None:
+            self.save()
+        self.close()
+
+
+def _rates(optimizer: torch.optim.Optimizer | None) -> list[float] | None:
+    return None if optimizer is None else [float(group["lr"]) for group in optimizer.param_groups]
+
+
+def record(
+    model: nn.Module,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    task: Task | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+    batch_size: int | None = None,
+    stop: Stop | None = None,
+    loss: Loss = "cross_entropy",
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    data_seed: int = 0,
+    output_multiplier: float = 1.0,
+    init_scale: float = 1.0,
+    centered: bool = False,
+    multiplier_route: MultiplierRoute = "wrapper",
+    builder_hint: str | None = None,
+    feature_layer: str | None = None,
+    keep_init: bool = True,
+    force: bool = False,
+) -> Recorder:
+    """Keep what a diagnosis needs of any training loop.
+
+    Call it before the first step. As a context it writes the model file where the loop ends well;
+    without one, call ``save`` where training stops. Call ``log(train_loss)`` after each epoch to keep
+    how training ended.
+
+    The recipe is read off the optimizer where ``batch_size`` and ``stop`` are given too, or given
+    whole. With data and recipe the file affords a verdict; else it says what is missing
+    (``Recorder.no_recipe``).
+
+    Args:
+        model: The net, before its first step.
+        path: The model file to write, ``.pt`` or ``.safetensors``.
+        task: The data. A built-in task is stored by name, any other with its arrays.
+        optimizer: ``torch.optim.SGD``, ``Adam`` or ``AdamW`` with one setting for all parameters;
+            its steps are counted.
+        batch_size: Training points per step.
+        stop: When the loop ends.
+        loss: ``cross_entropy``, ``logistic`` or ``mse``.
+        recipe: In place of what the optimizer tells: needed for a schedule, clipping, augmentation.
+        seed: Seed that torch was given before the net was built.
+        data_seed: Which draw of the data is trained on.
+        output_multiplier: c, where c·model(x) is trained. Smaller c = larger FLS = toward
+            over-aligned.
+        init_scale: alpha, the factor on the initial weights; ``model`` has it applied.
+        centered: Whether c·(f(x) - f_0(x)) is trained.
+        multiplier_route: How c reaches the net: ``wrapper`` around it, or ``factory`` inside it.
+        builder_hint: ``module:function`` that builds the net; shown to readers, never imported.
+        feature_layer: Name of the layer whose output counts as features.
+        keep_init: Whether the file holds the initial weights, or only their digest: then they are
+            built again from the seed, which takes a builder (``--model``) that draws the same.
+        force: Whether an existing file may be replaced.
+
+    Returns:
+        The recorder, a context manager.
+
+    Raises:
+        InputError: The path can't be written, or a value is out of range.
+
+    Cost: One copy of the weights on the CPU and a SHA-256 of it at the start, one file at the end;
+    in between one count per step.
+    """
+    if path is not None:
+        check_target(Path(path), force)
+    no_recipe = None
+    if recipe is None:
+        read = _read_recipe(optimizer, batch_size, stop, loss, seed, data_seed)
+        recipe, no_recipe = (read, None) if isinstance(read, Recipe) else (None, read)
+    header = {
+        "architecture": ArchitectureSpec(hint=builder_hint),
+        "output_multiplier": output_multiplier,
+        "init_scale": init_scale,
+        "centered": centered,
+        "multiplier_route": multiplier_route,
+        "feature_layer": feature_layer,
+    }
+    try:
+        BundleHeader(**header)
+    except ValidationError as error:
+        raise _out_of_range(error) from None
+    return Recorder(model, path, optimizer, recipe, no_recipe, header, task, keep_init, force)
+
+
+def _out_of_range(error: ValidationError) -> InputError:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return InputError(
+        f"record() can't keep {place}: {first['msg'][:1].lower()}{first['msg'][1:]}.",
+        "Correct that argument.",
+    )
+
+
+def _read_recipe(
+    optimizer: torch.optim.Optimizer | None,
+    batch_size: int | None,
+    stop: Stop | None,
+    loss: Loss,
+    seed: int,
+    data_seed: int,
+) -> Recipe | str:
+    """The recipe that an optimizer tells, or the reason why there is none."""
+    absent = [
+        name
+        for name, value in (("optimizer", optimizer), ("batch_size", batch_size), ("stop", stop))
+        if value is None
+    ]
+    if absent:
+        return f"Not given: {', '.join(absent)}."
+    assert optimizer is not None
+    known = _KNOWN.get(type(optimizer))
+    if known is None:
+        names = ", ".join(one.__name__ for one in _KNOWN)
+        return f"The optimizer is a {type(optimizer).__name__}; {names} are known."
+    kind, names_here, fixed = known
+    settings = [
+        {key: value for key, value in group.items() if key in {*names_here, *fixed, "betas"}}
+        for group in optimizer.param_groups
+    ]
+    if any(one != settings[0] for one in settings):
+        return "The optimizer has groups of parameters with settings of their own."
+    first = settings[0]
+    if odd := [key for key, value in fixed.items() if first.get(key, value) != value]:
+        return f"The optimizer has {odd[0]} = {first[odd[0]]!r}, which recipes don't know."
+    fields = {here: float(first[there]) if there != "nesterov" else first[there]
+              for there, here in names_here.items()}  # fmt: skip
+    if "betas" in first:
+        fields["beta1"], fields["beta2"] = first["betas"]
+    try:
+        return Recipe(
+            loss=loss, optimizer=kind.model_validate(fields), batch_size=batch_size, stop=stop,
+            seed=seed, data_seed=data_seed,
+        )  # fmt: skip
+    except ValidationError as error:
+        raise _out_of_range(error) from None
