@@ -85,7 +85,7 @@ def match_weights(checkpoint: Checkpoint, net: NetShape, *, wanted: str | None =
     Args:
         checkpoint: What the file holds.
         net: What the net's state dict looks like.
-        wanted: The prefix that the user names, or the end of it; None: the one that fits.
+        wanted: The prefix that the user names, or a part of it; None: the one that fits.
 
     Returns:
         The match.
@@ -98,7 +98,8 @@ def match_weights(checkpoint: Checkpoint, net: NetShape, *, wanted: str | None =
     candidates = _candidates(checkpoint, net)
     if wanted is not None:
         end = wanted.rstrip(".")
-        named = [one for one in candidates if f".{one.prefix}".endswith(f".{end}")]
+        exact = [one for one in candidates if one.prefix == end]
+        named = exact or [one for one in candidates if f".{end}." in f".{one.prefix}."]
         if end and not named:
             raise InputError(
                 f"{label} holds no weights of this net under {wanted[:80]!r}.",
@@ -152,8 +153,15 @@ def _tensors(checkpoint: Checkpoint, net: NetShape, one: _Candidate) -> dict[str
 def _candidates(checkpoint: Checkpoint, net: NetShape) -> list[_Candidate]:
     """Every prefix under which at least one name of the net occurs."""
     plain = {name: WRAPPERS.sub("", name) for name in checkpoint.tensors}
-    if len(set(plain.values())) != len(plain):
-        plain = {name: name for name in plain}
+    first: dict[str, str] = {}
+    for name, short in plain.items():
+        other = first.setdefault(short, name)
+        if checkpoint.tensors[other] != checkpoint.tensors[name]:
+            raise InputError(
+                f"{label_of(checkpoint.path)} holds two tensors that are both called {short!r} once "
+                f"wrappers are taken off: {listed([other, name])}.",
+                "Save the state dict of one of the two nets.",
+            )
     expected = {WRAPPERS.sub("", name): name for name in net.shapes}
     found: dict[str, dict[str, str]] = {}
     for name, short in plain.items():
@@ -215,7 +223,7 @@ def _prefixes(candidates: Iterable[_Candidate]) -> str:
 
 def _misfit(checkpoint: Checkpoint, net: NetShape, candidates: Iterable[_Candidate]) -> InputError:
     label = label_of(checkpoint.path)
-    best = max(candidates, key=lambda one: (len(one.found), one.share), default=None)
+    best = max(candidates, key=lambda one: (len(one.found), -len(one.prefix)), default=None)
     if best is None:
         # No name is right: compare with the dict that holds the most numbers.
         sizes: dict[str, int] = {}

@@ -44,8 +44,8 @@ REBUILD_TENSOR = "torch._utils._rebuild_tensor_v2"
 REBUILD_PARAMETER = "torch._utils._rebuild_parameter"
 PLAIN_GLOBALS = frozenset({ORDERED_DICT, REBUILD_TENSOR, REBUILD_PARAMETER, *STORAGE_DTYPES})
 
-_BUILTINS = ("bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "long",
-             "object", "range", "set", "slice", "str", "tuple", "unicode")  # fmt: skip
+_BUILTINS = ("bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list",
+             "long", "object", "range", "set", "slice", "str", "tuple", "unicode")  # fmt: skip
 _OPTIMIZERS = ("adadelta.Adadelta", "adagrad.Adagrad", "adam.Adam", "adamax.Adamax",
                "adamw.AdamW", "asgd.ASGD", "lbfgs.LBFGS", "nadam.NAdam", "radam.RAdam",
                "rmsprop.RMSprop", "rprop.Rprop", "sgd.SGD", "sparse_adam.SparseAdam")  # fmt: skip

@@ -51,6 +51,7 @@ def named_features(
     names = {module: name for name, module in net.named_modules()}
     features: dict[str, Tensor] = {}
     read: list[tuple[weakref.ref[Tensor], int]] = []
+    outputs: list[Tensor] = []  # of the module ``also``
     previous: str | None = None
 
     def keep(module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -62,7 +63,9 @@ def named_features(
             if any(ref() is value and version == value._version for ref, version in read):
                 return
             read.append((weakref.ref(value), value._version))
-            if previous is not None and value.ndim > 1 and len(value) == len(x):
+            if any(_same_numbers(value, one) for one in outputs):
+                pass  # what that module handed on has its name
+            elif previous is not None and value.ndim > 1 and len(value) == len(x):
                 features.pop(previous, None)  # a layer that is used twice: in order of execution
                 features[previous] = _rows(value.detach(), isinstance(module, CONVOLUTIONS))
         previous = names[module]
@@ -77,6 +80,7 @@ def named_features(
         ):
             features.pop(also, None)
             features[also] = _rows(value.detach(), value.ndim > 3)
+            outputs[:] = [value]
 
     handles = [
         module.register_forward_pre_hook(keep)
@@ -91,6 +95,11 @@ def named_features(
         for handle in handles:
             handle.remove()
     return features, output
+
+
+def _same_numbers(value: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are one, shape aside; both must be alive."""
+    return value.data_ptr() == other.data_ptr() and value.numel() == other.numel()
 
 
 @torch.no_grad()

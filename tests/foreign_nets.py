@@ -1,0 +1,101 @@
+"""Builders of the nets in tests/foreign_files, and setups around them; named on command lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import fls_bench
+
+FILES = Path(__file__).parent / "foreign_files"
+BLOBS = FILES / "lightning-2.6.6.npz"
+
+
+def plain() -> nn.Module:
+    """The net inside of the Lightning module."""
+    return nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+
+
+def with_norm() -> nn.Module:
+    """The net of ``write_torch.py``."""
+    return nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 3))
+
+
+def encoder() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 5), nn.ReLU())
+
+
+def read_out() -> nn.Module:
+    return nn.Linear(5, 3)
+
+
+class Tied(nn.Module):
+    """The net of ``tied.safetensors``: one matrix, used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.second = nn.Linear(4, 4)
+        self.second.weight = self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.second(torch.relu(self.first(x)))
+        return logits
+
+
+class Softmax(nn.Module):
+    """A net that returns probabilities, its weights named as those of ``plain``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for index, layer in enumerate(plain().children()):
+            self.add_module(str(index), layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.children():
+            x = layer(x)
+        return x.softmax(1)
+
+
+class Answer(Softmax):
+    """A net that returns a dict."""
+
+    def forward(self, x: Tensor) -> Any:
+        return {"logits": super().forward(x)}
+
+
+def blobs() -> fls_bench.Task:
+    """All sixty training points of the Lightning runs, with test points to validate on."""
+    data = np.load(BLOBS)
+    train = (data["x_train"], data["y_train"])
+    test = (data["x_test"], data["y_test"])
+    return fls_bench.make_task(
+        "blobs", train, (test[0][:20], test[1][:20]), (test[0][20:], test[1][20:])
+    )
+
+
+def setup() -> fls_bench.TrainingSetup:
+    return fls_bench.TrainingSetup(
+        make_model=plain,
+        task=blobs(),
+        optimizer=fls_bench.Adam(lr=0.05),
+        batch_size=10,
+        stop=fls_bench.TargetLoss(0.2, max_epochs=20),
+        name="blobs",
+    )
+
+
+def far_setup() -> fls_bench.TrainingSetup:
+    """Labels of the training points turned round: what it makes is unlike the file."""
+    data = np.load(BLOBS)
+    train = (data["x_train"], (data["y_train"] + 1) % 3)
+    test = (data["x_test"], (data["y_test"] + 1) % 3)
+    task = fls_bench.make_task("turned", train, test, test)
+    return fls_bench.TrainingSetup(
+        make_model=plain, task=task, optimizer=fls_bench.Adam(lr=0.05), batch_size=10,
+        stop=fls_bench.TargetLoss(0.2, max_epochs=20), name="turned",
+    )  # fmt: skip

@@ -1,0 +1,247 @@
+"""``fls_bench.record`` around loops of any kind: what the file then says, and what it costs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import foreign_nets
+import pytest
+import torch
+from torch import nn
+
+import fls_bench
+from fls_bench import load_bundle, record, state_digest
+from fls_bench.errors import InputError
+from fls_bench.schema import Outcome, Tier
+from fls_bench.subject import NOTHING, Given, from_bundle
+
+Cli = Callable[..., Any]
+STOP = fls_bench.TargetLoss(0.2, max_epochs=60)
+
+
+def train(
+    run: fls_bench.Recorder | None,
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    epochs: int = 60,
+) -> int:
+    """Somebody's loop; returns the steps that it made."""
+    task, steps = foreign_nets.blobs(), 0
+    x, y = torch.as_tensor(task.x_train), torch.as_tensor(task.y_train)
+    for _ in range(epochs):
+        for part in torch.arange(60).split(10):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(x[part]), y[part]).backward()
+            optimizer.step()
+            steps += 1
+        with torch.no_grad():
+            loss = float(nn.functional.cross_entropy(net(x), y))
+        if run is not None:
+            run.log(loss)
+        if loss <= STOP.target_loss:
+            break
+    return steps
+
+
+def net_and_optimizer(seed: int = 5) -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(seed)
+    net = foreign_nets.plain()
+    return net, torch.optim.Adam(net.parameters(), lr=0.05)
+
+
+def test_a_context_around_a_loop_keeps_init_stop_and_recipe(tmp_path: Path) -> None:
+    net, optimizer = net_and_optimizer()
+    init = {k: v.clone() for k, v in net.state_dict().items()}
+    with record(
+        net, tmp_path / "m.pt", task=foreign_nets.blobs(), optimizer=optimizer, batch_size=10,
+        stop=STOP, seed=5, builder_hint="foreign_nets:plain",
+    ) as run:  # fmt: skip
+        steps = train(run, net, optimizer)
+        assert not (tmp_path / "m.pt").exists()
+    found = load_bundle(tmp_path / "m.pt")
+    header = found.header
+    assert found.init is not None
+    assert all(torch.equal(found.init[k], v) for k, v in init.items())
+    assert all(torch.equal(found.final[k], v) for k, v in net.state_dict().items())
+    assert header.recipe is not None
+    assert header.outcome is not None
+    assert header.recipe.optimizer == fls_bench.Adam(lr=0.05)
+    assert (header.recipe.batch_size, header.recipe.stop, header.recipe.seed) == (10, STOP, 5)
+    assert header.outcome.status is Outcome.REACHED_TARGET
+    assert (header.outcome.epochs, header.outcome.steps) == (steps // 6, steps)
+    assert header.outcome.train_loss == run.train_loss
+    assert header.init_digest == state_digest(init)
+    # With the builder that the user repeats it can be swept.
+    subject = from_bundle(found, Given(builder="foreign_nets:plain"))
+    assert subject.tier is Tier.T3
+    assert subject.claim == (run.train_loss, "outcome.train_loss")
+
+
+def test_two_calls_do_the_same(tmp_path: Path) -> None:
+    net, optimizer = net_and_optimizer()
+    run = record(net, optimizer=optimizer, batch_size=10, stop=STOP)
+    steps = train(run, net, optimizer)
+    assert run.save(tmp_path / "a.safetensors") == tmp_path / "a.safetensors"
+    found = load_bundle(tmp_path / "a.safetensors").header
+    assert found.outcome is not None
+    assert found.outcome.steps == steps == run.steps
+    train(None, net, optimizer, epochs=1)
+    assert run.steps == steps, "counting ends with the file"
+    with pytest.raises(InputError, match="no path"):
+        record(net).save()
+    with pytest.raises(InputError, match="exists already"):
+        record(net, tmp_path / "a.safetensors")
+
+
+def test_a_loop_that_fails_leaves_no_file_and_its_error(tmp_path: Path) -> None:
+    net, optimizer = net_and_optimizer()
+    run = record(net, tmp_path / "m.pt", optimizer=optimizer)
+
+    def failing() -> None:
+        with run:
+            train(run, net, optimizer, epochs=1)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        failing()
+    assert list(tmp_path.iterdir()) == []
+    before = run.steps
+    optimizer.step()
+    assert run.steps == before, "the optimizer is left as it was"
+
+
+def test_recording_changes_nothing_of_the_training() -> None:
+    ends = []
+    for recorded in (False, True):
+        net, optimizer = net_and_optimizer()
+        run = record(net, optimizer=optimizer) if recorded else None
+        train(run, net, optimizer, epochs=3)
+        ends.append(state_digest(net.state_dict()))
+    assert ends[0] == ends[1]
+
+
+def test_an_init_that_is_not_kept_is_built_again_and_proved(tmp_path: Path) -> None:
+    for seed in (5, 6):
+        net, optimizer = net_and_optimizer(5)
+        with record(
+            net, tmp_path / f"{seed}.pt", task=foreign_nets.blobs(), optimizer=optimizer,
+            batch_size=10, stop=STOP, seed=seed, keep_init=False,
+        ) as run:  # fmt: skip
+            train(run, net, optimizer, epochs=2)
+        found = load_bundle(tmp_path / f"{seed}.pt")
+        assert found.init is None
+        subject = from_bundle(found, Given(builder="foreign_nets:plain"))
+        if seed == 5:
+            assert subject.tier is Tier.T3
+            assert subject.snapshot is not None
+            assert subject.snapshot.init is not None
+            (told,) = [one.text for one in subject.findings if one.code == "init_from_seed"]
+            assert "seed 5" in told
+        else:  # the seed that was noted is not the one that was used
+            assert subject.tier is Tier.T1
+            assert "digest" in subject.why
+    assert from_bundle(found, NOTHING).tier is Tier.T0
+
+
+SGD = torch.optim.SGD
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (
+            lambda p: SGD(p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-3),
+            fls_bench.Sgd(lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-3),
+        ),
+        (
+            lambda p: torch.optim.Adam(p, lr=0.01, betas=(0.8, 0.99), eps=1e-6, weight_decay=0.1),
+            fls_bench.Adam(lr=0.01, beta1=0.8, beta2=0.99, epsilon=1e-6, weight_decay=0.1),
+        ),
+        (
+            lambda p: torch.optim.AdamW(p, lr=0.01),
+            fls_bench.AdamW(lr=0.01),
+        ),
+        (lambda p: SGD(p, lr=0.1, momentum=0.9, dampening=0.5), "dampening = 0.5"),
+        (lambda p: torch.optim.Adam(p, amsgrad=True), "amsgrad = True"),
+        (lambda p: torch.optim.RMSprop(p), "is a RMSprop"),
+        (
+            lambda p: SGD([{"params": list(p)[:2]}, {"params": [], "lr": 0.3}], lr=0.1),
+            "groups of parameters",
+        ),
+    ],
+)
+def test_the_recipe_is_read_off_the_optimizer_or_said_to_be_unknown(
+    make: Callable[[Any], torch.optim.Optimizer], expected: Any
+) -> None:
+    net = foreign_nets.plain()
+    run = record(net, optimizer=make(net.parameters()), batch_size=10, stop=STOP)
+    recipe = run.recipe()
+    if isinstance(expected, str):
+        assert recipe is None
+        assert run.no_recipe is not None
+        assert expected in run.no_recipe
+    else:
+        assert recipe is not None
+        assert recipe.optimizer == expected
+
+
+def test_a_schedule_that_was_not_told_makes_no_recipe(tmp_path: Path) -> None:
+    """A recipe with the first rate would train another setup than the one that made the file."""
+    net, optimizer = net_and_optimizer()
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    with record(net, tmp_path / "m.pt", optimizer=optimizer, batch_size=10, stop=STOP) as run:
+        train(run, net, optimizer, epochs=1)
+        schedule.step()
+        assert run.recipe() is None
+        assert "schedule" in str(run.no_recipe)
+    assert load_bundle(tmp_path / "m.pt").header.recipe is None
+    known = record(net, recipe=fls_bench.Recipe(optimizer=fls_bench.Sgd(lr=0.3)))
+    assert known.recipe() == fls_bench.Recipe(optimizer=fls_bench.Sgd(lr=0.3))
+
+
+def test_what_is_not_given_is_said() -> None:
+    assert record(foreign_nets.plain()).no_recipe == "Not given: optimizer, batch_size, stop."
+    with pytest.raises(InputError, match="output_multiplier"):
+        record(foreign_nets.plain(), output_multiplier=0)
+
+
+def test_a_diverged_loop_says_so() -> None:
+    run = record(foreign_nets.plain())
+    run.log(float("nan"))
+    outcome = run.outcome()
+    assert outcome is not None
+    assert (outcome.status, outcome.train_loss) == (Outcome.DIVERGED, None)
+    json.loads(run.header())
+
+
+def test_a_checkpoint_of_ones_own_carries_the_header(cli: Cli, tmp_path: Path) -> None:
+    """With it the file proves its data and its init, and has a recipe."""
+    net, optimizer = net_and_optimizer()
+    run = record(
+        net, task=foreign_nets.blobs(), optimizer=optimizer, batch_size=10, stop=STOP, seed=5
+    )
+    train(run, net, optimizer)
+    torch.save({"model": net.state_dict(), "fls_bench": run.header()}, tmp_path / "own.pt")
+    ended = cli(
+        "diagnose", tmp_path / "own.pt", "--model", "foreign_nets:plain", "--data",
+        "foreign_nets:blobs", "--max-seeds", "3", "-q", "--json", "-",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    made = json.loads(ended.out)
+    codes = {one["code"] for one in made["diagnosis"]["findings"]}
+    assert made["diagnosis"]["evidence_tier"] == "T3"
+    assert {"data_proved", "init_from_seed"} <= codes
+    assert not {"training_loss_differs", "data_differ", "file_unlike_setup"} & codes
+    assert made["setup"]["optimizer"]["lr"] == 0.05
+    assert made["input"]["claimed_train_loss"] == run.train_loss
+    assert made["input"]["train_loss"] == pytest.approx(run.train_loss, rel=1e-4)
+    # Other data are noticed by their fingerprint, before any loss is looked at.
+    ended = cli(
+        "diagnose", tmp_path / "own.pt", "--model", "foreign_nets:plain", "--data",
+        foreign_nets.BLOBS, "--max-seeds", "3", "-q", "--json", "-",
+    )  # fmt: skip
+    codes = {one["code"] for one in json.loads(ended.out)["diagnosis"]["findings"]}
+    assert "data_differ" in codes
