@@ -18,9 +18,10 @@ from pathlib import Path
 import joblib
 import torch
 from error_rates import Silent
+from scipy.stats import binom
 from torch import nn
 
-from fls_bench import facts, models, report
+from fls_bench import facts, models, record, report
 from fls_bench.bench import Options
 from fls_bench.scaling import format_multiplier
 from fls_bench.schema import ArchitectureSpec, LrRule, Recipe, RunConfig, Sgd, TargetLoss
@@ -34,6 +35,7 @@ from fls_bench.training_setup import TrainingSetup
 from fls_bench.verdict import contrasts, regime
 
 REPEATS = 3
+RECORDINGS = 300
 NUM_NETS, EPOCHS = 48, 20
 SIZES = {"input_dim": 64, "n_outputs": 10, "depth": 4, "width": 128}
 
@@ -180,6 +182,53 @@ def invariants() -> None:
         )
 
 
+def recording() -> None:
+    """A plain loop of small steps with and without ``record`` around it, and what start and end cost."""
+    task = task_source("digits", {"n_train": 400})(0)
+    x, y = torch.as_tensor(task.x_train), torch.as_tensor(task.y_train)
+    ends: list[float] = []
+
+    def loop(recorded: bool, path: Path) -> float:
+        net = models.build("mlp", SIZES, seed=0)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.001)
+        start = time.perf_counter()
+        run = record(net, path, optimizer=optimizer, force=True) if recorded else None
+        began = time.perf_counter()
+        for _ in range(EPOCHS):
+            for picked in torch.arange(len(y)).split(25):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(net(x[picked]), y[picked]).backward()
+                optimizer.step()
+            if run is not None:
+                run.log(1.0)
+        ended = time.perf_counter()
+        if run is not None:
+            run.save()
+            ends.append((began - start) + (time.perf_counter() - ended))
+        return ended - began
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "m.pt"
+        loop(True, path)
+        ends.clear()
+        ratios = []
+        for k in range(RECORDINGS):  # which comes first alternates
+            first, second = loop(k % 2 == 0, path), loop(k % 2 == 1, path)
+            ratios.append(first / second if k % 2 == 0 else second / first)
+    line("a loop with / without record, between its calls", ratios, "x", "1.01 x")
+    low, high = sign_test_interval(ratios)
+    middle = statistics.median(ratios)
+    print(f"  median {middle:.4f}, 95 % interval {low:.4f} to {high:.4f}", flush=True)
+    line("record: the copy at the start and the file at the end", ends, "s", "-")
+
+
+def sign_test_interval(values: list[float]) -> tuple[float, float]:
+    """95 % interval of the median: order statistics, whatever the distribution (sign test)."""
+    ordered = sorted(values)
+    skip = int(binom.ppf(0.025, len(ordered), 0.5))
+    return ordered[skip - 1], ordered[-skip]
+
+
 def pages(source: Path) -> None:
     """The page of a report of 10,000 runs: those of a real one, each listed again under other seeds."""
     found = report.read(source)
@@ -231,6 +280,7 @@ def main() -> None:
     line("plain loop / batched engine", [p / b for p, b in pairs], "x", "4 x")
     tuning_costs()
     invariants()
+    recording()
     line("fls-bench --help", [timed(command("--help")) for _ in range(REPEATS)], "s", "0.3 s")
     with tempfile.TemporaryDirectory() as folder:
         for multiplier in ("2^-9", "2^-4", "2^3"):

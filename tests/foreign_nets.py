@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +100,7 @@ def far_setup() -> fls_bench.TrainingSetup:
         make_model=plain, task=task, optimizer=fls_bench.Adam(lr=0.05), batch_size=10,
         stop=fls_bench.TargetLoss(0.2, max_epochs=20), name="turned",
     )  # fmt: skip
+
+
+def centered_setup() -> fls_bench.TrainingSetup:
+    return replace(setup(), centered=True)

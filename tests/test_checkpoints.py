@@ -338,6 +338,7 @@ def test_a_net_without_logits_is_refused(cli: Cli, tmp_path: Path, builder: str,
         (("--setup", "foreign_nets:setup", "--model", "foreign_nets:plain"), "brings its own net"),
         (("--setup", "foreign_nets:setup", "--fit-head"), "a read-out of its own"),
         (("--fit-head",), "needs the net"),
+        (("--setup", "foreign_nets:centered_setup"), "which f_0 needs"),
         (
             ("--model", "foreign_nets:plain", "--data", TASK, "--init-digest", "0" * 64),
             "--init-seed",

@@ -23,7 +23,7 @@ from fls_bench.metrics.probes import Split, fitted_head
 from fls_bench.schema import Finding, Recipe, Tier
 from fls_bench.subject.files import claimed
 from fls_bench.subject.given import Given
-from fls_bench.subject.inits import init_from_file, net_shape, recovered_init
+from fls_bench.subject.inits import check_centered, init_from_file, net_shape, recovered_init
 from fls_bench.subject.setups import built_in_builder, given_source
 from fls_bench.subject.snapshots import fitting, read_out_facts, snapshot_of
 from fls_bench.subject.subject import Subject
@@ -97,6 +97,7 @@ def from_checkpoint(checkpoint: Checkpoint, given: Given) -> Subject:
     }
     init, origin, proof = _init(setup, shape, checkpoint, given)
     facts["initial_weights"] = origin
+    check_centered(setup, init)
     findings += proof
     if init is not None and all(
         torch.equal(init[name], final[name].to(init[name])) for name in init

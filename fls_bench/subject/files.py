@@ -10,7 +10,7 @@ from fls_bench.bundle import Bundle, evidence_tier
 from fls_bench.errors import InputError
 from fls_bench.schema import BundleHeader, Finding, Recipe, Tier
 from fls_bench.subject.given import Given
-from fls_bench.subject.inits import init_from_file, net_shape, recovered_init
+from fls_bench.subject.inits import check_centered, init_from_file, net_shape, recovered_init
 from fls_bench.subject.setups import bundle_arrays, bundle_setup, given_source
 from fls_bench.subject.snapshots import read_out_facts, snapshot_of
 from fls_bench.subject.subject import Subject
@@ -88,6 +88,7 @@ def from_bundle(bundle: Bundle, given: Given) -> Subject:
     seed = recipe.data_seed if given.data_seed is None else given.data_seed
     own = source is None and given.setup is None and given.data_seed is None
     task = _own_draw(bundle, setup, seed, own=own)
+    check_centered(setup, bundle.init)
     facts["feature_layer"] = read_out_facts(setup, task, bundle.final)
     snapshot = snapshot_of(setup, task, bundle.final, bundle.init)
     return Subject(

@@ -22,6 +22,23 @@ NO_DIGEST = (
 )
 
 
+def check_centered(setup: TrainingSetup, init: object) -> None:
+    """Refuse to judge a centered net without what it is centered by.
+
+    Args:
+        setup: Says whether the net computes c·(f - f_0).
+        init: The initial weights, or None.
+
+    Raises:
+        InputError: f_0 can't be computed.
+    """
+    if setup.centered and init is None:
+        raise InputError(
+            "The net is centered, c·(f - f_0), and its initial weights, which f_0 needs, are not known.",
+            "Give them with --init, or prove their seed with --init-seed and --init-digest.",
+        )
+
+
 def initial_state(setup: TrainingSetup, seed: int) -> dict[str, Tensor]:
     """Build a setup's net again, as it is before training.
 
