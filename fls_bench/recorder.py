@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from fls_bench.bundle import save_bundle, state_digest, stored_task
 from fls_bench.errors import InputError
@@ -76,6 +77,7 @@ class Recorder:
         optimizer: torch.optim.Optimizer | None,
         recipe: Recipe | None,
         no_recipe: str | None,
+        read_off: bool,
         header: Mapping[str, Any],
         task: Task | None,
         keep_init: bool,
@@ -83,7 +85,7 @@ class Recorder:
     ) -> None:
         self._model, self._optimizer = model, optimizer
         self._path = None if path is None else Path(path)
-        self._recipe, self.no_recipe = recipe, no_recipe
+        self._recipe, self.no_recipe, self._read_off = recipe, no_recipe, read_off
         self._header, self._task = dict(header), task
         self._keep_init, self._force = keep_init, force
         self._rates = _rates(optimizer)
@@ -96,11 +98,13 @@ class Recorder:
                 clock[0] += 1
 
             self._handle = optimizer.register_step_post_hook(count)
-        self.init = {
-            name: value.detach().cpu().clone()
-            for name, value in model.state_dict().items()
-            if isinstance(value, Tensor)
-        }
+        state = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
+        if lazy := [name for name, value in state.items() if is_lazy(value)]:
+            raise InputError(
+                f"The net's parameter {lazy[0]!r} is lazy and has no shape yet.",
+                "Run the net once on an input before record().",
+            )
+        self.init = {name: value.detach().cpu().clone() for name, value in state.items()}
         self.init_digest = state_digest(self.init)
         self.epochs = 0
         self.train_loss: float | None = None
@@ -121,13 +125,18 @@ class Recorder:
 
     def recipe(self) -> Recipe | None:
         """The recipe as far as it is known now; None, with ``no_recipe`` set, where it is not."""
-        if self._recipe is not None and _rates(self._optimizer) != self._rates:
+        if self._read_off and self._recipe is not None and self._scheduled():
             self._recipe = None
             self.no_recipe = (
-                "The optimizer's learning rates changed while training, by a schedule that is not "
-                "known: give recipe= with its schedule."
+                "The optimizer's learning rates follow a schedule that is not known: give recipe= with "
+                "its schedule."
             )
         return self._recipe
+
+    def _scheduled(self) -> bool:
+        groups = [] if self._optimizer is None else self._optimizer.param_groups
+        # Most of torch's schedulers leave this key, even where the rate is now what it was.
+        return _rates(self._optimizer) != self._rates or any("initial_lr" in one for one in groups)
 
     def outcome(self) -> BundleOutcome | None:
         """How training ended, as far as it was logged; None where nothing was."""
@@ -288,7 +297,7 @@ def record(
     """
     if path is not None:
         check_target(Path(path), force)
-    no_recipe = None
+    no_recipe, read_off = None, recipe is None
     if recipe is None:
         read = _read_recipe(optimizer, batch_size, stop, loss, seed, data_seed)
         recipe, no_recipe = (read, None) if isinstance(read, Recipe) else (None, read)
@@ -304,7 +313,20 @@ def record(
         BundleHeader(**header)
     except ValidationError as error:
         raise _out_of_range(error) from None
-    return Recorder(model, path, optimizer, recipe, no_recipe, header, task, keep_init, force)
+    return Recorder(
+        _inner(model), path, optimizer, recipe, no_recipe, read_off, header, task, keep_init, force
+    )
+
+
+def _inner(model: nn.Module) -> nn.Module:
+    """The net in what torch.compile or data parallelism put around it: the same parameters."""
+    while True:
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        else:
+            return model
 
 
 def _out_of_range(error: ValidationError) -> InputError:

@@ -202,6 +202,24 @@ def test_a_schedule_that_was_not_told_makes_no_recipe(tmp_path: Path) -> None:
     assert known.recipe() == fls_bench.Recipe(optimizer=fls_bench.Sgd(lr=0.3))
 
 
+def test_a_schedule_is_noticed_where_the_rate_is_again_what_it_was() -> None:
+    net, optimizer = net_and_optimizer()
+    run = record(net, optimizer=optimizer, batch_size=10, stop=STOP)
+    assert run.recipe() is not None
+    torch.optim.lr_scheduler.CyclicLR(optimizer, 0.05, 0.1, cycle_momentum=False)
+    assert optimizer.param_groups[0]["lr"] == 0.05
+    assert run.recipe() is None
+
+
+def test_the_net_inside_of_a_wrapper_is_recorded(tmp_path: Path) -> None:
+    net, _ = net_and_optimizer()
+    for wrapper in (torch.compile(net), nn.DataParallel(net), nn.DataParallel(torch.compile(net))):
+        record(wrapper).save(tmp_path / "m.pt", force=True)
+        assert load_bundle(tmp_path / "m.pt").final.keys() == net.state_dict().keys()
+    with pytest.raises(InputError, match="is lazy"):
+        record(nn.LazyLinear(3))
+
+
 def test_what_is_not_given_is_said() -> None:
     assert record(foreign_nets.plain()).no_recipe == "Not given: optimizer, batch_size, stop."
     with pytest.raises(InputError, match="output_multiplier"):
