@@ -211,9 +211,11 @@ def test_a_schedule_is_noticed_where_the_rate_is_again_what_it_was() -> None:
     assert run.recipe() is None
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_net_inside_of_a_wrapper_is_recorded(tmp_path: Path) -> None:
     net, _ = net_and_optimizer()
-    for wrapper in (torch.compile(net), nn.DataParallel(net), nn.DataParallel(torch.compile(net))):
+    compiled = torch.compile(net, backend="eager")
+    for wrapper in (compiled, nn.DataParallel(net), nn.DataParallel(compiled)):
         record(wrapper).save(tmp_path / "m.pt", force=True)
         assert load_bundle(tmp_path / "m.pt").final.keys() == net.state_dict().keys()
     with pytest.raises(InputError, match="is lazy"):
