@@ -28,6 +28,7 @@ from fls_bench.schema import BundleHeader
 
 MAX_DEPTH = 12
 MAX_VALUES = 1_000_000
+LONGEST_NAME = 2 * MAX_NAME_CHARACTERS
 LOSS_NAMES = ("train_loss", "training_loss", "loss")
 
 
@@ -106,7 +107,7 @@ def load_any(path: Path, allow: Iterable[str] = ()) -> Bundle | Checkpoint:
                 GIVE_ONE,
             )
         for name in tensors:
-            if len(name) > 2 * MAX_NAME_CHARACTERS or not name.isprintable():
+            if len(name) > LONGEST_NAME or not name.isprintable():
                 raise InputError(
                     f"{label} has a tensor whose name is too long or unprintable: "
                     f"{listed([name])}.",
@@ -147,7 +148,9 @@ def _flat(container: Container) -> tuple[dict[str, StoredTensor], dict[str, str]
                 )
             if isinstance(key, Mark):
                 continue
-            name = f"{home}.{key}" if home else str(key)
+            # Cut, since a million values may lie under one name of a megabyte; refused later.
+            name = str(key)[: LONGEST_NAME + 1]
+            name = f"{home}.{name}"[: LONGEST_NAME + 1] if home else name
             if isinstance(item, StoredTensor):
                 tensors[name], homes[name] = item, home
             elif isinstance(item, dict | list | tuple) and depth < MAX_DEPTH:
@@ -161,7 +164,7 @@ def _kind(container: Container) -> str:
         return str(container.kind)
     if "pytorch-lightning_version" in value:
         return "Lightning checkpoint"
-    bare = all(isinstance(item, StoredTensor) for item in value.values())
+    bare = isinstance(value, dict) and all(isinstance(one, StoredTensor) for one in value.values())
     return "state dict" if bare else "checkpoint"
 
 
@@ -175,7 +178,7 @@ def _claims(container: Container) -> dict[str, float | int | str]:
         return {}
     claims: dict[str, float | int | str] = {}
     for key in ("epoch", "global_step"):
-        if type(value.get(key)) is int and value[key] >= 0:
+        if type(value.get(key)) is int and 0 <= value[key] < 2**63:
             claims[key] = value[key]
     version = value.get("pytorch-lightning_version")
     if isinstance(version, str) and version.isprintable():
@@ -199,6 +202,10 @@ def _number(container: Container, value: object) -> float | None:
         if value.shape not in ((), (1,)):
             return None
         value = float(container.read({"a loss": value})["a loss"])
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an int may have any number of digits
+        return None
+    return number if math.isfinite(number) else None

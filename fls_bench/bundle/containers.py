@@ -26,8 +26,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fls_bench.bundle.contents import GIVE_ONE, listed
-from fls_bench.bundle.opcodes import MAX_PICKLE_BYTES, NotPlainError, list_pickle
-from fls_bench.bundle.pickles import PLAIN_GLOBALS, StoredTensor, read_pickle
+from fls_bench.bundle.opcodes import MAX_OPCODES, MAX_PICKLE_BYTES, NotPlainError, list_pickle
+from fls_bench.bundle.pickles import MAX_DIMENSIONS, PLAIN_GLOBALS, StoredTensor, read_pickle
 from fls_bench.bundle.sniffing import (
     LEGACY_START,
     MAX_SAFETENSORS_HEADER,
@@ -41,13 +41,17 @@ from fls_bench.bundle.sniffing import (
 )
 from fls_bench.errors import InputError
 
-MAX_FILE_BYTES = 16 * 2**30
-"""Optimizer states, which are not read, are twice as large as the weights."""
+MAX_FILE_BYTES = 4 * 2**30
+"""Shards together. Optimizer states, which are not read, are twice as large as the weights."""
 MAX_TENSOR_BYTES = 2**30
 """Of the tensors that are read: 250 million weights in single precision."""
-MAX_ENTRIES = 100_000
+MAX_ENTRIES = 40_000
+MAX_DIRECTORY_BYTES = 4 * 2**20
+"""Of a zip archive. Python's reader takes time that grows as the square of a record's length."""
 MAX_SHARDS = 1000
+SHARD_START = 64 * 2**10
 CHUNK = 8 * 2**20
+MOST_AT_ONCE = 4 * CHUNK
 COPY_AGAIN = "Copy or download it again."
 
 SAFETENSORS_DTYPES = {
@@ -108,7 +112,7 @@ class Container:
         announced = sum(tensor.num_bytes for tensor in stored.values())
         if announced > self.num_bytes:
             raise InputError(
-                f"{label} announces tensors of {announced:.3g} bytes, and has only "
+                f"{label} announces tensors of {min(announced, 10**300):.3g} bytes, and has only "
                 f"{self.num_bytes:,}.",
                 "Save each tensor in full, with .clone(), in place of expanded or shared views.",
             )
@@ -185,11 +189,12 @@ class _Stream(io.BufferedReader):
     def __init__(self, path: Path) -> None:
         super().__init__(io.FileIO(path))
         self.size = os.fstat(self.fileno()).st_size
+        self.most = MOST_AT_ONCE
 
     def read(self, size: int | None = -1, /) -> bytes:
         left = max(0, self.size - self.tell())
         wanted = left if size is None or size < 0 else min(size, left)
-        if wanted > 4 * CHUNK:
+        if wanted > self.most:
             raise ValueError(f"a piece of {wanted} bytes")
         return super().read(wanted)
 
@@ -216,13 +221,17 @@ def _stream(path: Path) -> Iterator[_Stream]:
         what = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
         raise InputError(f"{str(path)!r} is {what}.", "Give the path of a model file.")
     with stream:
-        if stream.size > MAX_FILE_BYTES:
-            raise InputError(
-                f"{label_of(path)} has {stream.size / 2**30:.1f} GiB; model files of up to "
-                f"{MAX_FILE_BYTES / 2**30:.0f} GiB are read.",
-                "Check that it is the model file you mean.",
-            )
+        _check_size(path, stream.size)
         yield stream
+
+
+def _check_size(path: Path, size: int) -> None:
+    if size > MAX_FILE_BYTES:
+        raise InputError(
+            f"{label_of(path)} has {size / 2**30:.1f} GiB; model files of up to "
+            f"{MAX_FILE_BYTES / 2**30:.0f} GiB are read.",
+            "Check that it is the model file you mean.",
+        )
 
 
 def _inside(path: Path) -> Path:
@@ -258,7 +267,9 @@ def _inside(path: Path) -> Path:
 def _open_zip(path: Path, stream: _Stream, stack: ExitStack, allowed: Collection[str]) -> Container:
     label = label_of(path)
     try:
+        stream.most = MAX_DIRECTORY_BYTES
         archive = stack.enter_context(zipfile.ZipFile(stream))
+        stream.most = MOST_AT_ONCE
     except ZIP_ERRORS:
         raise InputError(
             f"{label} starts like a file of torch.save, but is truncated or damaged.", COPY_AGAIN
@@ -270,15 +281,16 @@ def _open_zip(path: Path, stream: _Stream, stack: ExitStack, allowed: Collection
             f"{label} is no model file: its data.pkl is larger than {MAX_PICKLE_BYTES:,} bytes.",
             GIVE_ONE,
         )
-    pickle = _read_entry(label, archive, f"{root}data.pkl")
+    pickle = bytes(_read_entry(label, archive, f"{root}data.pkl"))
     try:
         found = read_pickle(pickle, allowed)
     except NotPlainError as error:
         raise _not_plain(path, pickle, error, allowed, "zip") from None
     byteorder = f"{root}byteorder"
     if byteorder in archive.NameToInfo:
-        order = _read_entry(label, archive, byteorder)
-        if order != sys.byteorder.encode():
+        right = sys.byteorder.encode()
+        long = archive.getinfo(byteorder).file_size > len(right)
+        if long or _read_entry(label, archive, byteorder) != right:
             raise InputError(
                 f"{label} was written on a machine with another byte order.",
                 "Save it again on a machine of this kind, or as .safetensors.",
@@ -292,7 +304,7 @@ def _open_zip(path: Path, stream: _Stream, stack: ExitStack, allowed: Collection
         if info is None or info.file_size != size or tensor.last_element >= tensor.storage_numel:
             raise _damaged(label, name)
         if record not in records:
-            records[record] = bytearray(_read_entry(label, archive, record))
+            records[record] = _read_entry(label, archive, record)
         return _view(records[record], tensor)
 
     return Container(
@@ -359,17 +371,17 @@ def _check_entries(label: str, archive: zipfile.ZipFile, file_bytes: int) -> str
     raise InputError(f"{label} is a zip archive that {problem}, so it was not read.", GIVE_ONE)
 
 
-def _read_entry(label: str, archive: zipfile.ZipFile, name: str) -> bytes:
-    parts = []
+def _read_entry(label: str, archive: zipfile.ZipFile, name: str) -> bytearray:
+    content = bytearray()
     try:
         with archive.open(name) as entry:
             while part := entry.read(CHUNK):
-                parts.append(part)
+                content += part
     except ZIP_ERRORS:
         raise InputError(
             f"{label} is damaged: {listed([name])} can't be read.", COPY_AGAIN
         ) from None
-    return b"".join(parts)
+    return content
 
 
 def _open_legacy(path: Path, stream: _Stream, allowed: Collection[str]) -> Container:
@@ -379,12 +391,13 @@ def _open_legacy(path: Path, stream: _Stream, allowed: Collection[str]) -> Conta
     """
     label = label_of(path)
     head = stream.read(MAX_PICKLE_BYTES)
-    start = len(LEGACY_START)
+    start, steps = len(LEGACY_START), MAX_OPCODES
     parts = []
     try:
         for names in ((), (), allowed, ()):
-            parts.append(read_pickle(head[start:], names))
+            parts.append(read_pickle(head[start:], names, steps))
             start += parts[-1].end
+            steps -= parts[-1].num_steps
     except NotPlainError as error:
         raise _not_plain(path, head, error, allowed, "legacy") from None
     _, machine, value, keys = parts
@@ -397,8 +410,10 @@ def _open_legacy(path: Path, stream: _Stream, allowed: Collection[str]) -> Conta
     place = start
     for key in keys.value if isinstance(keys.value, list) else ():
         dtype, numel = value.storages.get(key, (None, -1)) if isinstance(key, str) else (None, -1)
+        if dtype is None or key in places or place >= stream.size:
+            raise _damaged(label, str(key))
         stream.seek(place)
-        if dtype is None or int.from_bytes(stream.read(8), "little") != numel:
+        if int.from_bytes(stream.read(8), "little") != numel:
             raise _damaged(label, str(key))
         places[key] = place + 8
         place += 8 + numel * dtype.itemsize
@@ -446,6 +461,11 @@ def _shard(
         kinds = {name: str(part.get_dtype()) for name, part in slices.items()}
     except SAFETENSORS_ERRORS as error:
         raise _damaged_safetensors(label, error) from None
+    if deep := [name for name, shape in shapes.items() if len(shape) > MAX_DIMENSIONS]:
+        raise InputError(
+            f"{label} holds tensors of more than {MAX_DIMENSIONS} dimensions: {listed(deep)}.",
+            GIVE_ONE,
+        )
     if odd := [name for name, kind in kinds.items() if kind not in SAFETENSORS_DTYPES]:
         raise InputError(
             f"{label} holds tensors of the number type {kinds[odd[0]]}: {listed(odd)}; only plain "
@@ -494,18 +514,29 @@ def _open_sharded(path: Path, stream: _Stream, stack: ExitStack) -> Container:
             f"{label} names {len(shards):,} shards; the limit is {MAX_SHARDS:,}.", GIVE_ONE
         )
     paths = {shard: _beside(path, shard) for shard in shards}
-    states, sizes = [_state(stream)], [stream.size]
+    names: dict[str, set[str]] = {}
+    for name, shard in weight_map.items():
+        names.setdefault(shard, set()).add(name)
+    states, size, header = [_state(stream)], stream.size, 0
     readers: dict[str, Callable[[str, StoredTensor], Tensor]] = {}
     value: dict[str, StoredTensor] = {}
     for shard, place in paths.items():
-        beside = stack.enter_context(_stream(place))
-        kind = sniff(place, beside.read(MAX_PICKLE_BYTES), beside.size)
-        if kind is not Kind.SAFETENSORS:
-            raise InputError(f"{label_of(place)} is no safetensors file.", COPY_AGAIN)
-        states.append(_state(beside))
-        sizes.append(beside.size)
+        with _stream(place) as beside:
+            start = beside.read(SHARD_START)
+            if sniff(place, start, beside.size) is not Kind.SAFETENSORS:
+                raise InputError(f"{label_of(place)} is no safetensors file.", COPY_AGAIN)
+            states.append(_state(beside))
+            size += beside.size
+        _check_size(path, size)
+        header += int.from_bytes(start[:8], "little")
+        if header > MAX_SAFETENSORS_HEADER:
+            raise InputError(
+                f"The headers of the shards of {label} have more than {MAX_SAFETENSORS_HEADER:,} "
+                "bytes.",
+                GIVE_ONE,
+            )
         own, _, reader = _shard(place, stack)
-        wanted = {name for name, one in weight_map.items() if one == shard}
+        wanted = names[shard]
         if own.keys() != wanted:
             missing, more = sorted(wanted - own.keys()), sorted(own.keys() - wanted)
             told = [
@@ -519,7 +550,7 @@ def _open_sharded(path: Path, stream: _Stream, stack: ExitStack) -> Container:
         readers |= dict.fromkeys(own, reader)
         value |= own
     return Container(
-        path, Kind.SHARDED, value, {}, (), sum(sizes), (path, *paths.values()),
+        path, Kind.SHARDED, value, {}, (), size, (path, *paths.values()),
         lambda name, tensor: readers[tensor.key](name, tensor), tuple(states),
     )  # fmt: skip
 
@@ -528,7 +559,9 @@ def _beside(index: Path, shard: str) -> Path:
     """A shard's path; never outside of the index's folder, nor of the cache that links into it."""
     folder = Path(os.path.realpath(index.parent))
     plain = shard not in ("", ".", "..") and os.path.basename(shard) == shard and "\\" not in shard
-    target = Path(os.path.realpath(folder / shard)) if plain and "\0" not in shard else None
+    # Neither NUL nor half a surrogate pair can be part of a path, nor can a name be any longer.
+    plain = plain and shard.isprintable() and len(shard) <= 255
+    target = Path(os.path.realpath(folder / shard)) if plain else None
     # Hugging Face's cache: snapshots/REVISION/NAME links to blobs/DIGEST of the same model.
     blobs = folder.parent.parent / "blobs" if folder.parent.name == "snapshots" else folder
     if target is None or target.parent not in (folder, blobs):

@@ -19,6 +19,7 @@ WRAPPERS = re.compile(
 """Parts of names that torch.compile, FSDP and activation checkpointing put in, anywhere."""
 AVERAGED = re.compile(r"ema|swa|averag|shadow|teacher|target|polyak|momentum", re.IGNORECASE)
 INITIAL = re.compile(r"(?:^|[._])init(?:ial)?(?:[._]|$)", re.IGNORECASE)
+MAX_CANDIDATES = 100
 SMALLEST_SHARE = 1 / 3
 """A part of a dict that holds less of its numbers is taken for the net only where a user names it."""
 
@@ -169,11 +170,12 @@ def _candidates(checkpoint: Checkpoint, net: NetShape) -> list[_Candidate]:
         for start in starts:
             if own := expected.get(short[start:]):
                 found.setdefault(short[:start], {})[own] = name
-    most = max(map(len, found.values()), default=0)
+    # What fits has the most names; a file may have any number of prefixes with one of them each.
+    best = sorted(found.items(), key=lambda item: -len(item[1]))[:MAX_CANDIDATES]
     return [
         _candidate(checkpoint, net, prefix, names, plain)
-        for prefix, names in found.items()
-        if 2 * len(names) >= most
+        for prefix, names in best
+        if 2 * len(names) >= len(best[0][1])
     ]
 
 

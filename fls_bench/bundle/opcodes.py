@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 MAX_PICKLE_BYTES = 16 * 2**20
-MAX_OPCODES = 2_000_000
-"""A tensor takes some 40 of them: two seconds of reading at most."""
+MAX_OPCODES = 500_000
+"""Of all pickles of a file. A tensor takes some 40 of them: two seconds of reading at most."""
 
 
 class NotPlainError(Exception):
@@ -26,19 +26,22 @@ class PickleListing:
     """Everything that unpickling would import, as ``module.name``, in order, each once."""
     num_pickles: int
     """Pickles that were complete, up to their STOP."""
+    num_steps: int
+    """Opcodes that were walked over."""
 
 
-def opcodes(data: bytes) -> Iterator[tuple[Any, Any, int]]:
+def opcodes(data: bytes, max_steps: int = MAX_OPCODES) -> Iterator[tuple[Any, Any, int]]:
     """Opcodes of a pickle, with their arguments and ends.
 
     Args:
         data: Starts with the pickle; what follows its STOP is not looked at.
+        max_steps: How many of them may be read.
 
     Yields:
         (opcode as in ``pickletools``, its argument or None, index of the byte behind it).
 
     Raises:
-        NotPlainError: The bytes are malformed, or more than ``MAX_OPCODES``.
+        NotPlainError: The bytes are malformed, or more than ``max_steps``.
     """
     stream = io.BytesIO(data)
     try:
@@ -46,7 +49,7 @@ def opcodes(data: bytes) -> Iterator[tuple[Any, Any, int]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-                if count >= MAX_OPCODES:
+                if count >= max_steps:
                     raise NotPlainError(f"has more than {MAX_OPCODES:,} steps")
                 yield opcode, argument, stream.tell()
     except (ValueError, IndexError, OverflowError, UnicodeError, EOFError) as error:
@@ -60,20 +63,21 @@ _STRINGS = frozenset(
 _UNKNOWN = object()
 
 
-def _walk(data: bytes, found: dict[str, None]) -> int | None:
-    """Add what one pickle names to ``found``; return its end, or None when it is malformed.
+def _walk(data: bytes, found: dict[str, None], max_steps: int) -> tuple[int | None, int]:
+    """Add what one pickle names to ``found``; return its end (None: malformed) and its steps.
 
     The stack is simulated with strings as the only known values: enough to know the two names
     that STACK_GLOBAL takes, also through the memo.
     """
     stack: list[Any] = []
     memo: dict[int, Any] = {}
+    steps = 0
     try:
-        for opcode, argument, end in opcodes(data):
+        for steps, (opcode, argument, end) in enumerate(opcodes(data, max_steps), 1):
             name = opcode.name
             needed = opcode.stack_before
             if name == "STOP":
-                return end
+                return end, steps
             if name in ("PUT", "BINPUT", "LONG_BINPUT"):
                 memo[argument] = stack[-1]
                 continue
@@ -108,25 +112,27 @@ def _walk(data: bytes, found: dict[str, None]) -> int | None:
             else:
                 stack += [_UNKNOWN] * len(opcode.stack_after)
     except (NotPlainError, IndexError):
-        return None
-    return None
+        pass
+    return None, steps
 
 
-def list_pickle(data: bytes) -> PickleListing:
+def list_pickle(data: bytes, max_steps: int = MAX_OPCODES) -> PickleListing:
     """List what unpickling would import, by reading opcodes only.
 
     Args:
         data: One pickle, or several in a row; more than ``MAX_PICKLE_BYTES`` is not looked at.
+        max_steps: How many opcodes are looked at, of all pickles together.
 
     Returns:
         The names, as far as the bytes are well-formed.
     """
     data = data[:MAX_PICKLE_BYTES]
     found: dict[str, None] = {}
-    start, num_pickles = 0, 0
-    while num_pickles < 8 and data[start:]:
-        end = _walk(data[start:], found)
+    start, num_pickles, num_steps = 0, 0, 0
+    while num_pickles < 8 and start < len(data) and num_steps < max_steps:
+        end, steps = _walk(data[start:], found, max_steps - num_steps)
+        num_steps += steps
         if end is None:
             break
         start, num_pickles = start + end, num_pickles + 1
-    return PickleListing(tuple(found), num_pickles)
+    return PickleListing(tuple(found), num_pickles, num_steps)

@@ -19,7 +19,7 @@ from typing import Any, TypeGuard
 
 import torch
 
-from fls_bench.bundle.opcodes import MAX_PICKLE_BYTES, NotPlainError, opcodes
+from fls_bench.bundle.opcodes import MAX_OPCODES, MAX_PICKLE_BYTES, NotPlainError, opcodes
 
 MAX_DIMENSIONS = 16
 
@@ -144,6 +144,8 @@ class PlainPickle:
     """What it names beside plain tensors, in order, each once."""
     storages: dict[str, tuple[torch.dtype, int]]
     """Key of each storage that it refers to -> number type and how many numbers."""
+    num_steps: int
+    """Opcodes that were read."""
 
 
 @dataclass(frozen=True)
@@ -239,7 +241,9 @@ def _set(container: object, items: list[Any], lenient: bool) -> None:
         raise NotPlainError("is malformed")
 
 
-def read_pickle(data: bytes, allowed: Collection[str] = frozenset()) -> PlainPickle:
+def read_pickle(
+    data: bytes, allowed: Collection[str] = frozenset(), max_steps: int = MAX_OPCODES
+) -> PlainPickle:
     """Read plain values and tensor descriptions from a pickle, without unpickling it.
 
     Understood are None, booleans, numbers, strings, lists, tuples, dicts with string or integer
@@ -249,6 +253,7 @@ def read_pickle(data: bytes, allowed: Collection[str] = frozenset()) -> PlainPic
         data: Starts with the pickle, at most ``MAX_PICKLE_BYTES``.
         allowed: Names of classes and functions, as ``module.name``, whose objects are read past; a
             ``Mark`` stands for each, and for a key of a dict that is no name. None: all is plain.
+        max_steps: How many opcodes may be read.
 
     Returns:
         The value, and what was read past.
@@ -265,7 +270,7 @@ def read_pickle(data: bytes, allowed: Collection[str] = frozenset()) -> PlainPic
     storages: dict[str, tuple[torch.dtype, int]] = {}
     memo: dict[int, Any] = {}
     try:
-        for opcode, argument, end in opcodes(data):
+        for steps, (opcode, argument, end) in enumerate(opcodes(data, max_steps), 1):
             match opcode.name:
                 case "PROTO" | "FRAME":
                     pass
@@ -330,7 +335,7 @@ def read_pickle(data: bytes, allowed: Collection[str] = frozenset()) -> PlainPic
                 case "BUILD" if isinstance(stack[-2], dict | Mark):
                     stack.pop()  # the `_metadata` of a state dict, which no tensor depends on
                 case "STOP":
-                    return PlainPickle(stack.pop(), end, tuple(passed), storages)
+                    return PlainPickle(stack.pop(), end, tuple(passed), storages, steps)
                 # What only objects that are read past are made of.
                 case "NEWOBJ" if lenient and isinstance(stack[-2], Mark):
                     stack.pop()

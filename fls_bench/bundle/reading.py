@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 from fls_bench.bundle.containers import Container, opened
 from fls_bench.bundle.contents import MAKE_ONE, Bundle, check_contents, listed, parse_header
 from fls_bench.bundle.pickles import StoredTensor
-from fls_bench.bundle.sniffing import Kind, full_pickle, label_of
+from fls_bench.bundle.sniffing import Kind, argument_of, full_pickle, label_of
 from fls_bench.errors import InputError
 
 PREFIXES = ("init/", "final/", "data/")
@@ -131,6 +131,6 @@ def _no_header(path: Path, what: str) -> InputError:
     return InputError(
         f"{label_of(path)} is {what}: weights without the header that says which net, data and "
         "training they belong to.",
-        f"Judge it with `fls-bench diagnose {path.name} --model package.module:builder --data "
+        f"Judge it with `fls-bench diagnose {argument_of(path)} --model package.module:builder --data "
         "FILE`, or write a model file of it with fls_bench.save_bundle.",
     )

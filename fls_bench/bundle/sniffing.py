@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import lzma
 import re
+import shlex
 import struct
 import zipfile
 import zlib
@@ -14,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 from fls_bench.bundle.contents import GIVE_ONE, listed
-from fls_bench.bundle.opcodes import MAX_PICKLE_BYTES, list_pickle
+from fls_bench.bundle.opcodes import MAX_OPCODES, list_pickle
 from fls_bench.bundle.pickles import PLAIN_GLOBALS
 from fls_bench.errors import InputError, UnsafeFileError
 
@@ -23,6 +24,9 @@ LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """The first pickle in files of torch before 1.6: a magic number."""
 MAX_SAFETENSORS_HEADER = 16 * 2**20
 MAX_SCANNED_PICKLES = 16
+MAX_SCANNED_ENTRIES = 1000
+MAX_SCANNED_BYTES = 4 * 2**20
+"""Of the pickles of a program, which are only listed."""
 # Everything that zipfile raises on archives that are damaged, or made to look so.
 ZIP_ERRORS = (
     zipfile.BadZipFile,
@@ -83,6 +87,11 @@ class Kind(StrEnum):
 def label_of(path: Path) -> str:
     """The file's name as messages show it."""
     return repr(path.name)
+
+
+def argument_of(path: Path) -> str:
+    """The file's name as a command line needs it."""
+    return shlex.quote(path.name) if path.name.isprintable() else label_of(path)
 
 
 def sniff(path: Path, data: bytes, size: int) -> Kind:
@@ -162,7 +171,8 @@ def refuse_archive(path: Path, archive: zipfile.ZipFile) -> None:
     if names and all(name.endswith(".npy") for name in names):
         raise InputError(
             f"{label} is a numpy archive (.npz): data, not a model file.",
-            f"Train a net on it with `fls-bench train --task {path.name}`, or give a model file.",
+            f"Train a net on it with `fls-bench train --task {argument_of(path)}`, or give a model "
+            "file.",
         )
     if "data.pkl" not in inner:
         raise InputError(
@@ -174,8 +184,11 @@ def refuse_archive(path: Path, archive: zipfile.ZipFile) -> None:
 
 def _program(path: Path, archive: zipfile.ZipFile, what: str, how: str) -> UnsafeFileError:
     found: dict[str, None] = {}
+    steps = MAX_OPCODES
     for pickle in islice(_pickles(archive), MAX_SCANNED_PICKLES):
-        found |= dict.fromkeys(list_pickle(pickle).globals)
+        listing = list_pickle(pickle, steps)
+        found |= dict.fromkeys(listing.globals)
+        steps -= listing.num_steps
     entries = [name.partition("/")[2] for name in archive.namelist()]
     programs = [name for name in entries if name.startswith(("code/", "models/"))]
     pickles = [name for name in entries if name.endswith((".pkl", ".pt"))]
@@ -184,8 +197,11 @@ def _program(path: Path, archive: zipfile.ZipFile, what: str, how: str) -> Unsaf
 
 def _pickles(archive: zipfile.ZipFile, *, nested: bool = True) -> Iterator[bytes]:
     """Entries that are pickles, one nested archive deep, until enough bytes were looked at."""
-    budget = MAX_PICKLE_BYTES
-    for info in archive.infolist():
+    budget = MAX_SCANNED_BYTES
+    for info in archive.infolist()[:MAX_SCANNED_ENTRIES]:
+        # What is compressed can be a million times as large, and torch compresses no pickle.
+        if info.compress_type != zipfile.ZIP_STORED:
+            continue
         try:
             with archive.open(info) as stream:
                 content = stream.read(4)
@@ -239,7 +255,8 @@ def full_pickle(
     names = f"; it names {listed(foreign, 10)}" if foreign else ""
     new = str(path.with_name(f"{path.stem}-bundle.pt"))
     past = ",".join(
-        name if name.replace(".", "").isidentifier() else "..." for name in foreign[:10]
+        name if len(name) <= 100 and name.replace(".", "").isidentifier() else "..."
+        for name in foreign[:10]
     )
     skip = (
         f"If these are only settings beside the weights, read past them: --allow {past} (nothing is "

@@ -25,7 +25,7 @@ from fls_bench.subject.files import claimed
 from fls_bench.subject.given import Given
 from fls_bench.subject.inits import check_centered, init_from_file, net_shape, recovered_init
 from fls_bench.subject.setups import built_in_builder, given_source
-from fls_bench.subject.snapshots import fitting, read_out_facts, snapshot_of
+from fls_bench.subject.snapshots import fitting, read_out_facts, stored_snapshot
 from fls_bench.subject.subject import Subject
 from fls_bench.tasks import ONLY_WHOLE, Task, named_source
 from fls_bench.training import user_code
@@ -125,7 +125,7 @@ def from_checkpoint(checkpoint: Checkpoint, given: Given) -> Subject:
     elif given.setup is None and not (checkpoint.header and checkpoint.header.recipe):
         setup = replace(setup, loss=_loss(net, final, task))
     facts["feature_layer"] = read_out_facts(setup, task, final)
-    snapshot = snapshot_of(setup, task, final, init)
+    snapshot = stored_snapshot(setup, task, final, init)
     recipe = given.setup is not None or bool(checkpoint.header and checkpoint.header.recipe)
     tier, why = _tier(recipe, init, given, proof)
     claims = checkpoint.claims

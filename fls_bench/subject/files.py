@@ -12,7 +12,7 @@ from fls_bench.schema import BundleHeader, Finding, Recipe, Tier
 from fls_bench.subject.given import Given
 from fls_bench.subject.inits import check_centered, init_from_file, net_shape, recovered_init
 from fls_bench.subject.setups import bundle_arrays, bundle_setup, given_source
-from fls_bench.subject.snapshots import read_out_facts, snapshot_of
+from fls_bench.subject.snapshots import read_out_facts, stored_snapshot
 from fls_bench.subject.subject import Subject
 from fls_bench.tasks import Task, arrays_source, load_task
 from fls_bench.training import user_code
@@ -90,7 +90,7 @@ def from_bundle(bundle: Bundle, given: Given) -> Subject:
     task = _own_draw(bundle, setup, seed, own=own)
     check_centered(setup, bundle.init)
     facts["feature_layer"] = read_out_facts(setup, task, bundle.final)
-    snapshot = snapshot_of(setup, task, bundle.final, bundle.init)
+    snapshot = stored_snapshot(setup, task, bundle.final, bundle.init)
     return Subject(
         setup if tier is Tier.T3 else None, task, snapshot, tier, why, facts, tuple(findings),
         claimed(header),

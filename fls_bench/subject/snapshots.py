@@ -127,7 +127,7 @@ def snapshot_of(
     if setup.feature_layer is not None and setup.feature_layer not in after.train_features:
         recorded = ", ".join(after.train_features) or "none"
         raise InputError(
-            f"The net has no layer {setup.feature_layer!r} whose features are recorded.",
+            f"The net has no layer {setup.feature_layer[:80]!r} whose features are recorded.",
             "Name the layer that counts as the last (--feature-layer, feature_layer=) out of these, or "
             f"any other module of the net but its read-out: {recorded}.",
         )
@@ -162,6 +162,43 @@ def snapshot_of(
         last_layer=setup.feature_layer,
         no_kernel=no_kernel,
     )
+
+
+def stored_snapshot(
+    setup: TrainingSetup,
+    task: Task,
+    final: Mapping[str, Tensor],
+    init: Mapping[str, Tensor] | None,
+) -> Snapshot:
+    """As ``snapshot_of``, of weights from a file, which may be finite and yet too large to compute with.
+
+    Args:
+        setup: Builds the net.
+        task: The data.
+        final: Parameters and buffers by name.
+        init: The same at init, or None.
+
+    Returns:
+        The snapshot.
+
+    Raises:
+        InputError: As ``snapshot_of``, or outputs or features overflow.
+    """
+    snapshot = snapshot_of(setup, task, final, init)
+    for which, state in (("weights", snapshot.final), ("initial weights", snapshot.init)):
+        parts = [] if state is None else [
+            *(snapshot.c * part
+              for part in (state.train_outputs, state.val_outputs, state.test_outputs)),
+            *state.train_features.values(), *state.val_features.values(),
+            *state.test_features.values(),
+        ]  # fmt: skip
+        if not all(bool(torch.isfinite(part).all()) for part in parts):
+            raise InputError(
+                f"With the {which} of the file, what the net computes on these data is NaN or infinite.",
+                "Give the builder and the data that the weights belong to, with inputs scaled as the "
+                "net saw them; if that is so, training diverged.",
+            )
+    return snapshot
 
 
 def read_out_facts(setup: TrainingSetup, task: Task, final: Mapping[str, Tensor]) -> str:
