@@ -19,7 +19,7 @@ WRAPPERS = re.compile(
 """Parts of names that torch.compile, FSDP and activation checkpointing put in, anywhere."""
 AVERAGED = re.compile(r"ema|swa|averag|shadow|teacher|target|polyak|momentum", re.IGNORECASE)
 INITIAL = re.compile(r"(?:^|[._])init(?:ial)?(?:[._]|$)", re.IGNORECASE)
-MAX_CANDIDATES = 100
+MAX_CANDIDATES = 20
 SMALLEST_SHARE = 1 / 3
 """A part of a dict that holds less of its numbers is taken for the net only where a user names it."""
 
@@ -96,7 +96,7 @@ def match_weights(checkpoint: Checkpoint, net: NetShape, *, wanted: str | None =
             do, or only a small part of the file does.
     """
     label = label_of(checkpoint.path)
-    candidates = _candidates(checkpoint, net)
+    candidates = _candidates(checkpoint, net, wanted)
     if wanted is not None:
         end = wanted.rstrip(".")
         exact = [one for one in candidates if one.prefix == end]
@@ -151,8 +151,16 @@ def _tensors(checkpoint: Checkpoint, net: NetShape, one: _Candidate) -> dict[str
     return {name: checkpoint.tensors[found] for name, found in names.items()}
 
 
-def _candidates(checkpoint: Checkpoint, net: NetShape) -> list[_Candidate]:
-    """Every prefix under which at least one name of the net occurs."""
+def _distance(prefix: str, wanted: str | None) -> int:
+    """From a prefix that the user names: 0 for that very one, 1 where it is part of it."""
+    own, named = prefix.rstrip("."), (wanted or "").rstrip(".")
+    if wanted is None or own == named:
+        return 0
+    return 1 if f".{named}." in f".{own}." else 2
+
+
+def _candidates(checkpoint: Checkpoint, net: NetShape, wanted: str | None) -> list[_Candidate]:
+    """Prefixes under which most names of the net occur, those that are wanted first."""
     plain = {name: WRAPPERS.sub("", name) for name in checkpoint.tensors}
     first: dict[str, str] = {}
     for name, short in plain.items():
@@ -165,17 +173,21 @@ def _candidates(checkpoint: Checkpoint, net: NetShape) -> list[_Candidate]:
             )
     expected = {WRAPPERS.sub("", name): name for name in net.shapes}
     found: dict[str, dict[str, str]] = {}
+    # No end of a name with more dots than the net's own can be one of these.
+    most_parts = 1 + max((name.count(".") for name in expected), default=0)
     for name, short in plain.items():
-        starts = [0, *(place.end() for place in re.finditer(r"\.", short))]
-        for start in starts:
-            if own := expected.get(short[start:]):
-                found.setdefault(short[:start], {})[own] = name
+        parts = short.rsplit(".", most_parts)
+        for count in range(1, min(len(parts), most_parts) + 1):
+            end = ".".join(parts[-count:])
+            if own := expected.get(end):
+                found.setdefault(short.removesuffix(end), {})[own] = name
     # What fits has the most names; a file may have any number of prefixes with one of them each.
-    best = sorted(found.items(), key=lambda item: -len(item[1]))[:MAX_CANDIDATES]
+    most = max(map(len, found.values()), default=0)
+    best = sorted(found.items(), key=lambda one: (_distance(one[0], wanted), -len(one[1])))
     return [
         _candidate(checkpoint, net, prefix, names, plain)
-        for prefix, names in best
-        if 2 * len(names) >= len(best[0][1])
+        for prefix, names in best[:MAX_CANDIDATES]
+        if 2 * len(names) >= most
     ]
 
 
