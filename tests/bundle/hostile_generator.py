@@ -2383,8 +2383,9 @@ def hostile_files() -> tuple[HostileFile, ...]:
 
 _ALWAYS = re.compile(
     r"os.system _by_reduce_raw|eight slow pickles|legacy, every part|bzip2 bomb in a program"
-    r"|at '../a\.safe|a link to (above|passwd)|10\^12 numbers announced|gigabytes in byteorder|storage of 14 GiB"
-    r"|a weight is (one NaN|int8)|directory of extras|hash bomb, alone|shape of 10\^12, expanded"
+    r"|at '../a\.safe|a link to (above|passwd)|10\^12 numbers announced|shape of 10\^12, expanded"
+    r"|gigabytes in byteorder|storage of (3|14) GiB|a weight is (one NaN|int8)|directory of extras"
+    r"|hash bomb, alone"
 )
 _DEAR = re.compile(
     r"steps|0,000|^shared|extended by itself|a wide dict|16 MiB|1 GiB|3 GiB|bomb of|gigabytes|999 small"
