@@ -20,6 +20,7 @@ from fls_bench.facts import (
     file_findings,
     loss_facts,
     not_run,
+    problems_first,
     setup_facts,
 )
 from fls_bench.intervention import run_intervention
@@ -417,7 +418,7 @@ def judge(
 
     def unswept(diagnosis: Diagnosis, code: str, why: str, cost: Cost) -> Judgement:
         return Judgement(
-            diagnosis=diagnosis.model_copy(update={"findings": tuple(findings)}),
+            diagnosis=diagnosis.model_copy(update={"findings": problems_first(findings)}),
             measurements=measurements,
             skipped=(Skipped(what="sweep over c", code=code, reason=why), *skipped),
             input=facts,
@@ -450,7 +451,9 @@ def judge(
     findings += file_findings(subject, result.sweep, own)
     star = None if diagnosis.c_star is None else diagnosis.c_star.value
     return Judgement(
-        diagnosis=diagnosis.model_copy(update={"findings": (*diagnosis.findings, *findings)}),
+        diagnosis=diagnosis.model_copy(
+            update={"findings": problems_first([*diagnosis.findings, *findings])}
+        ),
         measurements=(*measurements, *measured_at(result.sweep, own, star)),
         sweep=result.sweep,
         centered_sweep=result.centered,
@@ -553,6 +556,7 @@ def make_report(
     facts = environment()
     # A budget is a measured number: where it did not bind, it is no part of the result.
     budgets = [one.cost.budget_replica_epochs for one in (judgement, *cases) if one is not None]
+    known = [str(budget) for budget in budgets if budget is not None]
     judgement = None if judgement is None else _unmeasured(judgement)
     cases = tuple(_unmeasured(case) for case in cases)
     fields = {} if judgement is None else {
@@ -580,7 +584,7 @@ def make_report(
                 **{
                     f"engine of {k.setup.name}": f"{k.engine.kind}: {k.engine.why}" for k in engines
                 },
-                "budget in replica-epochs": ", ".join(str(k) for k in budgets if k is not None),
+                **({"budget in replica-epochs": ", ".join(known)} if known else {}),
             },
         ),
         **fields,

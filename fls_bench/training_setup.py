@@ -205,6 +205,9 @@ class TrainingSetup:
             return frozenset()
 
 
+_EXAMPLES = {"--model": "my_pkg.my_net:build", "--data": "my_pkg.my_data:task"}
+
+
 def import_object(reference: str, option: str) -> Any:
     """Import ``package.module:name`` that the user gave on the command line.
 
@@ -226,7 +229,7 @@ def import_object(reference: str, option: str) -> Any:
     if not all(part.isidentifier() for part in parts) or module_name.endswith(".py"):
         raise InputError(
             f"{option} {reference!r} is not of the form package.module:name.",
-            f"Give for example {option} my_pkg.my_setup:setup.",
+            f"Give for example {option} {_EXAMPLES.get(option, 'my_pkg.my_setup:setup')}.",
         )
     try:
         module = importlib.import_module(module_name)

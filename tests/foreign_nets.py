@@ -104,3 +104,17 @@ def far_setup() -> fls_bench.TrainingSetup:
 
 def centered_setup() -> fls_bench.TrainingSetup:
     return replace(setup(), centered=True)
+
+
+def drawn(seed: int) -> fls_bench.Task:
+    """Forty of the training points, by seed."""
+    data = np.load(BLOBS)
+    picked = np.random.default_rng(seed).permutation(60)[:40]
+    test = (data["x_test"], data["y_test"])
+    return fls_bench.make_task(
+        "drawn", (data["x_train"][picked], data["y_train"][picked]), test, test
+    )
+
+
+def drawn_setup() -> fls_bench.TrainingSetup:
+    return replace(setup(), task=drawn)

@@ -96,6 +96,16 @@ def test_two_calls_do_the_same(tmp_path: Path) -> None:
         record(net, tmp_path / "a.safetensors")
 
 
+def test_an_init_that_was_noted_too_late_is_noticed(tmp_path: Path) -> None:
+    net, optimizer = net_and_optimizer()
+    train(None, net, optimizer, epochs=3)
+    record(net, task=foreign_nets.blobs(), optimizer=optimizer, batch_size=10, stop=STOP).save(
+        tmp_path / "late.pt"
+    )
+    subject = from_bundle(load_bundle(tmp_path / "late.pt"), Given(builder="foreign_nets:plain"))
+    assert "init_is_final" in {one.code for one in subject.findings}
+
+
 def test_a_loop_that_fails_leaves_no_file_and_its_error(tmp_path: Path) -> None:
     net, optimizer = net_and_optimizer()
     run = record(net, tmp_path / "m.pt", optimizer=optimizer)
@@ -142,7 +152,8 @@ def test_an_init_that_is_not_kept_is_built_again_and_proved(tmp_path: Path) -> N
             assert "seed 5" in told
         else:  # the seed that was noted is not the one that was used
             assert subject.tier is Tier.T1
-            assert "digest" in subject.why
+            (told,) = [one.text for one in subject.findings if one.code == "init_not_known"]
+            assert "its digest differs" in told
     assert from_bundle(found, NOTHING).tier is Tier.T0
 
 

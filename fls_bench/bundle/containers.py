@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -341,7 +342,23 @@ def _not_plain(
     if not foreign:
         return InputError(f"{label} is no model file: its data.pkl {error}.", GIVE_ONE)
     what = "a full pickle" if how == "zip" else "a pickle of torch before 1.6"
-    return full_pickle(path, foreign, how, what, settings=bool(allowed))
+    settings = bool(allowed) and how == "zip" and _would_hold_tensors(pickle, allowed, foreign)
+    return full_pickle(path, foreign, how, what, settings=settings)
+
+
+def _would_hold_tensors(pickle: bytes, allowed: Collection[str], foreign: Collection[str]) -> bool:
+    """Whether tensors by name remain where the foreign classes are read past as well."""
+    try:
+        value = read_pickle(pickle, frozenset(allowed) | frozenset(foreign)).value
+    except NotPlainError:
+        return False
+    level = [value]
+    for _ in range(4):
+        dicts = [one for one in level if isinstance(one, dict)][:100]
+        level = [item for one in dicts for item in islice(one.values(), 1000)]
+        if any(isinstance(item, StoredTensor) for item in level):
+            return True
+    return False
 
 
 def _check_entries(label: str, archive: zipfile.ZipFile, file_bytes: int) -> str:

@@ -72,11 +72,17 @@ class _Candidate:
     share: float
 
     @property
+    def holds(self) -> bool:
+        return not (self.missing or self.wrong)
+
+    @property
     def fits(self) -> bool:
-        return not (self.missing or self.unexpected or self.wrong)
+        return self.holds and not self.unexpected
 
 
-def match_weights(checkpoint: Checkpoint, net: NetShape, *, wanted: str | None = None) -> Match:
+def match_weights(
+    checkpoint: Checkpoint, net: NetShape, *, wanted: str | None = None, whole: bool = True
+) -> Match:
     """Find the weights of a net in a checkpoint; strict once wrappers are taken off.
 
     Keys of nested dicts and prefixes of names are treated alike: ``state_dict``, ``model``,
@@ -87,6 +93,8 @@ def match_weights(checkpoint: Checkpoint, net: NetShape, *, wanted: str | None =
         checkpoint: What the file holds.
         net: What the net's state dict looks like.
         wanted: The prefix that the user names, or a part of it; None: the one that fits.
+        whole: Whether other tensors under the prefix make it a misfit; else they are left out, as the
+            read-out of a net of which the encoder alone is taken.
 
     Returns:
         The match.
@@ -96,6 +104,7 @@ def match_weights(checkpoint: Checkpoint, net: NetShape, *, wanted: str | None =
             do, or only a small part of the file does.
     """
     label = label_of(checkpoint.path)
+    wanted = None if wanted is None else WRAPPERS.sub("", f"{wanted.rstrip('.')}.").rstrip(".")
     candidates = _candidates(checkpoint, net, wanted)
     if wanted is not None:
         end = wanted.rstrip(".")
@@ -109,7 +118,7 @@ def match_weights(checkpoint: Checkpoint, net: NetShape, *, wanted: str | None =
                 else f"Its tensors are {listed(checkpoint.tensors)}.",
             )
         candidates = named if end else [one for one in candidates if not one.prefix]
-    fitting = [one for one in candidates if one.fits]
+    fitting = [one for one in candidates if one.fits or (not whole and one.holds)]
     if not fitting:
         raise _misfit(checkpoint, net, candidates)
     large = [one for one in fitting if one.share >= SMALLEST_SHARE or wanted is not None]
@@ -136,7 +145,9 @@ def match_weights(checkpoint: Checkpoint, net: NetShape, *, wanted: str | None =
         prefix=first.prefix,
         tensors=tensors,
         counters=first.counters,
-        left_out=tuple(name for name in first.beside if name not in elsewhere),
+        left_out=tuple(
+            name for name in (*first.beside, *first.unexpected) if name not in elsewhere
+        ),
         averaged=AVERAGED.search(first.prefix) is not None,
         others=tuple(sorted(one.prefix for one in others)),
     )
@@ -269,6 +280,9 @@ def _misfit(checkpoint: Checkpoint, net: NetShape, candidates: Iterable[_Candida
     where = f", under {home!r}," if home else ""
     return InputError(
         f"The weights in {label}{where} do not fit the net: {'; '.join(filter(None, parts))}.",
-        "Give with --model the builder of the very net that was trained (an encoder without a head "
-        "needs --fit-head too).",
+        "Give with --model the builder of the very net that was trained."
+        if best is None or not best.holds
+        else "The file holds all of the net and more. If the rest belongs to a loss or a metric beside "
+        "it, give the builder of the net alone; if it is a read-out, --fit-head leaves it out and fits "
+        "another one.",
     )

@@ -387,6 +387,10 @@ def facts(diagnosis: Diagnosis, axis: Axis) -> tuple[tuple[str, str], ...]:
     if diagnosis.log2_c_ratio is not None:
         rows.append(("log2(c/c*)", ratio_text(diagnosis.log2_c_ratio, axis)))
     rows.append(("direction", direction(axis)))
+    if problems := [hyphens(one.code) for one in diagnosis.findings if one.status == "problem"]:
+        rows.insert(
+            0, ("read first", f"{counted(len(problems), 'problem')}: {', '.join(problems)}")
+        )
     tier = diagnosis.evidence_tier
     rows.append(("evidence", f"{tier.value}: {tier.sentence}"))
     rows.append(
@@ -572,16 +576,17 @@ def measured_ones(measurements: Sequence[Measurement]) -> list[Measurement]:
 
 
 def unavailable_ones(measurements: Sequence[Measurement]) -> list[tuple[str, str]]:
-    """What could not be measured with its reason; layers that share a reason together."""
+    """What could not be measured with its reason; metrics and layers that share a reason together."""
     layers: dict[tuple[str, str], list[str]] = {}
     for one in measurements:
         if one.status != "ok":
-            found = layers.setdefault((one.metric, one.reason or hyphens(one.status)), [])
+            found = layers.setdefault((one.reason or hyphens(one.status), one.metric), [])
             found += [one.layer] if one.layer else []
-    return [
-        (metric + (f" ({', '.join(k) if len(k) < 4 else f'{len(k)} layers'})" if k else ""), reason)
-        for (metric, reason), k in layers.items()
-    ]
+    names: dict[str, list[str]] = {}
+    for (reason, metric), k in layers.items():
+        where = f" ({', '.join(k) if len(k) < 4 else f'{len(k)} layers'})" if k else ""
+        names.setdefault(reason, []).append(metric + where)
+    return [(", ".join(metrics), reason) for reason, metrics in names.items()]
 
 
 def in_short(measurements: Sequence[Measurement]) -> tuple[list[Measurement], int]:
@@ -643,7 +648,7 @@ def cost_text(cost: Cost) -> str:
     """What the verdict cost, and whether a budget cut it short."""
     text = f"{cost.num_runs} runs, {cost.replica_epochs} replica-epochs"
     if cost.budget_replica_epochs is None:
-        return f"{text}; no budget was set."
+        return f"{text}; the budget did not bind."
     cut = "the budget cut the sweep short" if cost.budget_bound else "the budget did not bind"
     return f"{text} of a budget of {cost.budget_replica_epochs}; {cut}."
 

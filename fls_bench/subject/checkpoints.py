@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,16 +20,22 @@ from fls_bench.bundle import (
     NetShape,
     match_weights,
 )
+from fls_bench.bundle.sniffing import Kind
 from fls_bench.errors import InputError
 from fls_bench.metrics.probes import Split, fitted_head
 from fls_bench.schema import Finding, Recipe, Tier
 from fls_bench.subject.files import claimed
 from fls_bench.subject.given import Given
-from fls_bench.subject.inits import check_centered, init_from_file, net_shape, recovered_init
+from fls_bench.subject.inits import (
+    check_centered,
+    initial_weights,
+    likeness_findings,
+    net_shape,
+)
 from fls_bench.subject.setups import built_in_builder, given_source
 from fls_bench.subject.snapshots import fitting, read_out_facts, stored_snapshot
 from fls_bench.subject.subject import Subject
-from fls_bench.tasks import ONLY_WHOLE, Task, named_source
+from fls_bench.tasks import NO_VALIDATION, ONLY_WHOLE, Task, named_source, noise
 from fls_bench.training import user_code
 from fls_bench.training.runs import POINTS_AT_ONCE, make_net, seeded
 from fls_bench.training_setup import TrainingSetup, import_object
@@ -44,6 +52,7 @@ _NO_RECIPE = (
     "How the net was trained is not known, so c can't be swept: give it with --setup, or keep it with "
     "fls_bench.record."
 )
+_NO_INIT = "The file's recipe is not swept, since its initial weights are not known."
 
 
 @dataclass(frozen=True)
@@ -76,58 +85,54 @@ def from_checkpoint(checkpoint: Checkpoint, given: Given) -> Subject:
         "sha256": None,
         **{k: v for k, v in checkpoint.claims.items() if not k.startswith("train_loss")},
     }
+    if checkpoint.kind == Kind.SHARDED:
+        facts["sha256_is_of"] = "the index, followed by its shards in the order of their names"
     setup = _setup(checkpoint, given)
     if setup is None:
         facts["sha256"] = checkpoint.sha256()
         facts |= _contents(checkpoint)
-        known = given.builder is not None
-        return Subject(None, None, None, Tier.T0, _NO_DATA if known else _NO_BUILDER, facts)
+        why = _NO_BUILDER if given.builder is None else _NO_DATA
+        _check_measurable(given, why)
+        if given.builder is not None and ":" in given.builder:
+            # Without data nothing can be measured, but whether the net is the right one can be told.
+            with user_code("make_model failed", "Correct it, or its arguments."):
+                net = make_net(_unmeasured(given.builder), 0, 1.0, torch.float32)
+            facts["weights"] = match_weights(
+                checkpoint, net_shape(net), wanted=given.weights
+            ).prefix
+        return Subject(None, None, None, Tier.T0, why, facts)
     task = _task(setup, checkpoint, given)
     with user_code("make_model failed", "Correct it, or its arguments."):
         net = make_net(setup, 0, setup.output_multiplier, torch.float32).eval()
     shape = net_shape(net)
-    found = _weights(checkpoint, shape, given.weights)
+    found = _weights(checkpoint, shape, given)
     findings = [*_found(found, checkpoint), *_data_findings(task, checkpoint, given)]
-    final, init = found.state, None
+    final = found.state
     facts |= {
         "sha256": found.sha256,
         "weights": found.match.prefix or "at the top of the file",
         "num_parameters": sum(p.numel() for p in net.parameters()),
         "architecture": given.builder or setup.name,
     }
-    init, origin, proof = _init(setup, shape, checkpoint, given)
-    facts["initial_weights"] = origin
+    initial = initial_weights(setup, shape, given, header=checkpoint.header)
+    init = initial.state
+    facts["initial_weights"] = initial.origin
     check_centered(setup, init)
-    findings += proof
-    if init is not None and all(
-        torch.equal(init[name], final[name].to(init[name])) for name in init
-    ):
-        findings.append(
-            Finding(
-                code="init_is_final",
-                status="problem",
-                text="The initial weights are the trained ones: nothing moved, or the wrong file was "
-                "given.",
-            )
-        )
+    findings += [*initial.findings, *likeness_findings(final, init)]
     if given.fit_head:
-        setup, final = _with_head(setup, net, final, task)
-        init = None
-        findings.append(
-            Finding(
-                code="head_fitted",
-                status="warning",
-                text="The net has no read-out of its own. A linear one was fitted here to its features "
-                "of the training points (logistic regression, strength chosen on validation points): "
-                "logits, losses and errors are of that head, and it has no initial weights.",
-            )
+        setup, final, width = _with_head(setup, net, final, task)
+        text = (
+            f"A linear read-out was fitted here to the net's {width} outputs on the training points "
+            "(logistic regression, strength chosen on validation points): logits, losses and errors are "
+            "of that head, and it has no initial weights."
         )
+        findings.append(Finding(code="head_fitted", status="warning", text=text))
     elif given.setup is None and not (checkpoint.header and checkpoint.header.recipe):
         setup = replace(setup, loss=_loss(net, final, task))
     facts["feature_layer"] = read_out_facts(setup, task, final)
     snapshot = stored_snapshot(setup, task, final, init)
     recipe = given.setup is not None or bool(checkpoint.header and checkpoint.header.recipe)
-    tier, why = _tier(recipe, init, given, proof)
+    tier, why = _tier(recipe, init, given)
     claims = checkpoint.claims
     claim = claimed(checkpoint.header) or (
         (float(claims["train_loss"]), str(claims["train_loss_name"]))
@@ -140,35 +145,50 @@ def from_checkpoint(checkpoint: Checkpoint, given: Given) -> Subject:
 
 
 def _check_given(given: Given) -> None:
-    if given.setup is not None:
-        for option, value in (("--model", given.builder), ("--data", given.data)):
-            if value is not None:
-                raise InputError("--setup brings its own net and data.", f"Leave {option} out.")
+    if given.setup is not None and given.builder is not None:
+        raise InputError("--setup brings its own net.", "Leave --model out.")
     if given.setup is not None and given.fit_head:
         raise InputError(
             "A net that --setup trains has a read-out of its own.",
             "Leave --fit-head out, or give the encoder with --model.",
         )
+    if given.fit_head and (given.init is not None or given.init_seed is not None):
+        raise InputError(
+            "A net whose read-out is fitted here is measured without its initial weights, since the "
+            "read-out has none.",
+            "Leave --init and --init-seed out.",
+        )
     if given.init is not None and given.init_seed is not None:
         raise InputError(
             "--init and --init-seed both say what training started from.", "Give one of them."
         )
-    if given.init_digest is not None and given.init_seed is None:
+    if given.init_digest is not None and given.init_seed is None and given.init is None:
         raise InputError(
-            "--init-digest proves a seed, and none was given.", "Give it with --init-seed."
+            "--init-digest proves a seed or a file, and none was given.",
+            "Give it with --init-seed or --init.",
         )
-    if given.builder is None and given.setup is None:
-        for option, used in (
-            ("--fit-head", given.fit_head),
-            ("--feature-layer", given.feature_layer is not None),
-            ("--init", given.init is not None),
-            ("--init-seed", given.init_seed is not None),
-        ):
-            if used:
-                raise InputError(
-                    f"{option} needs the net that the file's weights belong to.",
-                    "Give its builder with --model package.module:function.",
-                )
+    if given.init_digest is not None and not re.fullmatch("[0-9a-f]{64}", given.init_digest):
+        raise InputError(
+            f"--init-digest {given.init_digest[:80]!r} is no digest of 64 hexadecimal digits.",
+            "Give all of fls_bench.state_digest(model.state_dict()).",
+        )
+
+
+def _check_measurable(given: Given, lacks: str) -> None:
+    """Refuse what would not be used, where a net or data are missing."""
+    for option, used in (
+        ("--data", given.data is not None),
+        ("--data-seed", given.data_seed is not None),
+        ("--feature-layer", given.feature_layer is not None),
+        ("--fit-head", given.fit_head),
+        ("--init", given.init is not None),
+        ("--init-seed", given.init_seed is not None),
+    ):
+        if used:
+            raise InputError(
+                f"{option} would not be used: {lacks[:1].lower()}{lacks[1:].partition(':')[0]}.",
+                "Give the net's builder with --model and its data with --data, or --setup.",
+            )
 
 
 def _setup(checkpoint: Checkpoint, given: Given) -> TrainingSetup | None:
@@ -204,6 +224,11 @@ def _setup(checkpoint: Checkpoint, given: Given) -> TrainingSetup | None:
     return setup if layer is None else replace(setup, feature_layer=layer)
 
 
+def _unmeasured(named: str) -> TrainingSetup:
+    """A user's net, where there are no data: on any."""
+    return TrainingSetup(make_model=import_object(named, "--model"), task=noise(0, n_train=20))
+
+
 def _builder(named: str, task: Task) -> Any:
     if ":" in named:
         return import_object(named, "--model")
@@ -230,20 +255,41 @@ def _plain(parts: list[str]) -> dict[str, Any]:
 def _task(setup: TrainingSetup, checkpoint: Checkpoint, given: Given) -> Task:
     header = checkpoint.header
     own = header.recipe.data_seed if header is not None and header.recipe is not None else 0
+    seed = own if given.data_seed is None else given.data_seed
+    source = given_source(given)
     with user_code("The setup's task function failed", "Correct the function."):
-        task = setup.task_for(own if given.data_seed is None else given.data_seed)
-    if given.setup is None and any(note.startswith(ONLY_WHOLE) for note in task.notes):
+        task = setup.task_for(seed) if source is None else source(seed)
+    if source is not None and any(note.startswith(ONLY_WHOLE) for note in task.notes):
         raise InputError(
             f"The data {given.data} hold x and y alone, so it is not known which points the net was "
             "trained on.",
             "Give x_train, y_train, x_test and y_test (and x_val, y_val if there were any), with "
             "inputs scaled as the net saw them.",
         )
-    return task
+    noted = header.task.fingerprint if header is not None and header.task is not None else None
+    cut = any(note.startswith(NO_VALIDATION) for note in task.notes)
+    return _rejoined(task) if source is not None and cut and noted != task.fingerprint else task
 
 
-def _weights(checkpoint: Checkpoint, shape: NetShape, wanted: str | None) -> _Weights:
-    match = match_weights(checkpoint, shape, wanted=wanted)
+def _rejoined(task: Task) -> Task:
+    """All points that the net was trained on, where a part of them was cut off to validate.
+
+    That part still serves to choose the strength of probes, on points that the net has seen.
+    """
+    note = (
+        f"No validation part was given: {len(task.y_val)} of the training points, which the net has "
+        "seen, choose the strength of probes."
+    )
+    return replace(
+        task,
+        x_train=np.concatenate([task.x_train, task.x_val]),
+        y_train=np.concatenate([task.y_train, task.y_val]),
+        notes=(*(one for one in task.notes if not one.startswith(NO_VALIDATION)), note),
+    )
+
+
+def _weights(checkpoint: Checkpoint, shape: NetShape, given: Given) -> _Weights:
+    match = match_weights(checkpoint, shape, wanted=given.weights, whole=not given.fit_head)
     state, sha256 = checkpoint.read(match.tensors)
     # Older torch did not count the batches of BatchNorm; nothing that is measured depends on them.
     state |= {name: torch.zeros((), dtype=torch.int64) for name in match.counters}
@@ -321,8 +367,9 @@ def _data_findings(task: Task, checkpoint: Checkpoint, given: Given) -> list[Fin
             "differs (parts, order, scaling or draw)."
         )
         return [*findings, Finding(code="data_differ", status="problem", text=text)]
-    own = given.setup is not None or given.data is None or ":" in given.data
-    if own or str(given.data).lower().endswith(".npz"):
+    if given.setup is not None and given.data is None:
+        return findings + _draw_findings(given)
+    if given.data is None or ":" in given.data or str(given.data).lower().endswith(".npz"):
         return findings
     text = (
         f"The data {os.path.basename(str(given.data))} were scaled and split here. If the net was "
@@ -332,30 +379,18 @@ def _data_findings(task: Task, checkpoint: Checkpoint, given: Given) -> list[Fin
     return [*findings, Finding(code="data_prepared_here", status="warning", text=text)]
 
 
-def _init(
-    setup: TrainingSetup, shape: NetShape, checkpoint: Checkpoint, given: Given
-) -> tuple[dict[str, Tensor] | None, str, list[Finding]]:
-    """The initial weights, where they come from, and what proves them."""
-    if given.init is not None:
-        state, origin = init_from_file(given.init, shape, given.allow)
-        return state, origin, []
-    header = checkpoint.header
-    recipe = header.recipe if header is not None else None
-    seed = given.init_seed if given.init_seed is not None else recipe.seed if recipe else None
-    digest = given.init_digest or (header.init_digest if header is not None else None)
-    built, how = recovered_init(setup, seed, digest)
-    if built is not None:
-        return (
-            built,
-            f"built from seed {seed}, proved by their digest",
-            [Finding(code="init_from_seed", status="info", text=how)],
-        )
-    status = "warning" if digest is not None or given.init_seed is not None else "info"
-    missing = Finding.model_validate({
-        "code": "init_not_known", "status": status,
-        "text": f"{how} Measures of movement and alignment against the init are left out.",
-    })  # fmt: skip
-    return None, "not known", [missing]
+def _draw_findings(given: Given) -> list[Finding]:
+    """Whether it is known which points of a setup's task the file was trained on."""
+    setup = given.setup
+    if setup is None or given.data_seed is not None or isinstance(setup.task, Task):
+        return []
+    if len({setup.task_for(seed).fingerprint for seed in (0, 1)}) == 1:
+        return []
+    text = (
+        "The setup draws its training points by seed, and it is not known which draw the file was "
+        "trained on: it was measured on draw 0. --data-seed says another, --data gives the very points."
+    )
+    return [Finding(code="draw_not_known", status="warning", text=text)]
 
 
 def _loss(net: nn.Module, final: Mapping[str, Tensor], task: Task) -> Any:
@@ -383,8 +418,8 @@ class _Headed(nn.Module):
 
 def _with_head(
     setup: TrainingSetup, net: nn.Module, final: Mapping[str, Tensor], task: Task
-) -> tuple[TrainingSetup, dict[str, Tensor]]:
-    """The setup and the weights of an encoder with a read-out that is fitted here."""
+) -> tuple[TrainingSetup, dict[str, Tensor], int]:
+    """Setup and weights of an encoder with a read-out that is fitted here, and its outputs."""
     with fitting():
         net.load_state_dict(dict(final))
         with torch.no_grad():
@@ -394,6 +429,12 @@ def _with_head(
                 ).flatten(1)
                 for x in (task.x_train[:HEAD_POINTS], task.x_val)
             )
+    if train.shape[1] == task.n_classes:
+        raise InputError(
+            f"The net gives {task.n_classes} outputs for {task.n_classes} classes, as a net with a "
+            "read-out does.",
+            "Leave --fit-head out, or give the builder of the encoder alone.",
+        )
     labels = torch.as_tensor(task.y_train[:HEAD_POINTS])
     head = fitted_head(
         Split(train, labels), Split(val, torch.as_tensor(task.y_val)), task.n_classes
@@ -419,18 +460,11 @@ def _with_head(
         multiplier_route="wrapper",
         feature_layer=layer,
     )
-    return headed, {**state, "head.weight": weight, "head.bias": bias}
+    return headed, {**state, "head.weight": weight, "head.bias": bias}, train.shape[1]
 
 
-def _tier(
-    recipe: bool, init: Mapping[str, Tensor] | None, given: Given, proof: list[Finding]
-) -> tuple[Tier, str]:
+def _tier(recipe: bool, init: Mapping[str, Tensor] | None, given: Given) -> tuple[Tier, str]:
     if given.setup is not None or (recipe and init is not None):
         return Tier.T3, "The setup can be trained again: c can be swept."
-    if init is None:
-        unknown = next(
-            (one.text for one in proof if one.code == "init_not_known"),
-            "A read-out that was fitted here has no initial weights.",
-        )
-        return Tier.T1, unknown if recipe else f"{unknown} {_NO_RECIPE}"
-    return Tier.T2, _NO_RECIPE
+    known = Tier.T1 if init is None else Tier.T2
+    return known, _NO_INIT if recipe else _NO_RECIPE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -10,7 +11,7 @@ from fls_bench.bundle import Bundle, evidence_tier
 from fls_bench.errors import InputError
 from fls_bench.schema import BundleHeader, Finding, Recipe, Tier
 from fls_bench.subject.given import Given
-from fls_bench.subject.inits import check_centered, init_from_file, net_shape, recovered_init
+from fls_bench.subject.inits import check_centered, initial_weights, likeness_findings, net_shape
 from fls_bench.subject.setups import bundle_arrays, bundle_setup, given_source
 from fls_bench.subject.snapshots import read_out_facts, stored_snapshot
 from fls_bench.subject.subject import Subject
@@ -47,42 +48,29 @@ def from_bundle(bundle: Bundle, given: Given) -> Subject:
             raise InputError(f"{path} {what}; {option} would not be used.", f"Leave {option} out.")
     if given.setup is not None and (given.builder is not None or given.data is not None):
         raise InputError("--setup brings its own net and data.", "Leave --model and --data out.")
-    facts = {
+    facts: dict[str, Any] = {
         "path": str(path),
+        "format": "model file of fls-bench",
         "sha256": bundle.sha256,
         "num_parameters": bundle.num_parameters,
-        "architecture": named or header.architecture.hint or "unknown",
+        "architecture": named or given.builder or header.architecture.hint or "unknown",
         "versions": dict(header.versions),
     }
     source, recipe = given_source(given), header.recipe or Recipe()
     setup = given.setup or bundle_setup(bundle, builder=given.builder, source=source)
     findings: list[Finding] = []
-    untold = ""
     if setup is not None:
         if given.feature_layer is not None:
             setup = replace(setup, feature_layer=given.feature_layer)
-        if given.init is not None:
-            with user_code("make_model failed", "Correct it, or its arguments."):
-                net = make_net(setup, 0, setup.output_multiplier, torch.float32)
-            state, facts["initial_weights"] = init_from_file(
-                given.init, net_shape(net), given.allow
-            )
-            bundle = replace(bundle, init=state)
-        elif bundle.init is None:
-            seed = given.init_seed if given.init_seed is not None else (
-                None if header.recipe is None else recipe.seed
-            )  # fmt: skip
-            digest = given.init_digest or header.init_digest
-            built, how = recovered_init(setup, seed if digest else None, digest)
-            if built is not None:
-                bundle = replace(bundle, init=built)
-                findings.append(Finding(code="init_from_seed", status="info", text=how))
-            elif digest is not None:
-                untold = how
+        with user_code("make_model failed", "Correct it, or its arguments."):
+            shape = net_shape(make_net(setup, 0, setup.output_multiplier, torch.float32))
+        initial = initial_weights(setup, shape, given, header=header, held=bundle.init)
+        facts["initial_weights"] = initial.origin
+        findings += [*initial.findings, *likeness_findings(bundle.final, initial.state)]
+        bundle = replace(bundle, init=initial.state)
     tier, why = (Tier.T3, "") if given.setup is not None else evidence_tier(
         bundle, builder_given=given.builder is not None, data_given=source is not None
     )  # fmt: skip
-    why = untold or why if tier is Tier.T1 else why
     if setup is None:
         return Subject(None, None, None, Tier.T0, why, facts)
     seed = recipe.data_seed if given.data_seed is None else given.data_seed

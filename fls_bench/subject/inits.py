@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,6 +12,8 @@ from torch.nn.parameter import is_lazy
 
 from fls_bench.bundle import Bundle, NetShape, load_any, match_weights, state_digest
 from fls_bench.errors import InputError
+from fls_bench.schema import BundleHeader, Finding
+from fls_bench.subject.given import Given
 from fls_bench.training import user_code
 from fls_bench.training.runs import make_net
 from fls_bench.training_setup import TrainingSetup
@@ -20,6 +23,123 @@ NO_DIGEST = (
     "digest of the initial weights (fls_bench.state_digest(model.state_dict()) before training) with "
     "--init-digest, or a file of them with --init."
 )
+
+
+LEAST_LIKENESS = 4.0
+"""Standard errors of a cosine of 0 that trained and initial weights must at least have in common."""
+
+
+@dataclass(frozen=True)
+class Initial:
+    """What training began with.
+
+    Attributes:
+        state: Initial weights by name, init scale applied; None where they are not known.
+        origin: Where they come from, in words.
+        findings: What proves them, or why they are not known.
+    """
+
+    state: dict[str, Tensor] | None
+    origin: str
+    findings: tuple[Finding, ...] = ()
+
+
+def initial_weights(
+    setup: TrainingSetup,
+    shape: NetShape,
+    given: Given,
+    *,
+    header: BundleHeader | None,
+    held: Mapping[str, Tensor] | None = None,
+) -> Initial:
+    """Find the initial weights: in the file, in another one, or by their seed with a digest.
+
+    Args:
+        setup: Builds the net.
+        shape: What the net's state dict looks like.
+        given: What the user gives beside the file.
+        header: What the file says of its training, or None.
+        held: Initial weights in the file, or None.
+
+    Returns:
+        The weights, or why they are not known.
+
+    Raises:
+        InputError: They don't fit, or are proved to be others than those that training began with.
+    """
+    recipe = header.recipe if header is not None else None
+    noted = given.init_digest or (header.init_digest if header is not None else None)
+    if held is not None or given.init is not None:
+        state, origin = (dict(held), "in the file") if held is not None else (
+            init_from_file(Path(str(given.init)), shape, given.allow)
+        )  # fmt: skip
+        if noted is None:
+            return Initial(state, origin)
+        single = {
+            name: value.float() if value.is_floating_point() else value
+            for name, value in state.items()
+        }
+        if noted not in (state_digest(state), state_digest(single)):
+            raise InputError(
+                f"The initial weights {origin.split(',')[0]} are not those that training began with: "
+                "their digest is not the one that was noted.",
+                "Give the init of this very run, in the precision in which it was trained.",
+            )
+        text = "The initial weights have the digest that was noted when training began."
+        proof = Finding(code="init_proved", status="info", text=text)
+        return Initial(state, f"{origin}, proved by their digest", (proof,))
+    seed = given.init_seed if given.init_seed is not None else recipe.seed if recipe else None
+    built, how = recovered_init(setup, seed, noted)
+    if built is not None:
+        told = Finding(code="init_from_seed", status="info", text=how)
+        return Initial(built, f"built from seed {seed}, proved by their digest", (told,))
+    status = "warning" if noted is not None or given.init_seed is not None else "info"
+    missing = Finding.model_validate({
+        "code": "init_not_known", "status": status,
+        "text": f"{how} Measures of movement and alignment against the init are left out.",
+    })  # fmt: skip
+    return Initial(None, "not known", (missing,))
+
+
+def likeness_findings(
+    final: Mapping[str, Tensor], init: Mapping[str, Tensor] | None
+) -> tuple[Finding, ...]:
+    """Whether trained weights can have begun as these: moved, and still like them.
+
+    Two independent draws of m centred numbers have a cosine of 0 with a standard error of 1/sqrt(m).
+    Weights that were trained keep more of their init than that, unless they moved very far.
+
+    Args:
+        final: Trained weights by name.
+        init: The initial ones, or None.
+
+    Returns:
+        Warnings, none where all is well.
+    """
+    matrices = [
+        name for name, value in final.items() if value.is_floating_point() and value.ndim > 1
+    ]
+    if init is None or not matrices:
+        return ()
+    after, before = (
+        torch.cat([values[name].double().flatten() for name in matrices])
+        for values in (final, init)
+    )
+    if torch.equal(after, before):
+        text = (
+            "The initial weights are the trained ones: nothing moved. Was the init noted after "
+            "training, or the wrong file given?"
+        )
+        return (Finding(code="init_is_final", status="problem", text=text),)
+    cosine = float(after @ before / (after.norm() * before.norm()).clamp_min(1e-300))
+    if cosine * len(after) ** 0.5 >= LEAST_LIKENESS:
+        return ()
+    text = (
+        f"The trained weights are no more like the initial ones than another draw would be (cosine "
+        f"{cosine:.3f} over {len(after):,} weights): this is hardly the init of this run, or training "
+        "moved them very far. Measures of movement rest on it."
+    )
+    return (Finding(code="init_unlike", status="problem", text=text, evidence={"cosine": cosine}),)
 
 
 def check_centered(setup: TrainingSetup, init: object) -> None:

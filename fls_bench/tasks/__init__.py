@@ -15,11 +15,20 @@ from fls_bench.tasks.signals import mnist1d
 from fls_bench.tasks.sources import TASKS, function_source, load_task, named_source, task_source
 from fls_bench.tasks.sprites import dsprites
 from fls_bench.tasks.tables import table_source
-from fls_bench.tasks.task import MIN_PER_PART, Array, Labels, Task, TaskSource, make_task
+from fls_bench.tasks.task import (
+    MIN_PER_PART,
+    NO_VALIDATION,
+    Array,
+    Labels,
+    Task,
+    TaskSource,
+    make_task,
+)
 
 __all__ = [
     "MAX_NUMBERS",
     "MIN_PER_PART",
+    "NO_VALIDATION",
     "ONLY_WHOLE",
     "SPLIT_SEED",
     "TASKS",

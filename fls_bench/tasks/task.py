@@ -219,9 +219,13 @@ def joined(task: Task) -> Task:
     return task
 
 
+NO_VALIDATION = "No validation part was given"
+"""How the note of a task begins whose validation part we cut from its training part."""
+
+
 def no_validation(num_val: int, num: int) -> str:
     """The note that training points serve as the validation part."""
-    return f"No validation part was given: {num_val} of the {num} training points serve."
+    return f"{NO_VALIDATION}: {num_val} of the {num} training points serve."
 
 
 def checked_arrays(name: str, part: str, x: Any, y: Any) -> tuple[Array, Labels]:
