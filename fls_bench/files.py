@@ -57,6 +57,8 @@ def read_stored(path: str | os.PathLike[str], models: Mapping[str, type[M]], mad
         raise InputError(f"{str(file)!r} is no file name: {error}.", "Check the path.") from None
     try:
         value = json.loads(raw, parse_constant=_refuse, parse_float=_finite)
+        if b"\\ud" in raw.lower():  # half a surrogate pair is no text, and nothing can write it
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         raise InputError(
             f"{file} is not JSON, or was cut off while it was written.",

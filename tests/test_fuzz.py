@@ -504,6 +504,7 @@ def read_and_compare(folder: Path, content: bytes, *, page: bool = False) -> Non
 @example(as_bytes(with_value(BASELINE_TREES[0], *FIRST_RECORDED, "seeds", value=[2**70] * 8)))
 @example(as_bytes(with_value(BASELINE_TREES[0], *FIRST_RECORDED, "c", value=5e-324)))
 @example(as_bytes(with_value(BASELINE_TREES[0], "cases", 0, "log2_c_ratio", "low", value=-1e308)))
+@example(as_bytes(with_value(BASELINE_TREES[0], "environment", "blas", value="\ud800")))
 def test_changed_baselines(folder: Path, content: bytes) -> None:
     read_and_compare(folder, content)
 
