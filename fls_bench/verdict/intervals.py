@@ -84,14 +84,21 @@ def welch_interval(before: Values, after: Values, level: float) -> tuple[float, 
 
 def _welch(before: Values, after: Values) -> tuple[float, int]:
     """Standard error of the difference, and its degrees of freedom."""
-    shares = [float(one.var(ddof=1)) / len(one) for one in (before, after)]
-    total = sum(shares)
+    # No variance is formed: its square can leave the range of floating point numbers.
+    errors = [_deviation(one) / math.sqrt(len(one)) for one in (before, after)]
+    total = math.hypot(*errors)
     if total == 0:
         return 0.0, len(before) + len(after) - 2
-    # By shares of the total, whose squares can't leave the range of floating point numbers.
-    sides = zip(shares, (before, after), strict=True)
-    below = sum((share / total) ** 2 / (len(one) - 1) for share, one in sides)
-    return math.sqrt(total), max(1, math.floor(1 / below + 1e-9))
+    sides = zip(errors, (before, after), strict=True)
+    below = sum((error / total) ** 4 / (len(one) - 1) for error, one in sides)
+    return total, max(1, math.floor(1 / below + 1e-9))
+
+
+def _deviation(values: Values) -> float:
+    """Standard deviation of a sample, however small or large."""
+    centred = values - values.mean()
+    scale = float(np.abs(centred).max())
+    return scale * float((centred / scale).std(ddof=1)) if scale else 0.0
 
 
 def detectable_in_pairs(spread: float, n: int, level: float, least: float) -> float:

@@ -90,6 +90,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(n: int, level: float)
     st.lists(st.floats(-5, 5), min_size=3, max_size=12),
 )
 @example([0.0, 0.0, 0.0], [0.0, 0.0, 1e-100])
+@example([0.0, 0.0, 0.0], [0.0, 0.0, 5.25e-260])
 def test_welch_is_that_of_scipy_or_a_little_wider(first: list[float], second: list[float]) -> None:
     a, b = np.array(first), np.array(second)
     found = welch_interval(a, b, 0.05)
