@@ -1,9 +1,9 @@
 """Model files in and out, without ever executing anything that a file brings along.
 
-``contents`` says what a model file of ours holds and what must be true of it; ``sniffing`` recognizes
-a file by its content, ``containers`` opens it, ``opcodes`` and ``pickles`` read a pickle without
-unpickling it; ``reading`` and ``writing`` do the two directions of files of ours, ``checkpoints`` and
-``matching`` find a net's weights in those of others.
+``contents`` says what a model file of ours holds and what must be true of it. ``sniffing`` recognizes
+a file by its content, ``opening`` opens it as one of ``torch_files`` or ``safetensors_files``, and
+``opcodes`` and ``pickles`` read a pickle without unpickling it. ``reading`` and ``writing`` do the two
+directions of files of ours, ``checkpoints`` and ``matching`` find a net's weights in those of others.
 """
 
 from fls_bench.bundle.checkpoints import STATES_OF_TRAINING, Checkpoint, load_any

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fls_bench.bundle.containers import Container, opened
+from fls_bench.bundle.containers import Container
 from fls_bench.bundle.contents import (
     GIVE_ONE,
     MAX_NAME_CHARACTERS,
@@ -20,6 +20,7 @@ from fls_bench.bundle.contents import (
     listed,
     parse_header,
 )
+from fls_bench.bundle.opening import opened
 from fls_bench.bundle.pickles import PASSED_OVER, Mark, StoredTensor
 from fls_bench.bundle.reading import bundle_of, is_bundle
 from fls_bench.bundle.sniffing import Kind, label_of

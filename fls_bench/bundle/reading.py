@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from fls_bench.bundle.containers import Container, opened
+from fls_bench.bundle.containers import Container
 from fls_bench.bundle.contents import MAKE_ONE, Bundle, check_contents, listed, parse_header
+from fls_bench.bundle.opening import opened
 from fls_bench.bundle.pickles import StoredTensor
 from fls_bench.bundle.sniffing import Kind, argument_of, full_pickle, label_of
 from fls_bench.errors import InputError
