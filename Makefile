@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test nightly calibration lint types bench bench-gpu error-rates check-rates mutants schema metrics-page example-reports clean
+.PHONY: demo test slow nightly calibration lint types bench bench-gpu error-rates check-rates mutants schema metrics-page example-reports clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("fls-bench needs Python >= 3.11") if sys.version_info < (3, 11) else None'
@@ -16,6 +16,10 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+# What takes longer than the default run allows: all hostile files, whole environments (minutes).
+slow: $(VENV)/.installed
+	$(BIN)/python -m pytest -n auto --dist worksteal -m 'slow and not gpu'
 
 # The property tests with 2000 examples each (hours).
 nightly: $(VENV)/.installed

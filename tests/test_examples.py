@@ -114,6 +114,7 @@ def test_a_tested_net_passes_in_an_environment_of_its_own(
     assert "The multiplier is wired inside" in text
 
 
+@pytest.mark.slow
 def test_a_change_that_breaks_the_rule_is_noticed_there(
     own_environment: Path, tmp_path: Path
 ) -> None:

@@ -7,7 +7,7 @@ directions of files of ours, ``checkpoints`` and ``matching`` find a net's weigh
 """
 
 from fls_bench.bundle.checkpoints import STATES_OF_TRAINING, Checkpoint, load_any
-from fls_bench.bundle.contents import Bundle, evidence_tier
+from fls_bench.bundle.contents import Bundle
 from fls_bench.bundle.digests import state_digest
 from fls_bench.bundle.matching import Match, NetShape, match_weights
 from fls_bench.bundle.reading import load_bundle
@@ -19,7 +19,6 @@ __all__ = [
     "Checkpoint",
     "Match",
     "NetShape",
-    "evidence_tier",
     "load_any",
     "load_bundle",
     "match_weights",

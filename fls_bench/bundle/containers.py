@@ -20,7 +20,7 @@ from fls_bench.bundle.pickles import StoredTensor
 from fls_bench.bundle.sniffing import Kind, label_of
 from fls_bench.errors import InputError
 
-MAX_FILE_BYTES = 4 * 2**30
+MAX_FILE_BYTES = 2 * 2**30
 """Shards together. Optimizer states, which are not read, are twice as large as the weights."""
 MAX_TENSOR_BYTES = 2**30
 """Of the tensors that are read: 250 million weights in single precision."""

@@ -31,7 +31,6 @@ from fls_bench.schema import (
     StepDecay,
     Stop,
     TaskSpec,
-    Tier,
 )
 
 MAX_HEADER_CHARACTERS = 1_000_000
@@ -377,36 +376,3 @@ def _check_data(label: str, task: TaskSpec | None, data: Mapping[str, Tensor]) -
             f"{len(data['x_train'])}.",
             again,
         )
-
-
-# --- evidence ---------------------------------------------------------------------------------
-
-
-def evidence_tier(
-    bundle: Bundle, *, builder_given: bool = False, data_given: bool = False
-) -> tuple[Tier, str]:
-    """Say how much evidence a model file affords, and why not more.
-
-    Args:
-        bundle: The file.
-        builder_given: Whether the user gave a builder for a net that is not built in.
-        data_given: Whether the user gave data in place of the file's own.
-
-    Returns:
-        The best tier, and one sentence on what the next tier lacks.
-    """
-    header = bundle.header
-    if header.architecture.name is None and not builder_given:
-        hint = header.architecture.hint
-        repeat = f" (the file's hint is {hint!r})" if hint else ""
-        return Tier.T0, (
-            "The file names no built-in net, so it can't be rebuilt and run: give its builder with "
-            f"--model module:function{repeat}."
-        )
-    if header.task is None and not data_given:
-        return Tier.T0, "The file neither names a task nor embeds data."
-    if bundle.init is None:
-        return Tier.T1, "The file holds no initial weights."
-    if header.recipe is None:
-        return Tier.T2, "The file holds no training recipe, so c can't be swept."
-    return Tier.T3, "The file holds weights, data, initial weights and a recipe: c can be swept."

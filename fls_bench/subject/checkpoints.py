@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,11 +18,11 @@ from fls_bench.bundle import (
     match_weights,
 )
 from fls_bench.bundle.sniffing import Kind
-from fls_bench.errors import InputError
-from fls_bench.metrics.probes import Split, fitted_head
 from fls_bench.schema import Finding, Recipe, Tier
+from fls_bench.subject.file_data import data_findings, file_task
 from fls_bench.subject.files import claimed
-from fls_bench.subject.given import Given
+from fls_bench.subject.given import Given, check_given, check_measurable
+from fls_bench.subject.heads import with_head
 from fls_bench.subject.inits import (
     check_centered,
     initial_weights,
@@ -35,14 +32,12 @@ from fls_bench.subject.inits import (
 from fls_bench.subject.setups import built_in_builder, given_source
 from fls_bench.subject.snapshots import fitting, read_out_facts, stored_snapshot
 from fls_bench.subject.subject import Subject
-from fls_bench.tasks import NO_VALIDATION, ONLY_WHOLE, Task, named_source, noise
+from fls_bench.tasks import Task, named_source, noise
 from fls_bench.training import user_code
-from fls_bench.training.runs import POINTS_AT_ONCE, make_net, seeded
+from fls_bench.training.runs import make_net
 from fls_bench.training_setup import TrainingSetup, import_object
 
 MAX_SHOWN = 8
-HEAD_POINTS = 5000
-"""A read-out is fitted to at most so many training points."""
 _NO_BUILDER = (
     "The file holds tensors by name and not the net that they belong to: give its builder with --model "
     "package.module:function, or --setup."
@@ -78,7 +73,7 @@ def from_checkpoint(checkpoint: Checkpoint, given: Given) -> Subject:
     Raises:
         InputError: What was given does not go together, or does not fit.
     """
-    _check_given(given)
+    check_given(given)
     facts: dict[str, Any] = {
         "path": str(checkpoint.path),
         "format": checkpoint.kind,
@@ -92,7 +87,7 @@ def from_checkpoint(checkpoint: Checkpoint, given: Given) -> Subject:
         facts["sha256"] = checkpoint.sha256()
         facts |= _contents(checkpoint)
         why = _NO_BUILDER if given.builder is None else _NO_DATA
-        _check_measurable(given, why)
+        check_measurable(given, why)
         if given.builder is not None and ":" in given.builder:
             # Without data nothing can be measured, but whether the net is the right one can be told.
             with user_code("make_model failed", "Correct it, or its arguments."):
@@ -101,12 +96,12 @@ def from_checkpoint(checkpoint: Checkpoint, given: Given) -> Subject:
                 checkpoint, net_shape(net), wanted=given.weights
             ).prefix
         return Subject(None, None, None, Tier.T0, why, facts)
-    task = _task(setup, checkpoint, given)
+    task = file_task(setup, checkpoint, given)
     with user_code("make_model failed", "Correct it, or its arguments."):
         net = make_net(setup, 0, setup.output_multiplier, torch.float32).eval()
     shape = net_shape(net)
     found = _weights(checkpoint, shape, given)
-    findings = [*_found(found, checkpoint), *_data_findings(task, checkpoint, given)]
+    findings = [*_found(found, checkpoint), *data_findings(task, checkpoint, given)]
     final = found.state
     facts |= {
         "sha256": found.sha256,
@@ -115,12 +110,12 @@ def from_checkpoint(checkpoint: Checkpoint, given: Given) -> Subject:
         "architecture": given.builder or setup.name,
     }
     initial = initial_weights(setup, shape, given, header=checkpoint.header)
-    init = initial.state
+    init = None if given.fit_head else initial.state
     facts["initial_weights"] = initial.origin
     check_centered(setup, init)
     findings += [*initial.findings, *likeness_findings(final, init)]
     if given.fit_head:
-        setup, final, width = _with_head(setup, net, final, task)
+        setup, final, width = with_head(setup, net, final, task)
         text = (
             f"A linear read-out was fitted here to the net's {width} outputs on the training points "
             "(logistic regression, strength chosen on validation points): logits, losses and errors are "
@@ -142,53 +137,6 @@ def from_checkpoint(checkpoint: Checkpoint, given: Given) -> Subject:
     return Subject(
         setup if tier is Tier.T3 else None, task, snapshot, tier, why, facts, tuple(findings), claim
     )
-
-
-def _check_given(given: Given) -> None:
-    if given.setup is not None and given.builder is not None:
-        raise InputError("--setup brings its own net.", "Leave --model out.")
-    if given.setup is not None and given.fit_head:
-        raise InputError(
-            "A net that --setup trains has a read-out of its own.",
-            "Leave --fit-head out, or give the encoder with --model.",
-        )
-    if given.fit_head and (given.init is not None or given.init_seed is not None):
-        raise InputError(
-            "A net whose read-out is fitted here is measured without its initial weights, since the "
-            "read-out has none.",
-            "Leave --init and --init-seed out.",
-        )
-    if given.init is not None and given.init_seed is not None:
-        raise InputError(
-            "--init and --init-seed both say what training started from.", "Give one of them."
-        )
-    if given.init_digest is not None and given.init_seed is None and given.init is None:
-        raise InputError(
-            "--init-digest proves a seed or a file, and none was given.",
-            "Give it with --init-seed or --init.",
-        )
-    if given.init_digest is not None and not re.fullmatch("[0-9a-f]{64}", given.init_digest):
-        raise InputError(
-            f"--init-digest {given.init_digest[:80]!r} is no digest of 64 hexadecimal digits.",
-            "Give all of fls_bench.state_digest(model.state_dict()).",
-        )
-
-
-def _check_measurable(given: Given, lacks: str) -> None:
-    """Refuse what would not be used, where a net or data are missing."""
-    for option, used in (
-        ("--data", given.data is not None),
-        ("--data-seed", given.data_seed is not None),
-        ("--feature-layer", given.feature_layer is not None),
-        ("--fit-head", given.fit_head),
-        ("--init", given.init is not None),
-        ("--init-seed", given.init_seed is not None),
-    ):
-        if used:
-            raise InputError(
-                f"{option} would not be used: {lacks[:1].lower()}{lacks[1:].partition(':')[0]}.",
-                "Give the net's builder with --model and its data with --data, or --setup.",
-            )
 
 
 def _setup(checkpoint: Checkpoint, given: Given) -> TrainingSetup | None:
@@ -250,42 +198,6 @@ def _plain(parts: list[str]) -> dict[str, Any]:
         except (ValueError, RecursionError):
             settings[key.strip()] = value.strip()
     return settings
-
-
-def _task(setup: TrainingSetup, checkpoint: Checkpoint, given: Given) -> Task:
-    header = checkpoint.header
-    own = header.recipe.data_seed if header is not None and header.recipe is not None else 0
-    seed = own if given.data_seed is None else given.data_seed
-    source = given_source(given)
-    with user_code("The setup's task function failed", "Correct the function."):
-        task = setup.task_for(seed) if source is None else source(seed)
-    if source is not None and any(note.startswith(ONLY_WHOLE) for note in task.notes):
-        raise InputError(
-            f"The data {given.data} hold x and y alone, so it is not known which points the net was "
-            "trained on.",
-            "Give x_train, y_train, x_test and y_test (and x_val, y_val if there were any), with "
-            "inputs scaled as the net saw them.",
-        )
-    noted = header.task.fingerprint if header is not None and header.task is not None else None
-    cut = any(note.startswith(NO_VALIDATION) for note in task.notes)
-    return _rejoined(task) if source is not None and cut and noted != task.fingerprint else task
-
-
-def _rejoined(task: Task) -> Task:
-    """All points that the net was trained on, where a part of them was cut off to validate.
-
-    That part still serves to choose the strength of probes, on points that the net has seen.
-    """
-    note = (
-        f"No validation part was given: {len(task.y_val)} of the training points, which the net has "
-        "seen, choose the strength of probes."
-    )
-    return replace(
-        task,
-        x_train=np.concatenate([task.x_train, task.x_val]),
-        y_train=np.concatenate([task.y_train, task.y_val]),
-        notes=(*(one for one in task.notes if not one.startswith(NO_VALIDATION)), note),
-    )
 
 
 def _weights(checkpoint: Checkpoint, shape: NetShape, given: Given) -> _Weights:
@@ -355,44 +267,6 @@ def _contents(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def _data_findings(task: Task, checkpoint: Checkpoint, given: Given) -> list[Finding]:
-    findings = [Finding(code="data", status="info", text=note) for note in task.notes]
-    noted = checkpoint.header.task if checkpoint.header is not None else None
-    if noted is not None and noted.fingerprint is not None:
-        if noted.fingerprint == task.fingerprint:
-            text = "The data are those of training: they have the fingerprint that the file notes."
-            return [*findings, Finding(code="data_proved", status="info", text=text)]
-        text = (
-            f"The data are not those that the file was trained on, {noted.name!r}: their fingerprint "
-            "differs (parts, order, scaling or draw)."
-        )
-        return [*findings, Finding(code="data_differ", status="problem", text=text)]
-    if given.setup is not None and given.data is None:
-        return findings + _draw_findings(given)
-    if given.data is None or ":" in given.data or str(given.data).lower().endswith(".npz"):
-        return findings
-    text = (
-        f"The data {os.path.basename(str(given.data))} were scaled and split here. If the net was "
-        "trained on other points, or on inputs scaled otherwise, what is measured on them is wrong: an "
-        ".npz with x_train ... y_test as the net saw them leaves no doubt."
-    )
-    return [*findings, Finding(code="data_prepared_here", status="warning", text=text)]
-
-
-def _draw_findings(given: Given) -> list[Finding]:
-    """Whether it is known which points of a setup's task the file was trained on."""
-    setup = given.setup
-    if setup is None or given.data_seed is not None or isinstance(setup.task, Task):
-        return []
-    if len({setup.task_for(seed).fingerprint for seed in (0, 1)}) == 1:
-        return []
-    text = (
-        "The setup draws its training points by seed, and it is not known which draw the file was "
-        "trained on: it was measured on draw 0. --data-seed says another, --data gives the very points."
-    )
-    return [Finding(code="draw_not_known", status="warning", text=text)]
-
-
 def _loss(net: nn.Module, final: Mapping[str, Tensor], task: Task) -> Any:
     """``logistic`` for one output and two classes, else ``cross_entropy``."""
     with fitting():
@@ -401,66 +275,6 @@ def _loss(net: nn.Module, final: Mapping[str, Tensor], task: Task) -> Any:
             output = net(torch.as_tensor(task.x_train[:2]))
     one = isinstance(output, Tensor) and output.shape[1:] == (1,)
     return "logistic" if one and task.n_classes == 2 else "cross_entropy"
-
-
-class _Headed(nn.Module):
-    """An encoder and a linear read-out."""
-
-    def __init__(self, encoder: nn.Module, width: int, n_classes: int) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.head = nn.Linear(width, n_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.encoder(x).flatten(1))
-        return logits
-
-
-def _with_head(
-    setup: TrainingSetup, net: nn.Module, final: Mapping[str, Tensor], task: Task
-) -> tuple[TrainingSetup, dict[str, Tensor], int]:
-    """Setup and weights of an encoder with a read-out that is fitted here, and its outputs."""
-    with fitting():
-        net.load_state_dict(dict(final))
-        with torch.no_grad():
-            train, val = (
-                torch.cat(
-                    [net(part) for part in torch.split(torch.as_tensor(x), POINTS_AT_ONCE)]
-                ).flatten(1)
-                for x in (task.x_train[:HEAD_POINTS], task.x_val)
-            )
-    if train.shape[1] == task.n_classes:
-        raise InputError(
-            f"The net gives {task.n_classes} outputs for {task.n_classes} classes, as a net with a "
-            "read-out does.",
-            "Leave --fit-head out, or give the builder of the encoder alone.",
-        )
-    labels = torch.as_tensor(task.y_train[:HEAD_POINTS])
-    head = fitted_head(
-        Split(train, labels), Split(val, torch.as_tensor(task.y_val)), task.n_classes
-    )
-    if isinstance(head, str):
-        raise InputError(
-            f"No read-out can be fitted to the net's features: {head}",
-            "Give data that the encoder can tell apart.",
-        )
-    weight, bias = head
-    make = setup.make_model
-
-    def build() -> nn.Module:
-        with seeded(0):
-            return _Headed(make(), weight.shape[1], weight.shape[0])
-
-    state = {f"encoder.{name}": value for name, value in final.items()}
-    layer = None if setup.feature_layer is None else f"encoder.{setup.feature_layer}"
-    headed = replace(
-        setup,
-        make_model=build,
-        loss="cross_entropy",
-        multiplier_route="wrapper",
-        feature_layer=layer,
-    )
-    return headed, {**state, "head.weight": weight, "head.bias": bias}, train.shape[1]
 
 
 def _tier(recipe: bool, init: Mapping[str, Tensor] | None, given: Given) -> tuple[Tier, str]:

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from fls_bench.bundle import Bundle, evidence_tier
+from fls_bench.bundle import Bundle
 from fls_bench.errors import InputError
 from fls_bench.schema import BundleHeader, Finding, Recipe, Tier
-from fls_bench.subject.given import Given
+from fls_bench.subject.given import Given, check_given
 from fls_bench.subject.inits import check_centered, initial_weights, likeness_findings, net_shape
 from fls_bench.subject.setups import bundle_arrays, bundle_setup, given_source
 from fls_bench.subject.snapshots import read_out_facts, stored_snapshot
@@ -34,6 +34,7 @@ def from_bundle(bundle: Bundle, given: Given) -> Subject:
     Raises:
         InputError: What was given is not needed, the data don't fit the net, or can't be had.
     """
+    check_given(given)
     header, path = bundle.header, bundle.path
     named = header.architecture.name
     known = f"names the built-in net {named!r}"
@@ -46,8 +47,6 @@ def from_bundle(bundle: Bundle, given: Given) -> Subject:
     ):
         if used:
             raise InputError(f"{path} {what}; {option} would not be used.", f"Leave {option} out.")
-    if given.setup is not None and (given.builder is not None or given.data is not None):
-        raise InputError("--setup brings its own net and data.", "Leave --model and --data out.")
     facts: dict[str, Any] = {
         "path": str(path),
         "format": "model file of fls-bench",
@@ -75,7 +74,9 @@ def from_bundle(bundle: Bundle, given: Given) -> Subject:
         return Subject(None, None, None, Tier.T0, why, facts)
     seed = recipe.data_seed if given.data_seed is None else given.data_seed
     own = source is None and given.setup is None and given.data_seed is None
-    task = _own_draw(bundle, setup, seed, own=own)
+    task = source(seed) if given.setup is not None and source is not None else (
+        _own_draw(bundle, setup, seed, own=own)
+    )  # fmt: skip
     check_centered(setup, bundle.init)
     facts["feature_layer"] = read_out_facts(setup, task, bundle.final)
     snapshot = stored_snapshot(setup, task, bundle.final, bundle.init)
@@ -107,3 +108,33 @@ def _own_draw(bundle: Bundle, setup: TrainingSetup, seed: int, *, own: bool) -> 
     if spec.embedded:
         return arrays_source(spec.name, bundle_arrays(bundle), None, None, spec.n_classes)(seed)
     return load_task(spec)
+
+
+def evidence_tier(
+    bundle: Bundle, *, builder_given: bool = False, data_given: bool = False
+) -> tuple[Tier, str]:
+    """Say how much evidence a model file affords, and why not more.
+
+    Args:
+        bundle: The file.
+        builder_given: Whether the user gave a builder for a net that is not built in.
+        data_given: Whether the user gave data in place of the file's own.
+
+    Returns:
+        The best tier, and one sentence on what the next tier lacks.
+    """
+    header = bundle.header
+    if header.architecture.name is None and not builder_given:
+        hint = header.architecture.hint
+        repeat = f" (the file's hint is {hint!r})" if hint else ""
+        return Tier.T0, (
+            "The file names no built-in net, so it can't be rebuilt and run: give its builder with "
+            f"--model module:function{repeat}."
+        )
+    if header.task is None and not data_given:
+        return Tier.T0, "The file neither names a task nor embeds data."
+    if bundle.init is None:
+        return Tier.T1, "The file holds no initial weights."
+    if header.recipe is None:
+        return Tier.T2, "The file holds no training recipe, so c can't be swept."
+    return Tier.T3, "The file holds weights, data, initial weights and a recipe: c can be swept."

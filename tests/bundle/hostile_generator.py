@@ -1144,7 +1144,7 @@ def _sizes() -> Iterator[HostileFile]:
     yield case(
         "a model file that announces 10^310 bytes", torch_zip(_bundle_ops(b"}(" + many + b"u"))
     )
-    for size in (GIB - 2**20, 3 * GIB, 14 * GIB):
+    for size in (GIB - 2**20, GIB + GIB // 2, 14 * GIB):
         said = f"{size / GIB:.2g} GiB"
         yield case(f"view into a storage of {said}", _big_storage(size), Ends.ANY)
         yield case(f"view into a storage of {said}, legacy", _legacy_big_storage(size), Ends.ANY)
@@ -1174,7 +1174,7 @@ def _sizes() -> Iterator[HostileFile]:
         "data.pkl": Entry(b"m/data.pkl", GOOD_PKL, size=12 * GIB),
         "data.pkl just below the limit": Entry(b"m/data.pkl", GOOD_PKL, size=16 * 2**20),
         "byteorder": Entry(b"m/byteorder", b"little", size=12 * GIB),
-        "a byteorder of 3 GiB": Entry(b"m/byteorder", b"little", size=3 * GIB),
+        "a byteorder of 1.5 GiB": Entry(b"m/byteorder", b"little", size=GIB + GIB // 2),
         "records that are not read": Entry(b"m/data/optimizer", size=15 * GIB),
         "a file behind": Entry(b"m/version", size=15 * GIB),
     }.items():
@@ -2384,11 +2384,11 @@ def hostile_files() -> tuple[HostileFile, ...]:
 _ALWAYS = re.compile(
     r"os.system _by_reduce_raw|eight slow pickles|legacy, every part|bzip2 bomb in a program"
     r"|at '../a\.safe|a link to (above|passwd)|10\^12 numbers announced|shape of 10\^12, expanded"
-    r"|gigabytes in byteorder|storage of (3|14) GiB|a weight is (one NaN|int8)|directory of extras"
+    r"|gigabytes in byteorder|storage of (1\.5|14) GiB|a weight is (one NaN|int8)|directory of extras"
     r"|hash bomb, alone"
 )
 _DEAR = re.compile(
-    r"steps|0,000|^shared|extended by itself|a wide dict|16 MiB|1 GiB|3 GiB|bomb of|gigabytes|999 small"
+    r"steps|0,000|^shared|extended by itself|a wide dict|16 MiB|1 GiB|1.5 GiB|bomb of|gigabytes|999 small"
     r"|sixty|of 250,000|storage of|10 MB|million|10\^5"
 )
 

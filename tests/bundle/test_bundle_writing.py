@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from fls_bench import models, tasks
-from fls_bench.bundle import evidence_tier, load_bundle, save_bundle, write_bundle
+from fls_bench.bundle import load_bundle, save_bundle, write_bundle
 from fls_bench.errors import FlsBenchError, InputError, UnsafeFileError
 from fls_bench.schema import (
     ArchitectureSpec,
@@ -28,6 +28,7 @@ from fls_bench.schema import (
     TaskSpec,
     Tier,
 )
+from fls_bench.subject.files import evidence_tier
 
 ARGUMENTS = {"input_dim": 13, "n_outputs": 3, "depth": 2, "width": 5}
 MLP = ArchitectureSpec(name="mlp", arguments=ARGUMENTS)

@@ -109,6 +109,7 @@ def test_each_row_of_the_table_is_right(cli: Cli, tmp_path: Path, name: str) -> 
             assert one.num_examples >= 4, one  # not decided on a lucky draw
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [
