@@ -8,7 +8,8 @@ with u the unit roundoff 2^-53, m the number of terms of the sums that one step 
 layer, points of the batch times size of an input, and 64 for softmax and norms), so that m·u bounds the
 relative error of a step's arithmetic (Higham, "Accuracy and Stability of Numerical Algorithms", section
 3.1), and A the amplification by the training itself, which is *measured*: a third run whose initial
-weights are disturbed by 2^-24 of themselves deviates by A·2^-24. Where the bound exceeds ``MAX_BOUND``
+weights are disturbed by 2^-36 of themselves deviates by A·2^-36; so small that a jump over a kink, which
+rounding decides as well, is an amplification without bound. Where the bound exceeds ``MAX_BOUND``
 a draw says nothing: it is set aside.
 """
 
@@ -51,7 +52,7 @@ OptimizerFactory = Callable[..., torch.optim.Optimizer]
 
 SAFETY = 16
 MAX_BOUND = 1e-5
-DISTURBANCE = 2.0**-24
+DISTURBANCE = 2.0**-36
 ADAM_NOISE = 1e5
 """Amplification of rounding by Adam where a gradient is nothing but rounding, measured as below 1e5."""
 NUM_PROBES = 8
@@ -389,13 +390,21 @@ class Examined:
 
 
 def disturbed(net: nn.Module, by: float = DISTURBANCE) -> nn.Module:
-    """A copy whose parameters are changed by a relative ``by``, each up or down."""
+    """A copy whose parameters are changed by a relative ``by``, each up or down.
+
+    What is zero, as biases are at init, is changed by as much of the net's usual weight: where a layer
+    is dead for a point, rounding decides on which side of a kink its zero bias goes.
+    """
     changed = copy.deepcopy(net)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for parameter in changed.parameters():
+        weights = list(changed.parameters())
+        squares = sum(float(one.double().square().sum()) for one in weights)
+        usual = (squares / max(1, sum(one.numel() for one in weights))) ** 0.5
+        for parameter in weights:
             signs = torch.randint(0, 2, parameter.shape, generator=generator) * 2 - 1
-            parameter.mul_(1 + by * signs.to(parameter.dtype))
+            step = by * signs.to(parameter.dtype)
+            parameter.copy_(torch.where(parameter == 0, usual * step, parameter * (1 + step)))
     return changed
 
 
