@@ -31,10 +31,11 @@ def loss_facts(subject: Subject) -> tuple[dict[str, Any], list[Finding]]:
     if snapshot.centered and snapshot.init is None:
         return {}, []
     logits = snapshot.logits("train")
-    if subject.setup is None:
+    setup = subject.setup or subject.measured_by
+    if setup is None:
         loss = float(point_losses(logits, snapshot.y_train).mean())
     else:  # what the setup trains on: its loss, with label smoothing
-        loss = float(training_losses(subject.setup, logits.double(), snapshot.y_train).mean())
+        loss = float(training_losses(setup, logits.double(), snapshot.y_train).mean())
     facts: dict[str, Any] = {"train_loss": loss}
     findings = []
     wrong = point_errors(logits, snapshot.y_train)

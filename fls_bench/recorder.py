@@ -19,7 +19,8 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from fls_bench.bundle import save_bundle, state_digest, stored_task
+from fls_bench.bundle import WRAPPERS, save_bundle, state_digest, stored_task
+from fls_bench.bundle.contents import check_tensor
 from fls_bench.errors import InputError
 from fls_bench.files import check_target
 from fls_bench.schema import (
@@ -88,9 +89,10 @@ class Recorder:
         self._recipe, self.no_recipe, self._read_off = recipe, no_recipe, read_off
         self._header, self._task = dict(header), task
         self._keep_init, self._force = keep_init, force
-        self._rates = _rates(optimizer)
+        self._settings = _settings(optimizer)
         self._clock = [0]
         self._handle: Any = None
+        self._written: Path | None = None
         if optimizer is not None:
             clock = self._clock
 
@@ -98,13 +100,7 @@ class Recorder:
                 clock[0] += 1
 
             self._handle = optimizer.register_step_post_hook(count)
-        state = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
-        if lazy := [name for name, value in state.items() if is_lazy(value)]:
-            raise InputError(
-                f"The net's parameter {lazy[0]!r} is lazy and has no shape yet.",
-                "Run the net once on an input before record().",
-            )
-        self.init = {name: value.detach().cpu().clone() for name, value in state.items()}
+        self.init = {name: value.cpu().clone() for name, value in _state(model).items()}
         self.init_digest = state_digest(self.init)
         self.epochs = 0
         self.train_loss: float | None = None
@@ -125,18 +121,33 @@ class Recorder:
 
     def recipe(self) -> Recipe | None:
         """The recipe as far as it is known now; None, with ``no_recipe`` set, where it is not."""
-        if self._read_off and self._recipe is not None and self._scheduled():
-            self._recipe = None
-            self.no_recipe = (
-                "The optimizer's learning rates follow a schedule that is not known: give recipe= with "
-                "its schedule."
-            )
+        if self._read_off and self._recipe is not None:
+            why = self._changed()
+            if why is not None:
+                self._recipe, self.no_recipe = None, why
         return self._recipe
 
-    def _scheduled(self) -> bool:
+    def _changed(self) -> str | None:
+        """Why what was read off the optimizer is not how the net was trained, or None."""
         groups = [] if self._optimizer is None else self._optimizer.param_groups
         # Most of torch's schedulers leave this key, even where the rate is now what it was.
-        return _rates(self._optimizer) != self._rates or any("initial_lr" in one for one in groups)
+        if _settings(self._optimizer) != self._settings or any(
+            "initial_lr" in one for one in groups
+        ):
+            return (
+                "The optimizer's settings follow a schedule that is not known: give recipe= with its "
+                "schedule."
+            )
+        if self._recipe is None or self._task is None or not self.epochs:
+            return None
+        due = self.epochs * -(-len(self._task.x_train) // self._recipe.batch_size)
+        if self.steps == due:
+            return None
+        return (
+            f"{self.steps} optimizer steps were made in {self.epochs} epochs, and {due} are due with "
+            f"batches of {self._recipe.batch_size}: were gradients accumulated, batches dropped, or the "
+            "loss logged at other times? Give recipe= with the points per step."
+        )
 
     def outcome(self) -> BundleOutcome | None:
         """How training ended, as far as it was logged; None where nothing was."""
@@ -144,11 +155,12 @@ class Recorder:
         if loss is None:
             return None
         stop = None if recipe is None else recipe.stop
-        status = Outcome.OUT_OF_BUDGET
+        status: Outcome | None = None  # whether another stop holds can't be told from a loss
         if not math.isfinite(loss):
             status = Outcome.DIVERGED
-        elif isinstance(stop, TargetLoss) and loss <= stop.target_loss:
-            status = Outcome.REACHED_TARGET
+        elif isinstance(stop, TargetLoss):
+            reached = loss <= stop.target_loss
+            status = Outcome.REACHED_TARGET if reached else Outcome.OUT_OF_BUDGET
         return BundleOutcome(
             status=status, epochs=self.epochs, steps=self.steps,
             train_loss=loss if math.isfinite(loss) else None,
@@ -190,7 +202,7 @@ class Recorder:
         header = self._header
         written = save_bundle(
             target,
-            self._model,
+            _state(self._model),
             initial_state=self.init,
             task=self._task,
             recipe=self.recipe(),
@@ -204,11 +216,11 @@ class Recorder:
             keep_init=self._keep_init,
             force=self._force if force is None else force,
         )
-        self.close()
+        self._written = written
         return written
 
     def close(self) -> None:
-        """Stop to count steps; ``save`` does so too."""
+        """Stop to count steps; the end of the context does so too."""
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
@@ -223,13 +235,42 @@ class Recorder:
         trace: TracebackType | None,
     ) -> None:
         """Write the file where the loop ended well; an error passes on, and nothing is written."""
-        if kind is None and self._path is not None:
-            self.save()
-        self.close()
+        try:
+            if kind is None and self._path is not None and self._written != self._path:
+                self.save()
+        finally:
+            self.close()
 
 
-def _rates(optimizer: torch.optim.Optimizer | None) -> list[float] | None:
-    return None if optimizer is None else [float(group["lr"]) for group in optimizer.param_groups]
+def _settings(optimizer: torch.optim.Optimizer | None) -> list[dict[str, Any]] | None:
+    """What an optimizer is told of each group of parameters, as plain values."""
+    if optimizer is None:
+        return None
+    return [
+        {
+            key: float(value) if isinstance(value, Tensor) else value
+            for key, value in group.items()
+            if key not in ("params", "initial_lr")
+        }
+        for group in optimizer.param_groups
+    ]
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict of a net as a plain one has it: without what torch.compile puts into names."""
+    found = {WRAPPERS.sub("", name): value for name, value in model.state_dict().items()}
+    if odd := [name for name, value in found.items() if not isinstance(value, Tensor)]:
+        raise InputError(
+            f"The net keeps something else than tensors in its state dict, {odd[0]!r}, which no model "
+            "file holds.",
+            "Leave get_extra_state out of the module, or record the part that has none.",
+        )
+    if lazy := [name for name, value in found.items() if is_lazy(value)]:
+        raise InputError(
+            f"The net's parameter {lazy[0]!r} is lazy and has no shape yet.",
+            "Run the net once on an input before record().",
+        )
+    return {name: value.detach() for name, value in found.items()}
 
 
 def record(
@@ -240,7 +281,7 @@ def record(
     optimizer: torch.optim.Optimizer | None = None,
     batch_size: int | None = None,
     stop: Stop | None = None,
-    loss: Loss = "cross_entropy",
+    loss: Loss | None = None,
     recipe: Recipe | None = None,
     seed: int = 0,
     data_seed: int = 0,
@@ -259,9 +300,10 @@ def record(
     without one, call ``save`` where training stops. Call ``log(train_loss)`` after each epoch to keep
     how training ended.
 
-    The recipe is read off the optimizer where ``batch_size`` and ``stop`` are given too, or given
-    whole. With data and recipe the file affords a verdict; else it says what is missing
-    (``Recorder.no_recipe``).
+    The recipe is read off the optimizer where ``batch_size``, ``stop`` and ``loss`` are given too, or
+    given whole. It is dropped where the optimizer trains a part of the net only, has made steps
+    already, changes its settings, or makes other steps than epochs of such batches do. With data and
+    recipe the file affords a verdict; else it says what is missing (``Recorder.no_recipe``).
 
     Args:
         model: The net, before its first step.
@@ -271,7 +313,7 @@ def record(
             its steps are counted.
         batch_size: Training points per step.
         stop: When the loop ends.
-        loss: ``cross_entropy``, ``logistic`` or ``mse``.
+        loss: ``cross_entropy``, ``logistic`` or ``mse``, a mean over the batch.
         recipe: In place of what the optimizer tells: needed for a schedule, clipping, augmentation.
         seed: Seed that torch was given before the net was built.
         data_seed: Which draw of the data is trained on.
@@ -295,11 +337,13 @@ def record(
     Cost: One copy of the weights on the CPU and a SHA-256 of it at the start, one file at the end;
     in between one count per step.
     """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"record() was given a {type(model).__name__}.", "Give the torch module.")
     if path is not None:
         check_target(Path(path), force)
     no_recipe, read_off = None, recipe is None
     if recipe is None:
-        read = _read_recipe(optimizer, batch_size, stop, loss, seed, data_seed)
+        read = _read_recipe(_inner(model), optimizer, batch_size, stop, loss, seed, data_seed)
         recipe, no_recipe = (read, None) if isinstance(read, Recipe) else (None, read)
     header = {
         "architecture": ArchitectureSpec(hint=builder_hint),
@@ -313,9 +357,14 @@ def record(
         BundleHeader(**header)
     except ValidationError as error:
         raise _out_of_range(error) from None
-    return Recorder(
+    if task is not None:
+        stored_task("the recording", task)  # what can't be stored is said before the training
+    recorder = Recorder(
         _inner(model), path, optimizer, recipe, no_recipe, read_off, header, task, keep_init, force
     )
+    for name, value in recorder.init.items():  # what no file can hold is said before the training
+        check_tensor(f"record(): the tensor {name!r}", "final", value)
+    return recorder
 
 
 def _inner(model: nn.Module) -> nn.Module:
@@ -339,17 +388,23 @@ def _out_of_range(error: ValidationError) -> InputError:
 
 
 def _read_recipe(
+    model: nn.Module,
     optimizer: torch.optim.Optimizer | None,
     batch_size: int | None,
     stop: Stop | None,
-    loss: Loss,
+    loss: Loss | None,
     seed: int,
     data_seed: int,
 ) -> Recipe | str:
     """The recipe that an optimizer tells, or the reason why there is none."""
     absent = [
         name
-        for name, value in (("optimizer", optimizer), ("batch_size", batch_size), ("stop", stop))
+        for name, value in {
+            "optimizer": optimizer,
+            "batch_size": batch_size,
+            "stop": stop,
+            "loss": loss,
+        }.items()
         if value is None
     ]
     if absent:
@@ -359,6 +414,17 @@ def _read_recipe(
     if known is None:
         names = ", ".join(one.__name__ for one in _KNOWN)
         return f"The optimizer is a {type(optimizer).__name__}; {names} are known."
+    if any(optimizer.state.values()) or any(p.grad is not None for p in model.parameters()):
+        return (
+            "The optimizer, or the net, has made steps already: call record() before the first one."
+        )
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if trained != {id(p) for p in model.parameters()} or not all(
+        p.requires_grad for p in model.parameters()
+    ):
+        return (
+            "The optimizer trains others than just the parameters of this net; or some are frozen."
+        )
     kind, names_here, fixed = known
     settings = [
         {key: value for key, value in group.items() if key in {*names_here, *fixed, "betas"}}
@@ -369,14 +435,16 @@ def _read_recipe(
     first = settings[0]
     if odd := [key for key, value in fixed.items() if first.get(key, value) != value]:
         return f"The optimizer has {odd[0]} = {first[odd[0]]!r}, which recipes don't know."
-    fields = {here: float(first[there]) if there != "nesterov" else first[there]
+    fields = {here: float(first[there]) if there != "nesterov" else bool(first[there])
               for there, here in names_here.items()}  # fmt: skip
     if "betas" in first:
-        fields["beta1"], fields["beta2"] = first["betas"]
+        fields["beta1"], fields["beta2"] = map(float, first["betas"])
     try:
         return Recipe(
             loss=loss, optimizer=kind.model_validate(fields), batch_size=batch_size, stop=stop,
             seed=seed, data_seed=data_seed,
         )  # fmt: skip
     except ValidationError as error:
-        raise _out_of_range(error) from None
+        first_error = error.errors()[0]
+        place = ".".join(str(part) for part in first_error["loc"])
+        return f"The recipe can't say {place}: {first_error['msg']}."

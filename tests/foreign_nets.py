@@ -118,3 +118,38 @@ def drawn(seed: int) -> fls_bench.Task:
 
 def drawn_setup() -> fls_bench.TrainingSetup:
     return replace(setup(), task=drawn)
+
+
+def large_tied() -> nn.Module:
+    """Two layers that share one matrix, which is most of the file."""
+    net = Tied()
+    net.first, net.second = nn.Linear(64, 64), nn.Linear(64, 64)
+    net.second.weight = net.first.weight
+    return net
+
+
+class InPlace(Softmax):
+    """A net that scales its inputs where they lie."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.sub_(3).div_(2)
+        for layer in self.children():
+            x = layer(x)
+        return x
+
+
+class OutOfPlace(Softmax):
+    """The same, on a copy."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = (x - 3) / 2
+        for layer in self.children():
+            x = layer(x)
+        return x
+
+
+def masked() -> nn.Module:
+    """A net with a mask of infinities in its state, as attention keeps one."""
+    net = plain()
+    net.register_buffer("mask", torch.full((2, 2), -torch.inf).triu(1))
+    return net

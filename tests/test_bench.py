@@ -316,7 +316,12 @@ def test_keys_of_another_net(tmp_path: Path) -> None:
 def test_data_of_another_dimension(model: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     data = tmp_path / "other.npz"
-    np.savez(data, x=rng.standard_normal((100, 7)), y=np.arange(100) % 2)
+    parts = {
+        f"{axis}_{part}": value
+        for part in ("train", "test")
+        for axis, value in (("x", rng.standard_normal((100, 7))), ("y", np.arange(100) % 2))
+    }
+    np.savez(data, **parts)
     with pytest.raises(InputError, match="do not fit"):
         bench.diagnose_file(model, options(), Given(data=str(data)))
 

@@ -19,14 +19,14 @@ import numpy as np
 import pytest
 import torch
 from foreign_nets import BLOBS, FILES
-from safetensors.torch import save_file
+from safetensors.torch import save_file, save_model
 from torch import Tensor, nn
 
 import fls_bench
 from fls_bench import models
 from fls_bench.bundle import Checkpoint, load_any, match_weights, state_digest
 from fls_bench.errors import InputError
-from fls_bench.subject.inits import net_shape
+from fls_bench.subject.inits import net_shape, read_weights
 
 Cli = Callable[..., Any]
 TORCHES = sorted(path.name for path in FILES.glob("torch-*.[0-9].pt"))
@@ -371,6 +371,10 @@ def test_a_net_without_logits_is_refused(cli: Cli, tmp_path: Path, builder: str,
             ("--model", "foreign_nets:plain", "--data", TASK, "--feature-layer", "3"),
             "no layer '3'",
         ),
+        (
+            ("--model", "foreign_nets:plain", "--data", TASK, "--feature-layer", "2"),
+            "no layer '2'",
+        ),
         (("--model", "resnet9000", "--data", TASK), "no built-in net named 'resnet9000'"),
         (("--model", "foreign_nets:plain", "--data", TASK, "--weights", "ema"), "under 'ema'"),
     ],
@@ -610,6 +614,54 @@ def test_code_in_the_current_folder_is_imported_only_with_pythonpath(tmp_path: P
 
 def test_no_such_folder_to_import_from(cli: Cli) -> None:
     assert "is no folder" in refused(cli, FILES / "tied.safetensors", "--pythonpath", "no/such")
+
+
+def test_a_tied_weight_counts_once(tmp_path: Path) -> None:
+    state = foreign_nets.large_tied().state_dict()
+    torch.save(state, tmp_path / "tied.pt")
+    save_model(foreign_nets.large_tied(), str(tmp_path / "tied.safetensors"))
+    for name in ("tied.pt", "tied.safetensors"):
+        assert weights(tmp_path / name, foreign_nets.large_tied()).keys() == state.keys()
+    state["second.weight"] = state["first.weight"] + 1
+    torch.save(state, tmp_path / "apart.pt")
+    file, shape = load_any(tmp_path / "apart.pt"), net_shape(foreign_nets.large_tied())
+    assert isinstance(file, Checkpoint)
+    with pytest.raises(InputError, match="holds different numbers"):
+        read_weights(file, match_weights(file, shape), shape)
+
+
+def test_a_net_that_changes_its_input_does_not_change_the_data(cli: Cli, tmp_path: Path) -> None:
+    torch.save(foreign_nets.InPlace().state_dict(), tmp_path / "m.pt")
+    losses = {
+        builder: report(
+            cli, tmp_path / "m.pt", "--model", f"foreign_nets:{builder}", "--data", TASK
+        )["input"]["train_loss"]
+        for builder in ("InPlace", "OutOfPlace")
+    }
+    assert losses["InPlace"] == losses["OutOfPlace"]
+
+
+def test_a_mask_of_infinities_is_no_divergence(cli: Cli, tmp_path: Path) -> None:
+    torch.save(foreign_nets.masked().state_dict(), tmp_path / "m.pt")
+    made = report(cli, tmp_path / "m.pt", "--model", "foreign_nets:masked", "--data", TASK)
+    assert made["input"]["num_parameters"] == 43
+
+
+def test_a_setup_that_contradicts_the_header_is_a_problem(cli: Cli, tmp_path: Path) -> None:
+    recipe = fls_bench.Recipe(optimizer=fls_bench.Adam(lr=0.05), batch_size=10)
+    run = fls_bench.record(foreign_nets.plain(), recipe=recipe, output_multiplier=0.25)
+    torch.save(
+        {"model": foreign_nets.plain().state_dict(), "fls_bench": run.header()}, tmp_path / "m.pt"
+    )
+    few = ("--max-seeds", "3", "--max-epochs", "2", "--no-store")
+    made = report(cli, tmp_path / "m.pt", "--setup", "foreign_nets:setup", *few)
+    assert "output_multiplier, stop" in findings(made)["setup_differs_from_file"]
+
+
+def test_a_digest_does_not_see_wrappers(moved: dict[str, Any]) -> None:
+    digest = state_digest(moved["init"])
+    for wrapped in ("module.{}", "_orig_mod.{}", "module._orig_mod.{}"):
+        assert state_digest({wrapped.format(k): v for k, v in moved["init"].items()}) == digest
 
 
 def test_a_bundle_without_a_net_takes_a_setup(cli: Cli, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import foreign_nets
 import pytest
@@ -20,6 +20,7 @@ from fls_bench.subject import NOTHING, Given, from_bundle
 
 Cli = Callable[..., Any]
 STOP = fls_bench.TargetLoss(0.2, max_epochs=60)
+LOSS: Literal["cross_entropy"] = "cross_entropy"
 
 
 def train(
@@ -57,7 +58,7 @@ def test_a_context_around_a_loop_keeps_init_stop_and_recipe(tmp_path: Path) -> N
     init = {k: v.clone() for k, v in net.state_dict().items()}
     with record(
         net, tmp_path / "m.pt", task=foreign_nets.blobs(), optimizer=optimizer, batch_size=10,
-        stop=STOP, seed=5, builder_hint="foreign_nets:plain",
+        stop=STOP, loss=LOSS, seed=5, builder_hint="foreign_nets:plain",
     ) as run:  # fmt: skip
         steps = train(run, net, optimizer)
         assert not (tmp_path / "m.pt").exists()
@@ -82,14 +83,18 @@ def test_a_context_around_a_loop_keeps_init_stop_and_recipe(tmp_path: Path) -> N
 
 def test_two_calls_do_the_same(tmp_path: Path) -> None:
     net, optimizer = net_and_optimizer()
-    run = record(net, optimizer=optimizer, batch_size=10, stop=STOP)
+    run = record(net, optimizer=optimizer, batch_size=10, stop=STOP, loss=LOSS)
     steps = train(run, net, optimizer)
     assert run.save(tmp_path / "a.safetensors") == tmp_path / "a.safetensors"
     found = load_bundle(tmp_path / "a.safetensors").header
     assert found.outcome is not None
     assert found.outcome.steps == steps == run.steps
-    train(None, net, optimizer, epochs=1)
-    assert run.steps == steps, "counting ends with the file"
+    # A file may be saved after every epoch: steps go on being counted.
+    more = train(run, net, optimizer, epochs=1)
+    run.save(tmp_path / "a.safetensors", force=True)
+    again = load_bundle(tmp_path / "a.safetensors").header.outcome
+    assert again is not None
+    assert again.steps == steps + more
     with pytest.raises(InputError, match="no path"):
         record(net).save()
     with pytest.raises(InputError, match="exists already"):
@@ -99,9 +104,9 @@ def test_two_calls_do_the_same(tmp_path: Path) -> None:
 def test_an_init_that_was_noted_too_late_is_noticed(tmp_path: Path) -> None:
     net, optimizer = net_and_optimizer()
     train(None, net, optimizer, epochs=3)
-    record(net, task=foreign_nets.blobs(), optimizer=optimizer, batch_size=10, stop=STOP).save(
-        tmp_path / "late.pt"
-    )
+    record(
+        net, task=foreign_nets.blobs(), optimizer=optimizer, batch_size=10, stop=STOP, loss=LOSS
+    ).save(tmp_path / "late.pt")
     subject = from_bundle(load_bundle(tmp_path / "late.pt"), Given(builder="foreign_nets:plain"))
     assert "init_is_final" in {one.code for one in subject.findings}
 
@@ -138,7 +143,7 @@ def test_an_init_that_is_not_kept_is_built_again_and_proved(tmp_path: Path) -> N
         net, optimizer = net_and_optimizer(5)
         with record(
             net, tmp_path / f"{seed}.pt", task=foreign_nets.blobs(), optimizer=optimizer,
-            batch_size=10, stop=STOP, seed=seed, keep_init=False,
+            batch_size=10, stop=STOP, loss=LOSS, seed=seed, keep_init=False,
         ) as run:  # fmt: skip
             train(run, net, optimizer, epochs=2)
         found = load_bundle(tmp_path / f"{seed}.pt")
@@ -179,16 +184,24 @@ SGD = torch.optim.SGD
         (lambda p: torch.optim.Adam(p, amsgrad=True), "amsgrad = True"),
         (lambda p: torch.optim.RMSprop(p), "is a RMSprop"),
         (
-            lambda p: SGD([{"params": list(p)[:2]}, {"params": [], "lr": 0.3}], lr=0.1),
+            lambda p: SGD(
+                [{"params": [k]} | ({"lr": 0.3} if k.ndim > 1 else {}) for k in p], lr=0.1
+            ),
             "groups of parameters",
         ),
+        (lambda p: SGD(list(p)[:2], lr=0.1), "others than just the parameters"),
+        (
+            lambda p: SGD(foreign_nets.plain().parameters(), lr=0.1),
+            "others than just the parameters",
+        ),
+        (lambda p: SGD(p, lr=0.0), "The recipe can't say lr"),
     ],
 )
 def test_the_recipe_is_read_off_the_optimizer_or_said_to_be_unknown(
     make: Callable[[Any], torch.optim.Optimizer], expected: Any
 ) -> None:
     net = foreign_nets.plain()
-    run = record(net, optimizer=make(net.parameters()), batch_size=10, stop=STOP)
+    run = record(net, optimizer=make(net.parameters()), batch_size=10, stop=STOP, loss=LOSS)
     recipe = run.recipe()
     if isinstance(expected, str):
         assert recipe is None
@@ -203,7 +216,9 @@ def test_a_schedule_that_was_not_told_makes_no_recipe(tmp_path: Path) -> None:
     """A recipe with the first rate would train another setup than the one that made the file."""
     net, optimizer = net_and_optimizer()
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1)
-    with record(net, tmp_path / "m.pt", optimizer=optimizer, batch_size=10, stop=STOP) as run:
+    with record(
+        net, tmp_path / "m.pt", optimizer=optimizer, batch_size=10, stop=STOP, loss=LOSS
+    ) as run:
         train(run, net, optimizer, epochs=1)
         schedule.step()
         assert run.recipe() is None
@@ -213,9 +228,55 @@ def test_a_schedule_that_was_not_told_makes_no_recipe(tmp_path: Path) -> None:
     assert known.recipe() == fls_bench.Recipe(optimizer=fls_bench.Sgd(lr=0.3))
 
 
+def test_a_recipe_that_is_not_what_was_trained_is_dropped() -> None:
+    def recorded(**given: Any) -> tuple[fls_bench.Recorder, nn.Module, torch.optim.Optimizer]:
+        net, optimizer = net_and_optimizer()
+        run = record(net, optimizer=optimizer, batch_size=10, stop=STOP, loss=LOSS, **given)
+        assert run.recipe() is not None
+        return run, net, optimizer
+
+    run, net, optimizer = recorded()
+    optimizer.param_groups[0]["weight_decay"] = 0.1
+    assert run.recipe() is None
+    # Gradients of two batches to a step: epochs and steps do not go together.
+    run, net, optimizer = recorded(task=foreign_nets.blobs())
+    for _ in range(3):
+        optimizer.step()
+    run.log(0.5)
+    assert run.recipe() is None
+    assert "3 optimizer steps were made in 1 epochs, and 6 are due" in str(run.no_recipe)
+    # Part of the training was before the recording.
+    net, optimizer = net_and_optimizer()
+    train(None, net, optimizer, epochs=1)
+    late = record(net, optimizer=optimizer, batch_size=10, stop=STOP, loss=LOSS)
+    assert "made steps already" in str(late.no_recipe)
+    frozen, optimizer = net_and_optimizer()
+    next(frozen.parameters()).requires_grad_(False)
+    run = record(frozen, optimizer=optimizer, batch_size=10, stop=STOP, loss=LOSS)
+    assert "some are frozen" in str(run.no_recipe)
+
+
+def test_what_no_file_can_hold_is_said_before_the_training(tmp_path: Path) -> None:
+    net = foreign_nets.plain()
+    net.register_buffer("mask", torch.full((2, 2), -torch.inf))
+    with pytest.raises(InputError, match="'mask' holds NaN or infinite"):
+        record(net, tmp_path / "m.pt")
+
+    class Extra(nn.Linear):
+        def get_extra_state(self) -> int:
+            return 3
+
+    with pytest.raises(InputError, match="_extra_state"):
+        record(Extra(2, 2))
+    # A save by hand inside of the context is the file; its end writes no second one.
+    net, optimizer = net_and_optimizer()
+    with record(net, tmp_path / "m.pt", optimizer=optimizer) as run:
+        run.save()
+
+
 def test_a_schedule_is_noticed_where_the_rate_is_again_what_it_was() -> None:
     net, optimizer = net_and_optimizer()
-    run = record(net, optimizer=optimizer, batch_size=10, stop=STOP)
+    run = record(net, optimizer=optimizer, batch_size=10, stop=STOP, loss=LOSS)
     assert run.recipe() is not None
     torch.optim.lr_scheduler.CyclicLR(optimizer, 0.05, 0.1, cycle_momentum=False)
     assert optimizer.param_groups[0]["lr"] == 0.05
@@ -234,7 +295,7 @@ def test_the_net_inside_of_a_wrapper_is_recorded(tmp_path: Path) -> None:
 
 
 def test_what_is_not_given_is_said() -> None:
-    assert record(foreign_nets.plain()).no_recipe == "Not given: optimizer, batch_size, stop."
+    assert record(foreign_nets.plain()).no_recipe == "Not given: optimizer, batch_size, stop, loss."
     with pytest.raises(InputError, match="output_multiplier"):
         record(foreign_nets.plain(), output_multiplier=0)
 
@@ -252,7 +313,13 @@ def test_a_checkpoint_of_ones_own_carries_the_header(cli: Cli, tmp_path: Path) -
     """With it the file proves its data and its init, and has a recipe."""
     net, optimizer = net_and_optimizer()
     run = record(
-        net, task=foreign_nets.blobs(), optimizer=optimizer, batch_size=10, stop=STOP, seed=5
+        net,
+        task=foreign_nets.blobs(),
+        optimizer=optimizer,
+        batch_size=10,
+        stop=STOP,
+        loss=LOSS,
+        seed=5,
     )
     train(run, net, optimizer)
     torch.save({"model": net.state_dict(), "fls_bench": run.header()}, tmp_path / "own.pt")

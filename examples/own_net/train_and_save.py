@@ -22,6 +22,7 @@ def main() -> None:
         optimizer=optimizer,
         batch_size=BATCH_SIZE,
         stop=fls_bench.TargetLoss(target_loss=TARGET_LOSS, max_epochs=MAX_EPOCHS),
+        loss="cross_entropy",
         seed=SEED,
         builder_hint="my_pkg.my_setup:make_net",
         force=True,

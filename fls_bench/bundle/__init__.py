@@ -8,13 +8,14 @@ directions of files of ours, ``checkpoints`` and ``matching`` find a net's weigh
 
 from fls_bench.bundle.checkpoints import STATES_OF_TRAINING, Checkpoint, load_any
 from fls_bench.bundle.contents import Bundle
-from fls_bench.bundle.digests import state_digest
+from fls_bench.bundle.digests import WRAPPERS, state_digest
 from fls_bench.bundle.matching import Match, NetShape, match_weights
 from fls_bench.bundle.reading import load_bundle
 from fls_bench.bundle.writing import save_bundle, stored_task, write_bundle
 
 __all__ = [
     "STATES_OF_TRAINING",
+    "WRAPPERS",
     "Bundle",
     "Checkpoint",
     "Match",

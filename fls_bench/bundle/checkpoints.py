@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fls_bench.bundle.containers import Container
@@ -29,6 +30,8 @@ from fls_bench.schema import BundleHeader
 
 MAX_DEPTH = 12
 MAX_VALUES = 1_000_000
+MAX_TENSORS = 50_000
+MAX_CHARACTERS = 8_000_000
 LONGEST_NAME = 2 * MAX_NAME_CHARACTERS
 LOSS_NAMES = ("train_loss", "training_loss", "loss")
 
@@ -52,11 +55,14 @@ class Checkpoint:
     """Classes of settings that were read past."""
     allowed: frozenset[str]
 
-    def read(self, stored: Mapping[str, StoredTensor]) -> tuple[dict[str, Tensor], str]:
+    def read(
+        self, stored: Mapping[str, StoredTensor], infinite: Collection[str] = ()
+    ) -> tuple[dict[str, Tensor], str]:
         """Read the numbers of some tensors.
 
         Args:
             stored: Some of ``tensors``, by any names.
+            infinite: Names of those that may hold infinite numbers, as masks of attention do.
 
         Returns:
             (tensors by the names given, SHA-256 of the file in hex; for shards, of the index and
@@ -73,7 +79,8 @@ class Checkpoint:
                 )
             tensors = container.read(stored)
             for name, value in tensors.items():
-                check_tensor(f"{label_of(self.path)}: the tensor {name!r}", "final", value)
+                checked = value.nan_to_num(nan=torch.nan) if name in infinite else value
+                check_tensor(f"{label_of(self.path)}: the tensor {name!r}", "final", checked)
             return tensors, container.sha256()
 
     def sha256(self) -> str:
@@ -116,6 +123,7 @@ def load_any(path: Path, allow: Iterable[str] = ()) -> Bundle | Checkpoint:
                 )
         value = container.value
         text = value.get("fls_bench") if isinstance(value, dict) else None
+        text = container.metadata.get("fls_bench", text)
         return Checkpoint(
             path=container.path,
             kind=_kind(container),
@@ -132,7 +140,7 @@ def _flat(container: Container) -> tuple[dict[str, StoredTensor], dict[str, str]
     """All tensors by the keys that lead to them, and the dicts that they lie in."""
     tensors: dict[str, StoredTensor] = {}
     homes: dict[str, str] = {}
-    count = 0
+    count = length = 0
     nested = isinstance(container.value, dict | list | tuple)
     waiting = deque[tuple[str, Any, int]]([("", container.value, 0)] if nested else [])
     while waiting:
@@ -154,6 +162,13 @@ def _flat(container: Container) -> tuple[dict[str, StoredTensor], dict[str, str]
             name = f"{home}.{name}"[: LONGEST_NAME + 1] if home else name
             if isinstance(item, StoredTensor):
                 tensors[name], homes[name] = item, home
+                length += len(name)
+                if len(tensors) > MAX_TENSORS or length > MAX_CHARACTERS:
+                    raise InputError(
+                        f"{label_of(container.path)} holds more than {MAX_TENSORS:,} tensors by name, "
+                        f"or names of more than {MAX_CHARACTERS:,} characters.",
+                        GIVE_ONE,
+                    )
             elif isinstance(item, dict | list | tuple) and depth < MAX_DEPTH:
                 waiting.append((name, item, depth + 1))
     return tensors, homes

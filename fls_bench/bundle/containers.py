@@ -65,7 +65,8 @@ class Container:
                 f"{label} holds empty tensors: {listed(empty)}.",
                 "A layer of size zero can't be judged; give every layer at least one unit.",
             )
-        announced = sum(tensor.num_bytes for tensor in stored.values())
+        # A tied weight is one tensor under two names.
+        announced = sum(tensor.num_bytes for tensor in set(stored.values()))
         if announced > self.num_bytes:
             raise InputError(
                 f"{label} announces tensors of {min(announced, 10**300):.3g} bytes, and has only "
@@ -76,7 +77,8 @@ class Container:
         storages = {
             tensor.key: tensor.storage_numel * tensor.dtype.itemsize for tensor in stored.values()
         }
-        needed = max(announced, sum(storages.values()))
+        named = sum(tensor.num_bytes for tensor in stored.values())
+        needed = max(named, sum(storages.values()))
         if sum(storages.values()) > self.num_bytes:
             raise damaged(label, max(stored, key=lambda name: stored[name].storage_numel))
         if needed > MAX_TENSOR_BYTES:

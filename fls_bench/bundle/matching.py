@@ -9,15 +9,15 @@ from difflib import get_close_matches
 
 from fls_bench.bundle.checkpoints import STATES_OF_TRAINING, Checkpoint
 from fls_bench.bundle.contents import MAX_NAME_CHARACTERS, listed
+from fls_bench.bundle.digests import WRAPPERS
 from fls_bench.bundle.pickles import StoredTensor
 from fls_bench.bundle.sniffing import label_of
 from fls_bench.errors import InputError
 
-WRAPPERS = re.compile(
-    r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+AVERAGED = re.compile(
+    r"(?:^|[._])(?:ema|swa|avg|average|averaged|averaging|shadow|polyak)\d*(?:[._]|$)",
+    re.IGNORECASE,
 )
-"""Parts of names that torch.compile, FSDP and activation checkpointing put in, anywhere."""
-AVERAGED = re.compile(r"ema|swa|averag|shadow|teacher|target|polyak|momentum", re.IGNORECASE)
 INITIAL = re.compile(r"(?:^|[._])init(?:ial)?(?:[._]|$)", re.IGNORECASE)
 MAX_CANDIDATES = 20
 SMALLEST_SHARE = 1 / 3
@@ -31,12 +31,16 @@ class NetShape:
     Attributes:
         shapes: Name -> shape, of parameters and buffers.
         floating: Which of these hold floating numbers.
-        tied: Name -> another name of the same parameter.
+        tied: Name -> the other names of the same parameter or buffer.
+        parameters: Which of these are parameters.
+        infinite: Buffers that hold infinite numbers, as masks do.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     floating: frozenset[str]
-    tied: Mapping[str, str]
+    tied: Mapping[str, tuple[str, ...]]
+    parameters: frozenset[str] = frozenset()
+    infinite: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -155,7 +159,7 @@ def match_weights(
 
 def _tensors(checkpoint: Checkpoint, net: NetShape, one: _Candidate) -> dict[str, StoredTensor]:
     names = {
-        name: one.found[name] if name in one.found else one.found[net.tied[name]]
+        name: next(one.found[own] for own in (name, *net.tied.get(name, ())) if own in one.found)
         for name in net.shapes
         if name not in one.counters
     }
@@ -209,11 +213,20 @@ def _candidate(
     found: Mapping[str, str],
     plain: Mapping[str, str],
 ) -> _Candidate:
-    absent = [name for name in net.shapes if name not in found and net.tied.get(name) not in found]
+    absent = [
+        name
+        for name in net.shapes
+        if not any(own in found for own in (name, *net.tied.get(name, ())))
+    ]
     counters = tuple(name for name in absent if name.rpartition(".")[2] == "num_batches_tracked")
     homes = {checkpoint.homes[name] for name in found.values()}
     used = set(found.values())
-    same = [name for name, home in checkpoint.homes.items() if home in homes and name not in used]
+    # A state dict may be nested once more, by layer: all that lies under a prefix counts.
+    same = [
+        name
+        for name, home in checkpoint.homes.items()
+        if name not in used and (home in homes or (prefix and plain[name].startswith(prefix)))
+    ]
     stored = checkpoint.tensors
     matched = sum(_numel(stored[name]) for name in used)
     wrong = [

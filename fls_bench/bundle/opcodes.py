@@ -50,7 +50,9 @@ def opcodes(data: bytes, max_steps: int = MAX_OPCODES) -> Iterator[tuple[Any, An
             warnings.simplefilter("ignore")
             for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
                 if count >= max_steps:
-                    raise NotPlainError(f"has more than {MAX_OPCODES:,} steps")
+                    raise NotPlainError(
+                        f"has more than {MAX_OPCODES:,} steps (a long list beside the weights?)"
+                    )
                 yield opcode, argument, stream.tell()
     except (ValueError, IndexError, OverflowError, UnicodeError, EOFError) as error:
         raise NotPlainError(f"is malformed ({str(error)[:80]})") from None

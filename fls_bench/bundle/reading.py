@@ -38,7 +38,8 @@ def is_bundle(container: Container) -> bool:
     """Whether an opened file says that it is a model file of ours."""
     value = container.value
     own = isinstance(value, dict) and {"fls_bench", "tensors"} <= value.keys()
-    return own or "fls_bench" in container.metadata
+    names = isinstance(value, dict) and all(str(name).startswith(PREFIXES) for name in value)
+    return own or ("fls_bench" in container.metadata and names)
 
 
 def bundle_of(container: Container) -> Bundle:

@@ -33,6 +33,7 @@ from fls_bench.cli.options import (
     check_outputs,
     parse_conditions,
     parse_data,
+    parse_model,
     parse_options,
     search_in,
 )
@@ -63,7 +64,7 @@ def diagnose(
     init_seed: Annotated[
         int | None,
         typer.Option(
-            min=0, help="Seed that the builder was called under; --init-digest proves it."
+            min=0, max=2**63 - 1, help="Seed that the builder was called under; a digest proves it."
         ),
     ] = None,
     init_digest: Annotated[
@@ -107,7 +108,7 @@ def diagnose(
     --setup; nothing in a file is executed.
     """
     beside = {
-        "builder": model, **parse_data(data), "data_seed": data_seed, "init": init,
+        **parse_model(model), **parse_data(data), "data_seed": data_seed, "init": init,
         "init_seed": init_seed, "init_digest": init_digest, "weights": weights,
         "feature_layer": feature_layer, "fit_head": fit_head or None,
     }  # fmt: skip

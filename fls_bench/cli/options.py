@@ -195,6 +195,14 @@ def parse_named(option: str, text: str) -> tuple[str, dict[str, Any]]:
     return name, arguments
 
 
+def parse_model(text: str | None) -> dict[str, Any]:
+    """Read --model: ``package.module:builder``, or ``NAME,key=value,...``."""
+    if text is None or ":" in text.partition(",")[0]:
+        return {} if text is None else {"builder": text}
+    name, arguments = parse_named("--model", text)
+    return {"builder": name, "builder_arguments": arguments}
+
+
 def parse_data(text: str | None) -> dict[str, Any]:
     """Read --data: a path that exists, or ``NAME,key=value,...``."""
     if text is None:

@@ -103,7 +103,7 @@ def _same_numbers(value: Tensor, other: Tensor) -> bool:
 
 
 @torch.no_grad()
-def read_out(net: nn.Module, x: Tensor) -> tuple[str | None, bool]:
+def read_out(net: nn.Module, x: Tensor) -> tuple[str | None, Tensor | None, bool]:
     """Find the last linear map of a net, whose input counts as its last features.
 
     Args:
@@ -111,14 +111,19 @@ def read_out(net: nn.Module, x: Tensor) -> tuple[str | None, bool]:
         x: A few inputs [n, ...].
 
     Returns:
-        (name of the linear or convolutional layer executed last, or None where there is none; whether
+        (name of the linear or convolutional layer executed last, or None where there is none; its
+        input as ``named_features`` keeps it, or None where that is not one row per point; whether
         the net hands on its output as it is, shape aside).
     """
-    last: list[tuple[str, Tensor]] = []
+    last: list[tuple[str, Tensor | None, Tensor]] = []
 
     def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-            last[:] = [(name, output)]
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            value = args[0] if args and isinstance(args[0], Tensor) else None
+            fed = None
+            if value is not None and value.ndim > 1 and len(value) == len(x):
+                fed = _rows(value, isinstance(module, CONVOLUTIONS))
+            last[:] = [(name, fed, output)]
 
         return hook
 
@@ -133,10 +138,10 @@ def read_out(net: nn.Module, x: Tensor) -> tuple[str | None, bool]:
         for handle in handles:
             handle.remove()
     if not last:
-        return None, False
-    name, given = last[0]
+        return None, None, False
+    name, fed, given = last[0]
     same = isinstance(output, Tensor) and output.numel() == given.numel()
-    return name, same and torch.equal(output.flatten(), given.flatten())
+    return name, fed, same and torch.equal(output.flatten(), given.flatten())
 
 
 def _rows(value: Tensor, is_map: bool) -> Tensor:

@@ -43,7 +43,8 @@ class TaskSpec(Frozen):
 class BundleOutcome(Frozen):
     """How the file's author says that training ended (the loss is measured again by us)."""
 
-    status: Outcome
+    status: Outcome | None
+    """None where a loop of the user's did not tell whether its stop held."""
     epochs: Annotated[int, Field(ge=0)]
     steps: Annotated[int, Field(ge=0)]
     train_loss: float | None

@@ -20,7 +20,7 @@ from fls_bench.bundle import (
 from fls_bench.bundle.sniffing import Kind
 from fls_bench.schema import Finding, Recipe, Tier
 from fls_bench.subject.file_data import data_findings, file_task
-from fls_bench.subject.files import claimed
+from fls_bench.subject.files import claimed, setup_findings
 from fls_bench.subject.given import Given, check_given, check_measurable
 from fls_bench.subject.heads import with_head
 from fls_bench.subject.inits import (
@@ -28,6 +28,7 @@ from fls_bench.subject.inits import (
     initial_weights,
     likeness_findings,
     net_shape,
+    read_weights,
 )
 from fls_bench.subject.setups import built_in_builder, given_source
 from fls_bench.subject.snapshots import fitting, read_out_facts, stored_snapshot
@@ -96,12 +97,12 @@ def from_checkpoint(checkpoint: Checkpoint, given: Given) -> Subject:
                 checkpoint, net_shape(net), wanted=given.weights
             ).prefix
         return Subject(None, None, None, Tier.T0, why, facts)
-    task = file_task(setup, checkpoint, given)
+    task = file_task(setup, checkpoint.header, given)
     with user_code("make_model failed", "Correct it, or its arguments."):
         net = make_net(setup, 0, setup.output_multiplier, torch.float32).eval()
     shape = net_shape(net)
     found = _weights(checkpoint, shape, given)
-    findings = [*_found(found, checkpoint), *data_findings(task, checkpoint, given)]
+    findings = [*_found(found, checkpoint), *data_findings(task, checkpoint.header, given)]
     final = found.state
     facts |= {
         "sha256": found.sha256,
@@ -109,12 +110,15 @@ def from_checkpoint(checkpoint: Checkpoint, given: Given) -> Subject:
         "num_parameters": sum(p.numel() for p in net.parameters()),
         "architecture": given.builder or setup.name,
     }
-    initial = initial_weights(setup, shape, given, header=checkpoint.header)
-    init = None if given.fit_head else initial.state
-    facts["initial_weights"] = initial.origin
-    check_centered(setup, init)
-    findings += [*initial.findings, *likeness_findings(final, init)]
-    if given.fit_head:
+    findings += setup_findings(checkpoint.header, given)
+    init = None
+    if not given.fit_head:
+        initial = initial_weights(setup, shape, given, header=checkpoint.header)
+        init = initial.state
+        facts["initial_weights"] = initial.origin
+        check_centered(setup, init)
+        findings += [*initial.findings, *likeness_findings(final, init, shape)]
+    else:
         setup, final, width = with_head(setup, net, final, task)
         text = (
             f"A linear read-out was fitted here to the net's {width} outputs on the training points "
@@ -122,7 +126,11 @@ def from_checkpoint(checkpoint: Checkpoint, given: Given) -> Subject:
             "of that head, and it has no initial weights."
         )
         findings.append(Finding(code="head_fitted", status="warning", text=text))
-    elif given.setup is None and not (checkpoint.header and checkpoint.header.recipe):
+    if (
+        not given.fit_head
+        and given.setup is None
+        and not (checkpoint.header and checkpoint.header.recipe)
+    ):
         setup = replace(setup, loss=_loss(net, final, task))
     facts["feature_layer"] = read_out_facts(setup, task, final)
     snapshot = stored_snapshot(setup, task, final, init)
@@ -134,9 +142,12 @@ def from_checkpoint(checkpoint: Checkpoint, given: Given) -> Subject:
         if "train_loss" in claims
         else None
     )
+    if given.fit_head:
+        claim = None  # of another head
     return Subject(
-        setup if tier is Tier.T3 else None, task, snapshot, tier, why, facts, tuple(findings), claim
-    )
+        setup if tier is Tier.T3 else None, task, snapshot, tier, why, facts, tuple(findings), claim,
+        measured_by=setup,
+    )  # fmt: skip
 
 
 def _setup(checkpoint: Checkpoint, given: Given) -> TrainingSetup | None:
@@ -152,7 +163,7 @@ def _setup(checkpoint: Checkpoint, given: Given) -> TrainingSetup | None:
         recipe = (header.recipe if header is not None else None) or Recipe()
         task = source(recipe.data_seed if given.data_seed is None else given.data_seed)
         setup = TrainingSetup(
-            make_model=_builder(given.builder, task),
+            make_model=_builder(given.builder, given.builder_arguments, task),
             task=source,
             loss=recipe.loss,
             label_smoothing=recipe.label_smoothing,
@@ -177,34 +188,17 @@ def _unmeasured(named: str) -> TrainingSetup:
     return TrainingSetup(make_model=import_object(named, "--model"), task=noise(0, n_train=20))
 
 
-def _builder(named: str, task: Task) -> Any:
-    if ":" in named:
-        return import_object(named, "--model")
-    name, *rest = named.split(",")
+def _builder(name: str, settings: Mapping[str, Any], task: Task) -> Any:
+    if ":" in name:
+        return import_object(name, "--model")
     row = models.architecture(name)
-    arguments = {**row.sized(task.x_train.shape[1:], task.n_classes), **_plain(rest)}
+    arguments = {**row.sized(task.x_train.shape[1:], task.n_classes), **settings}
     return built_in_builder(name, models.check_arguments(name, arguments).model_dump(mode="json"))
-
-
-def _plain(parts: list[str]) -> dict[str, Any]:
-    """Settings as ``key=value``; values as in JSON, else as text."""
-    import json
-
-    settings: dict[str, Any] = {}
-    for part in parts:
-        key, _, value = part.partition("=")
-        try:
-            settings[key.strip()] = json.loads(value)
-        except (ValueError, RecursionError):
-            settings[key.strip()] = value.strip()
-    return settings
 
 
 def _weights(checkpoint: Checkpoint, shape: NetShape, given: Given) -> _Weights:
     match = match_weights(checkpoint, shape, wanted=given.weights, whole=not given.fit_head)
-    state, sha256 = checkpoint.read(match.tensors)
-    # Older torch did not count the batches of BatchNorm; nothing that is measured depends on them.
-    state |= {name: torch.zeros((), dtype=torch.int64) for name in match.counters}
+    state, sha256 = read_weights(checkpoint, match, shape)
     return _Weights(state, sha256, match)
 
 
@@ -272,7 +266,7 @@ def _loss(net: nn.Module, final: Mapping[str, Tensor], task: Task) -> Any:
     with fitting():
         net.load_state_dict(dict(final))
         with torch.no_grad():
-            output = net(torch.as_tensor(task.x_train[:2]))
+            output = net(torch.tensor(task.x_train[:2]))
     one = isinstance(output, Tensor) and output.shape[1:] == (1,)
     return "logistic" if one and task.n_classes == 2 else "cross_entropy"
 

@@ -7,9 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from fls_bench.bundle import Checkpoint
 from fls_bench.errors import InputError
-from fls_bench.schema import Finding
+from fls_bench.schema import BundleHeader, Finding
 from fls_bench.subject.given import Given
 from fls_bench.subject.setups import given_source
 from fls_bench.tasks import NO_VALIDATION, ONLY_WHOLE, Task
@@ -17,12 +16,12 @@ from fls_bench.training import user_code
 from fls_bench.training_setup import TrainingSetup
 
 
-def file_task(setup: TrainingSetup, checkpoint: Checkpoint, given: Given) -> Task:
-    """The data that a checkpoint is measured on.
+def file_task(setup: TrainingSetup, header: BundleHeader | None, given: Given) -> Task:
+    """The data that a file is measured on, where they do not lie in it.
 
     Args:
         setup: Brings data where the user names none beside the file.
-        checkpoint: May note which draw it was trained on.
+        header: May note which draw the file was trained on.
         given: What the user gives.
 
     Returns:
@@ -31,9 +30,7 @@ def file_task(setup: TrainingSetup, checkpoint: Checkpoint, given: Given) -> Tas
     Raises:
         InputError: The data don't say what the net was trained on, or can't be had.
     """
-    header = checkpoint.header
-    own = header.recipe.data_seed if header is not None and header.recipe is not None else 0
-    seed = own if given.data_seed is None else given.data_seed
+    seed = draw_of(header, given)
     source = given_source(given)
     with user_code("The setup's task function failed", "Correct the function."):
         task = setup.task_for(seed) if source is None else source(seed)
@@ -66,19 +63,19 @@ def _rejoined(task: Task) -> Task:
     )
 
 
-def data_findings(task: Task, checkpoint: Checkpoint, given: Given) -> list[Finding]:
+def data_findings(task: Task, header: BundleHeader | None, given: Given) -> list[Finding]:
     """Whether these are the data of training, as far as anything tells.
 
     Args:
         task: From ``file_task``.
-        checkpoint: May note the fingerprint of its data.
+        header: May note the fingerprint of its data.
         given: What the user gives.
 
     Returns:
         The findings.
     """
     findings = [Finding(code="data", status="info", text=note) for note in task.notes]
-    noted = checkpoint.header.task if checkpoint.header is not None else None
+    noted = header.task if header is not None else None
     if noted is not None and noted.fingerprint is not None:
         if noted.fingerprint == task.fingerprint:
             text = "The data are those of training: they have the fingerprint that the file notes."
@@ -89,7 +86,7 @@ def data_findings(task: Task, checkpoint: Checkpoint, given: Given) -> list[Find
         )
         return [*findings, Finding(code="data_differ", status="problem", text=text)]
     if given.setup is not None and given.data is None:
-        return findings + _draw_findings(given)
+        return findings + _draw_findings(header, given)
     if given.data is None or ":" in given.data or str(given.data).lower().endswith(".npz"):
         return findings
     text = (
@@ -100,10 +97,17 @@ def data_findings(task: Task, checkpoint: Checkpoint, given: Given) -> list[Find
     return [*findings, Finding(code="data_prepared_here", status="warning", text=text)]
 
 
-def _draw_findings(given: Given) -> list[Finding]:
+def draw_of(header: BundleHeader | None, given: Given) -> int:
+    """Which draw of its data a file was trained on: as the user says, as the file notes, or 0."""
+    noted = header.recipe.data_seed if header is not None and header.recipe is not None else 0
+    return noted if given.data_seed is None else given.data_seed
+
+
+def _draw_findings(header: BundleHeader | None, given: Given) -> list[Finding]:
     """Whether it is known which points of a setup's task the file was trained on."""
     setup = given.setup
-    if setup is None or given.data_seed is not None or isinstance(setup.task, Task):
+    known = given.data_seed is not None or (header is not None and header.recipe is not None)
+    if setup is None or known or isinstance(setup.task, Task):
         return []
     if len({setup.task_for(seed).fingerprint for seed in (0, 1)}) == 1:
         return []

@@ -10,6 +10,7 @@ import torch
 from fls_bench.bundle import Bundle
 from fls_bench.errors import InputError
 from fls_bench.schema import BundleHeader, Finding, Recipe, Tier
+from fls_bench.subject.file_data import data_findings, file_task
 from fls_bench.subject.given import Given, check_given
 from fls_bench.subject.inits import check_centered, initial_weights, likeness_findings, net_shape
 from fls_bench.subject.setups import bundle_arrays, bundle_setup, given_source
@@ -55,7 +56,7 @@ def from_bundle(bundle: Bundle, given: Given) -> Subject:
         "architecture": named or given.builder or header.architecture.hint or "unknown",
         "versions": dict(header.versions),
     }
-    source, recipe = given_source(given), header.recipe or Recipe()
+    source = given_source(given)
     setup = given.setup or bundle_setup(bundle, builder=given.builder, source=source)
     findings: list[Finding] = []
     if setup is not None:
@@ -65,24 +66,25 @@ def from_bundle(bundle: Bundle, given: Given) -> Subject:
             shape = net_shape(make_net(setup, 0, setup.output_multiplier, torch.float32))
         initial = initial_weights(setup, shape, given, header=header, held=bundle.init)
         facts["initial_weights"] = initial.origin
-        findings += [*initial.findings, *likeness_findings(bundle.final, initial.state)]
+        findings += [*initial.findings, *likeness_findings(bundle.final, initial.state, shape)]
         bundle = replace(bundle, init=initial.state)
     tier, why = (Tier.T3, "") if given.setup is not None else evidence_tier(
         bundle, builder_given=given.builder is not None, data_given=source is not None
     )  # fmt: skip
     if setup is None:
         return Subject(None, None, None, Tier.T0, why, facts)
-    seed = recipe.data_seed if given.data_seed is None else given.data_seed
-    own = source is None and given.setup is None and given.data_seed is None
-    task = source(seed) if given.setup is not None and source is not None else (
-        _own_draw(bundle, setup, seed, own=own)
-    )  # fmt: skip
+    if source is None and given.setup is None and given.data_seed is None:
+        task = _own_draw(bundle, setup)
+    else:
+        task = file_task(setup, header, given)
+        findings += data_findings(task, header, given)
+    findings += setup_findings(header, given)
     check_centered(setup, bundle.init)
     facts["feature_layer"] = read_out_facts(setup, task, bundle.final)
     snapshot = stored_snapshot(setup, task, bundle.final, bundle.init)
     return Subject(
         setup if tier is Tier.T3 else None, task, snapshot, tier, why, facts, tuple(findings),
-        claimed(header),
+        claimed(header), measured_by=setup,
     )  # fmt: skip
 
 
@@ -100,14 +102,47 @@ def claimed(header: BundleHeader | None) -> tuple[float, str] | None:
     return header.outcome.train_loss, "outcome.train_loss"
 
 
-def _own_draw(bundle: Bundle, setup: TrainingSetup, seed: int, *, own: bool) -> Task:
+def _own_draw(bundle: Bundle, setup: TrainingSetup) -> Task:
     """The very data that the file was trained on, checked by fingerprint where they are named."""
-    spec = bundle.header.task
-    if spec is None or not own:
-        return setup.task_for(seed)
+    spec, recipe = bundle.header.task, bundle.header.recipe or Recipe()
+    if spec is None:
+        return setup.task_for(recipe.data_seed)
     if spec.embedded:
-        return arrays_source(spec.name, bundle_arrays(bundle), None, None, spec.n_classes)(seed)
+        source = arrays_source(spec.name, bundle_arrays(bundle), None, None, spec.n_classes)
+        return source(recipe.data_seed)
     return load_task(spec)
+
+
+def setup_findings(header: BundleHeader | None, given: Given) -> tuple[Finding, ...]:
+    """Where a setup that the user gives says otherwise than the file's own header.
+
+    Args:
+        header: Of the file, or None.
+        given: What the user gives.
+
+    Returns:
+        A problem that names what differs, or nothing.
+    """
+    setup = given.setup
+    if header is None or setup is None:
+        return ()
+    pairs: dict[str, tuple[Any, Any]] = {
+        name: (getattr(header, name), getattr(setup, name))
+        for name in ("output_multiplier", "init_scale", "centered")
+    }
+    if header.recipe is not None:
+        pairs |= {
+            name: (getattr(header.recipe, name), getattr(setup, name))
+            for name in ("loss", "label_smoothing", "optimizer", "batch_size", "stop")
+        }
+    differing = [name for name, (noted, own) in pairs.items() if noted != own]
+    if not differing:
+        return ()
+    text = (
+        f"The setup says otherwise than the file's own header on {', '.join(differing)}: the verdict is "
+        "on the setup, and the file was measured as the setup says."
+    )
+    return (Finding(code="setup_differs_from_file", status="problem", text=text),)
 
 
 def evidence_tier(

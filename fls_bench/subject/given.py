@@ -17,8 +17,9 @@ class Given:
     """What a user gives beside a file.
 
     Attributes:
-        builder: ``package.module:function`` of the net (imports the user's code), or a built-in net as
-            ``NAME,argument=value``.
+        builder: ``package.module:function`` of the net (imports the user's code), or the name of a
+            built-in net.
+        builder_arguments: Of a built-in net.
         data: As ``task_source`` names them, in place of the file's own.
         data_arguments: Of a task by name, or of a reader of files.
         setup: Net, data and recipe at once.
@@ -33,6 +34,7 @@ class Given:
     """
 
     builder: str | None = None
+    builder_arguments: Mapping[str, Any] = field(default_factory=dict)
     data: str | None = None
     data_arguments: Mapping[str, Any] = field(default_factory=dict)
     setup: TrainingSetup | None = None

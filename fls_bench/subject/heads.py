@@ -12,7 +12,7 @@ from fls_bench.errors import InputError
 from fls_bench.metrics.probes import Split, fitted_head
 from fls_bench.subject.snapshots import fitting
 from fls_bench.tasks import Task
-from fls_bench.training.runs import POINTS_AT_ONCE, seeded
+from fls_bench.training.runs import POINTS_AT_ONCE, make_net, seeded
 from fls_bench.training_setup import TrainingSetup
 
 HEAD_POINTS = 5000
@@ -54,7 +54,7 @@ def with_head(
         with torch.no_grad():
             train, val = (
                 torch.cat(
-                    [net(part) for part in torch.split(torch.as_tensor(x), POINTS_AT_ONCE)]
+                    [net(part) for part in torch.split(torch.tensor(x), POINTS_AT_ONCE)]
                 ).flatten(1)
                 for x in (task.x_train[:HEAD_POINTS], task.x_val)
             )
@@ -74,17 +74,19 @@ def with_head(
             "Give data that the encoder can tell apart.",
         )
     weight, bias = head
-    make = setup.make_model
 
     def build() -> nn.Module:
         with seeded(0):
-            return _Headed(make(), weight.shape[1], weight.shape[0])
+            encoder = make_net(setup, 0, 1.0, torch.float32)
+            return _Headed(encoder, weight.shape[1], weight.shape[0])
 
     state = {f"encoder.{name}": value for name, value in final.items()}
     layer = None if setup.feature_layer is None else f"encoder.{setup.feature_layer}"
     headed = replace(
         setup,
         make_model=build,
+        output_multiplier=1.0,
+        centered=False,
         loss="cross_entropy",
         multiplier_route="wrapper",
         feature_layer=layer,

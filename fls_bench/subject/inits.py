@@ -10,7 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from fls_bench.bundle import Bundle, NetShape, load_any, match_weights, state_digest
+from fls_bench.bundle import (
+    Bundle,
+    Checkpoint,
+    Match,
+    NetShape,
+    load_any,
+    match_weights,
+    state_digest,
+)
 from fls_bench.errors import InputError
 from fls_bench.schema import BundleHeader, Finding
 from fls_bench.subject.given import Given
@@ -68,18 +76,20 @@ def initial_weights(
         InputError: They don't fit, or are proved to be others than those that training began with.
     """
     recipe = header.recipe if header is not None else None
-    noted = given.init_digest or (header.init_digest if header is not None else None)
+    noted = header.init_digest if header is not None else None
+    if None not in (noted, given.init_digest) and noted != given.init_digest:
+        raise InputError(
+            "The file notes another digest of its initial weights than --init-digest.",
+            "Leave --init-digest out: the file's own was noted when training began.",
+        )
+    noted = noted or given.init_digest
     if held is not None or given.init is not None:
         state, origin = (dict(held), "in the file") if held is not None else (
             init_from_file(Path(str(given.init)), shape, given.allow)
         )  # fmt: skip
         if noted is None:
             return Initial(state, origin)
-        single = {
-            name: value.float() if value.is_floating_point() else value
-            for name, value in state.items()
-        }
-        if noted not in (state_digest(state), state_digest(single)):
+        if not _has_digest(state, noted):
             raise InputError(
                 f"The initial weights {origin.split(',')[0]} are not those that training began with: "
                 "their digest is not the one that was noted.",
@@ -101,8 +111,22 @@ def initial_weights(
     return Initial(None, "not known", (missing,))
 
 
+def _has_digest(state: Mapping[str, Tensor], digest: str) -> bool:
+    """In the precision that it has, or another one in which the net may have been trained."""
+    if state_digest(state) == digest:
+        return True
+    for kind in (torch.float32, torch.bfloat16, torch.float16):
+        cast = {
+            name: value.to(kind) if value.is_floating_point() else value
+            for name, value in state.items()
+        }
+        if state_digest(cast) == digest:
+            return True
+    return False
+
+
 def likeness_findings(
-    final: Mapping[str, Tensor], init: Mapping[str, Tensor] | None
+    final: Mapping[str, Tensor], init: Mapping[str, Tensor] | None, shape: NetShape
 ) -> tuple[Finding, ...]:
     """Whether trained weights can have begun as these: moved, and still like them.
 
@@ -112,12 +136,15 @@ def likeness_findings(
     Args:
         final: Trained weights by name.
         init: The initial ones, or None.
+        shape: Says which of them are parameters.
 
     Returns:
         Warnings, none where all is well.
     """
     matrices = [
-        name for name, value in final.items() if value.is_floating_point() and value.ndim > 1
+        name
+        for name, value in final.items()
+        if name in shape.parameters and value.is_floating_point() and value.ndim > 1
     ]
     if init is None or not matrices:
         return ()
@@ -236,14 +263,41 @@ def init_from_file(
         state, sha256 = file.init or file.final, file.sha256
     else:
         match = match_weights(file, shape)
-        state, sha256 = file.read(match.tensors)
-        state |= {name: torch.zeros((), dtype=torch.int64) for name in match.counters}
+        state, sha256 = read_weights(file, match, shape)
     if {name: tuple(value.shape) for name, value in state.items()} != dict(shape.shapes):
         raise InputError(
             f"The initial weights in {str(path)!r} do not fit the net.",
             "Give the state dict of the very net before its first step.",
         )
     return state, f"{path}, sha256 {sha256}"
+
+
+def read_weights(
+    checkpoint: Checkpoint, match: Match, shape: NetShape
+) -> tuple[dict[str, Tensor], str]:
+    """Read the weights of a net from a checkpoint.
+
+    Args:
+        checkpoint: The file.
+        match: Which of its tensors are the net's.
+        shape: What the net's state dict looks like.
+
+    Returns:
+        (weights by the net's own names, SHA-256 of the file).
+
+    Raises:
+        InputError: Damaged, not finite, or two weights that the net ties to each other differ.
+    """
+    state, sha256 = checkpoint.read(match.tensors, shape.infinite)
+    for name, others in shape.tied.items():
+        if any(not torch.equal(state[name], state[other]) for other in others if other in state):
+            raise InputError(
+                f"The net ties {name!r} to {others[0]!r}, and the file holds different numbers for "
+                "them.",
+                "Give the builder of the very net that was trained.",
+            )
+    # Older torch did not count the batches of BatchNorm; nothing that is measured depends on them.
+    return state | {name: torch.zeros((), dtype=torch.int64) for name in match.counters}, sha256
 
 
 def net_shape(net: nn.Module) -> NetShape:
@@ -259,22 +313,40 @@ def net_shape(net: nn.Module) -> NetShape:
         InputError: Some parameters have no shape yet.
     """
     state = {name: value for name, value in net.state_dict().items() if isinstance(value, Tensor)}
+    if any(value.device.type == "meta" for value in state.values()):
+        raise InputError(
+            "The net's weights lie on the meta device, where there are no numbers.",
+            "Let the builder make the net on the CPU.",
+        )
+    if extra := [name for name in net.state_dict() if name not in state]:
+        raise InputError(
+            f"The net keeps something else than tensors in its state dict, {extra[0]!r}, which is not "
+            "read from files.",
+            "Leave get_extra_state out of the module that the builder returns.",
+        )
     if lazy := [name for name, value in state.items() if is_lazy(value)]:
         raise InputError(
             f"The net's parameter {lazy[0]!r} is lazy and has no shape yet.",
             "Let the builder run the net once on an input before it returns it.",
         )
     same: dict[int, list[str]] = {}
-    for name, parameter in net.named_parameters(remove_duplicate=False):
-        same.setdefault(id(parameter), []).append(name)
-    tied = {
-        name: names[1] if name == names[0] else names[0]
-        for names in same.values()
-        if len(names) > 1
-        for name in names
-    }
+    for values in (net.named_parameters, net.named_buffers):
+        for name, value in values(remove_duplicate=False):
+            if name in state:
+                same.setdefault(id(value), []).append(name)
+    floating = frozenset(name for name, value in state.items() if value.is_floating_point())
+    parameters = frozenset(name for name, _ in net.named_parameters(remove_duplicate=False))
     return NetShape(
         shapes={name: tuple(value.shape) for name, value in state.items()},
-        floating=frozenset(name for name, value in state.items() if value.is_floating_point()),
-        tied=tied,
+        floating=floating,
+        tied={
+            name: tuple(other for other in names if other != name)
+            for names in same.values()
+            if len(names) > 1
+            for name in names
+        },
+        parameters=parameters,
+        infinite=frozenset(
+            name for name in floating - parameters if bool(state[name].isinf().any())
+        ),
     )

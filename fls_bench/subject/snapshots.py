@@ -30,7 +30,7 @@ def fitting() -> Iterator[None]:
         yield
     except FlsBenchError:
         raise
-    except Exception as error:  # the user's own forward can raise anything
+    except (Exception, SystemExit) as error:  # the user's own forward can raise anything
         raise InputError(
             f"The weights, the net and the data do not fit together: {in_one_line(error)}.",
             "Give the builder and the data that the weights belong to.",
@@ -82,13 +82,14 @@ def snapshot_of(
     """
     with user_code("make_model failed", "Correct it, or its arguments."):
         net = make_net(setup, seed, setup.output_multiplier, torch.float32).eval()
-    also = setup.feature_layer if setup.feature_layer in dict(net.named_modules()) else None
+    named = setup.feature_layer or None
+    also = named if named in dict(net.named_modules()) else None
 
     def state(values: Mapping[str, Tensor]) -> NetState:
         with fitting():
             net.load_state_dict(dict(values))
             train, val, test = (
-                _features(net, torch.as_tensor(x), also)
+                _features(net, torch.tensor(x), also)
                 for x in (task.x_train, task.x_val, task.x_test)
             )
         return NetState(
@@ -131,13 +132,18 @@ def snapshot_of(
             "Name the layer that counts as the last (--feature-layer, feature_layer=) out of these, or "
             f"any other module of the net but its read-out: {recorded}.",
         )
+    if also is not None and torch.equal(after.test_features[also], after.test_outputs):
+        raise InputError(
+            f"The layer {also!r} hands on what the net returns: those are logits, not features.",
+            "Name a layer in front of the read-out, or leave it out.",
+        )
     no_kernel = "The tangent kernel of this net was not computed."
     if with_kernel:
         kernels = tangent_kernels(
             net,
             [final] if init is None else [final, init],
-            torch.as_tensor(task.x_train),
-            torch.as_tensor(task.x_test),
+            torch.tensor(task.x_train),
+            torch.tensor(task.x_test),
         )
         if isinstance(kernels, str):
             no_kernel = kernels
@@ -221,12 +227,17 @@ def read_out_facts(setup: TrainingSetup, task: Task, final: Mapping[str, Tensor]
         net = make_net(setup, 0, setup.output_multiplier, torch.float32).eval()
     with fitting():
         net.load_state_dict(dict(final))
-        x = torch.as_tensor(task.x_train[:2])
-        name, is_output = models.read_out(net, x)
-        features = list(models.named_features(net, x)[0])
+        x = torch.tensor(task.x_train[:2])
+        name, fed, is_output = models.read_out(net, x.clone())
+        features = models.named_features(net, x)[0]
     if name is None or not features:
         return "none found: the net has no hidden linear or convolutional layer"
     what = (
         "the last linear map" if is_output else "the last linear map, whose output is changed after"
     )
-    return f"{features[-1]}: the input of {what}, {name}"
+    last = list(features)[-1]
+    if fed is None or fed.shape != features[last].shape or not torch.equal(fed, features[last]):
+        return (
+            f"{last}, whose features are the last that were kept; what {what}, {name}, reads is not"
+        )
+    return f"{last}: the input of {what}, {name}"

@@ -28,6 +28,7 @@ class Subject:
         findings: What a reader should know of it.
         claim: (training loss that the file claims, the name that it has there), or None.
         file: Whether a file was given.
+        measured_by: Its loss is that of the snapshot, also where nothing is known to train again.
     """
 
     setup: TrainingSetup | None
@@ -39,6 +40,7 @@ class Subject:
     findings: tuple[Finding, ...] = ()
     claim: tuple[float, str] | None = None
     file: bool = True
+    measured_by: TrainingSetup | None = None
 
 
 def from_run(setup: TrainingSetup, run: TrainedRun) -> Subject:

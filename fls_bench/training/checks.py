@@ -108,7 +108,7 @@ def user_code(problem: str, remedy: str) -> Iterator[None]:
         yield
     except FlsBenchError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"{problem} with {in_one_line(error)}.", remedy) from error
 
 

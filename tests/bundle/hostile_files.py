@@ -281,7 +281,7 @@ HOSTILE: dict[str, Hostile] = {
     ),
     "shared views": bad(
         bundle(tensors=dict.fromkeys([f"final/{i}" for i in range(99)], torch.ones(999))),
-        "announces tensors",
+        "do not fit",
     ),
     "announced storage": bad(
         raw_tensor(10**12, 0, (1,), (1,), bytes(4)), "damaged", "announced size"

@@ -31,7 +31,9 @@ def checkpoint(tensors: dict[str, StoredTensor], homes: dict[str, str] | None = 
     )  # fmt: skip
 
 
-def shape_of(names: dict[str, tuple[int, ...]], tied: dict[str, str] | None = None) -> NetShape:
+def shape_of(
+    names: dict[str, tuple[int, ...]], tied: dict[str, tuple[str, ...]] | None = None
+) -> NetShape:
     return NetShape(shapes=names, floating=frozenset(names), tied=tied or {})
 
 
@@ -128,3 +130,33 @@ def test_compiled_and_plain_copies_of_one_name_are_not_mixed() -> None:
     found = matched(checkpoint(tensors), shape_of({"w": (2, 3)}))
     assert isinstance(found, str)
     assert "both called 'w'" in found
+
+
+def test_words_that_only_contain_the_name_of_an_average_are_none() -> None:
+    net = shape_of({"w": (2, 3)})
+    for home in ("schema_net", "semantic", "swap", "remainder"):
+        assert not match_weights(checkpoint({f"{home}.w": stored("1")}), net).averaged
+    for home in ("ema", "model_ema", "state_dict_ema", "ema_model", "swa", "averaged_net"):
+        assert match_weights(checkpoint({f"{home}.w": stored("1")}), net).averaged
+    # Who teaches whom is not ours to know.
+    homes = {"student.w": "student", "teacher.w": "teacher"}
+    found = matched(checkpoint({"student.w": stored("1"), "teacher.w": stored("2")}, homes), net)
+    assert "more than once" in str(found)
+
+
+def test_a_dict_nested_by_layer_is_matched_strictly() -> None:
+    names = {"model.0.weight": "model.0", "model.2.weight": "model.2", "model.6.weight": "model.6"}
+    file = checkpoint({name: stored(name) for name in names}, names)
+    found = matched(file, shape_of({"0.weight": (2, 3), "2.weight": (2, 3)}))
+    assert "unexpected '6.weight'" in str(found)
+
+
+def test_any_name_of_a_tied_weight_will_do() -> None:
+    shape = NetShape(
+        shapes=dict.fromkeys("abc", (2, 3)), floating=frozenset("abc"),
+        tied={"a": ("b", "c"), "b": ("a", "c"), "c": ("a", "b")},
+    )  # fmt: skip
+    for name in "abc":
+        found = match_weights(checkpoint({name: stored("1")}), shape)
+        assert {tensor.key for tensor in found.tensors.values()} == {"1"}
+        assert found.tensors.keys() == set("abc")
