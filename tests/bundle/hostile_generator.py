@@ -1310,6 +1310,21 @@ def _sizes() -> Iterator[HostileFile]:
 
             said = "beside the weights" if good else "and no others"
             yield case(f"{label} {said}", write, Ends.ANY)
+    # A million names out of two megabytes: one dict of 999 tensors under a thousand long keys.
+    for letter in ("a", "\U00020000"):
+        inner = {f"{i}": stored_tensor("0") if i == 0 else b"h\x05" for i in range(999)}
+        inner["0"] += b"q\x05"
+        outer: dict[str | bytes, bytes] = {
+            f"{letter * 550}{i}": items(dict(inner)) + b"q\x06" if i == 0 else b"h\x06"
+            for i in range(1000)
+        }
+
+        body = b"\x80\x02" + items(outer) + b"."
+
+        def shared(folder: Path, body: bytes = body) -> Path:
+            return zip_into(folder / "m.pt", torch_entries(body))
+
+        yield case(f"a million names out of one dict, {letter!a}", shared, Ends.ANY)
     keys = b"](" + text("0") + b"q\x01" + b"h\x01" * 400_000 + b"e"
     none = items({"w": stored_tensor("0", (0,), numel=0)})
     yield case(
@@ -2389,7 +2404,7 @@ _ALWAYS = re.compile(
 )
 _DEAR = re.compile(
     r"steps|0,000|^shared|extended by itself|a wide dict|16 MiB|1 GiB|1.5 GiB|bomb of|gigabytes"
-    r"|999 small|sixty|of 250,000|storage of|10 MB|million|10\^5"
+    r"|999 small|a million names|sixty|of 250,000|storage of|10 MB|million|10\^5"
 )
 
 
