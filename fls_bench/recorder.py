@@ -121,11 +121,10 @@ class Recorder:
 
     def recipe(self) -> Recipe | None:
         """The recipe as far as it is known now; None, with ``no_recipe`` set, where it is not."""
-        if self._read_off and self._recipe is not None:
-            why = self._changed()
-            if why is not None:
-                self._recipe, self.no_recipe = None, why
-        return self._recipe
+        if not self._read_off or self._recipe is None:
+            return self._recipe
+        self.no_recipe = self._changed()
+        return self._recipe if self.no_recipe is None else None
 
     def _changed(self) -> str | None:
         """Why what was read off the optimizer is not how the net was trained, or None."""
@@ -140,8 +139,9 @@ class Recorder:
             )
         if self._recipe is None or self._task is None or not self.epochs:
             return None
-        due = self.epochs * -(-len(self._task.x_train) // self._recipe.batch_size)
-        if self.steps == due:
+        per_epoch = -(-len(self._task.x_train) // self._recipe.batch_size)
+        due = self.epochs * per_epoch
+        if due <= self.steps < due + per_epoch:  # an epoch may have begun
             return None
         return (
             f"{self.steps} optimizer steps were made in {self.epochs} epochs, and {due} are due with "

@@ -149,9 +149,14 @@ def test_a_file_that_is_no_npz(cli: Cli, content: bytes, word: str) -> None:
 
 
 def test_data_that_do_not_fit_the_model(cli: Cli, model_file: Path) -> None:
-    np.savez("dim.npz", **arrays(dim=30))
-    np.savez("classes.npz", **arrays(num_classes=4))
+    for name, whole in (("dim", arrays(dim=30)), ("classes", arrays(num_classes=4))):
+        np.savez(
+            f"{name}.npz",
+            **{f"{axis}_{part}": whole[axis] for axis in "xy" for part in ("train", "test")},
+        )
+    np.savez("whole.npz", **arrays())
     for name, words in [
+        ("whole.npz", ("hold x and y alone", "x_train, y_train")),
         ("dim.npz", ("do not fit together", "data that the weights belong to")),
         ("classes.npz", ("[10] outputs per point", "needs [4]")),
         ("no.npz", ("There is no file 'no.npz'",)),
@@ -494,7 +499,7 @@ def test_ctrl_c_keeps_finished_runs_and_the_same_command_resumes(
     old.write_text("kept")
     # Many seeds, so that the work outlasts a slow look; the smallest rate never reaches the target.
     line = command(
-        "diagnose", model_file, "--store", store, "--max-seeds", 60, "--max-epochs", 3000,
+        "diagnose", model_file, "--store", store, "--max-seeds", 200, "--max-epochs", 3000,
         "--json", old, "--force",
     )  # fmt: skip
     num_kept = 0

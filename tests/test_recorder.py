@@ -245,6 +245,11 @@ def test_a_recipe_that_is_not_what_was_trained_is_dropped() -> None:
     run.log(0.5)
     assert run.recipe() is None
     assert "3 optimizer steps were made in 1 epochs, and 6 are due" in str(run.no_recipe)
+    # A header that is written in the middle of an epoch has its recipe.
+    run, net, optimizer = recorded(task=foreign_nets.blobs())
+    train(run, net, optimizer, epochs=2)
+    optimizer.step()
+    assert run.recipe() is not None
     # Part of the training was before the recording.
     net, optimizer = net_and_optimizer()
     train(None, net, optimizer, epochs=1)

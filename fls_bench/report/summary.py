@@ -374,6 +374,12 @@ def ratio_text(ratio: Interval, axis: Axis) -> str:
     return f"{text} (negative: c is too small, toward over-aligned{stands})"
 
 
+def problems(diagnosis: Diagnosis) -> str:
+    """The findings that may mean that all the rest is of something else; empty where there are none."""
+    codes = [hyphens(one.code) for one in diagnosis.findings if one.status == "problem"]
+    return f"{counted(len(codes), 'problem')}: {', '.join(codes)}" if codes else ""
+
+
 def facts(diagnosis: Diagnosis, axis: Axis) -> tuple[tuple[str, str], ...]:
     """The verdict's key figures as (name, text)."""
     name = symbol(axis)
@@ -387,10 +393,8 @@ def facts(diagnosis: Diagnosis, axis: Axis) -> tuple[tuple[str, str], ...]:
     if diagnosis.log2_c_ratio is not None:
         rows.append(("log2(c/c*)", ratio_text(diagnosis.log2_c_ratio, axis)))
     rows.append(("direction", direction(axis)))
-    if problems := [hyphens(one.code) for one in diagnosis.findings if one.status == "problem"]:
-        rows.insert(
-            0, ("read first", f"{counted(len(problems), 'problem')}: {', '.join(problems)}")
-        )
+    if first := problems(diagnosis):
+        rows.insert(0, ("read first", first))
     tier = diagnosis.evidence_tier
     rows.append(("evidence", f"{tier.value}: {tier.sentence}"))
     rows.append(

@@ -34,7 +34,9 @@ def file_task(setup: TrainingSetup, header: BundleHeader | None, given: Given) -
     source = given_source(given)
     with user_code("The setup's task function failed", "Correct the function."):
         task = setup.task_for(seed) if source is None else source(seed)
-    if source is not None and any(note.startswith(ONLY_WHOLE) for note in task.notes):
+    # Arrays can say which points are which; of a table or a folder it is only warned.
+    arrays = ":" in str(given.data) or str(given.data).lower().endswith(".npz")
+    if arrays and any(note.startswith(ONLY_WHOLE) for note in task.notes):
         raise InputError(
             f"The data {given.data} hold x and y alone, so it is not known which points the net was "
             "trained on.",
