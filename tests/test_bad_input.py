@@ -499,7 +499,7 @@ def test_ctrl_c_keeps_finished_runs_and_the_same_command_resumes(
     old.write_text("kept")
     # Many seeds, so that the work outlasts a slow look; the smallest rate never reaches the target.
     line = command(
-        "diagnose", model_file, "--store", store, "--max-seeds", 200, "--max-epochs", 3000,
+        "diagnose", model_file, "--store", store, "--max-seeds", 60, "--max-epochs", 3000,
         "--json", old, "--force",
     )  # fmt: skip
     num_kept = 0
@@ -507,6 +507,8 @@ def test_ctrl_c_keeps_finished_runs_and_the_same_command_resumes(
         begun = subprocess.Popen(
             line, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             start_new_session=True,
+            # A shell that started these tests in the background told all of them to ignore it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         stop = time.monotonic() + 60
         while num_lines(store) <= num_kept and time.monotonic() < stop and begun.poll() is None:

@@ -394,7 +394,7 @@ def facts(diagnosis: Diagnosis, axis: Axis) -> tuple[tuple[str, str], ...]:
         rows.append(("log2(c/c*)", ratio_text(diagnosis.log2_c_ratio, axis)))
     rows.append(("direction", direction(axis)))
     if first := problems(diagnosis):
-        rows.insert(0, ("read first", first))
+        rows.insert(2, ("read first", first))
     tier = diagnosis.evidence_tier
     rows.append(("evidence", f"{tier.value}: {tier.sentence}"))
     rows.append(
