@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,8 +18,8 @@ from fls_bench.bundle import (
     match_weights,
 )
 from fls_bench.bundle.sniffing import Kind
-from fls_bench.schema import Finding, Recipe, Tier
-from fls_bench.subject.file_data import data_findings, file_task
+from fls_bench.schema import ArchitectureSpec, BundleHeader, Finding, Tier
+from fls_bench.subject.file_data import data_findings, draw_of, file_task
 from fls_bench.subject.files import claimed, setup_findings
 from fls_bench.subject.given import Given, check_given, check_measurable
 from fls_bench.subject.heads import with_head
@@ -30,10 +30,10 @@ from fls_bench.subject.inits import (
     net_shape,
     read_weights,
 )
-from fls_bench.subject.setups import built_in_builder, given_source
+from fls_bench.subject.setups import built_in_builder, given_source, header_setup
 from fls_bench.subject.snapshots import fitting, read_out_facts, stored_snapshot
 from fls_bench.subject.subject import Subject
-from fls_bench.tasks import Task, named_source, noise
+from fls_bench.tasks import Task, TaskSource, named_source, noise
 from fls_bench.training import user_code
 from fls_bench.training.runs import make_net
 from fls_bench.training_setup import TrainingSetup, import_object
@@ -83,7 +83,8 @@ def from_checkpoint(checkpoint: Checkpoint, given: Given) -> Subject:
     }
     if checkpoint.kind == Kind.SHARDED:
         facts["sha256_is_of"] = "the index, followed by its shards in the order of their names"
-    setup = _setup(checkpoint, given)
+    source = given_source(given)
+    setup = _setup(checkpoint, given, source)
     if setup is None:
         facts["sha256"] = checkpoint.sha256()
         facts |= _contents(checkpoint)
@@ -97,7 +98,7 @@ def from_checkpoint(checkpoint: Checkpoint, given: Given) -> Subject:
                 checkpoint, net_shape(net), wanted=given.weights
             ).prefix
         return Subject(None, None, None, Tier.T0, why, facts)
-    task = file_task(setup, checkpoint.header, given)
+    task = file_task(setup, checkpoint.header, given, source)
     with user_code("make_model failed", "Correct it, or its arguments."):
         net = make_net(setup, 0, setup.output_multiplier, torch.float32).eval()
     shape = net_shape(net)
@@ -150,35 +151,21 @@ def from_checkpoint(checkpoint: Checkpoint, given: Given) -> Subject:
     )  # fmt: skip
 
 
-def _setup(checkpoint: Checkpoint, given: Given) -> TrainingSetup | None:
+def _setup(checkpoint: Checkpoint, given: Given, source: TaskSource | None) -> TrainingSetup | None:
     """Net, data and, as far as they are known, loss and recipe; None without net or data."""
-    if given.setup is not None:
-        setup = given.setup
-    else:
-        source, header = given_source(given), checkpoint.header
-        if source is None and header is not None and header.task and not header.task.embedded:
+    setup = given.setup
+    if setup is None:
+        header = checkpoint.header or BundleHeader(architecture=ArchitectureSpec())
+        if source is None and header.task is not None and not header.task.embedded:
             source = named_source(header.task.name, header.task.arguments)
         if given.builder is None or source is None:
             return None
-        recipe = (header.recipe if header is not None else None) or Recipe()
-        task = source(recipe.data_seed if given.data_seed is None else given.data_seed)
-        setup = TrainingSetup(
-            make_model=_builder(given.builder, given.builder_arguments, task),
-            task=source,
-            loss=recipe.loss,
-            label_smoothing=recipe.label_smoothing,
-            optimizer=recipe.optimizer,
-            batch_size=recipe.batch_size,
-            augmentation=recipe.augmentation,
-            stop=recipe.stop,
-            lr_rule=recipe.lr_rule,
-            output_multiplier=1.0 if header is None else header.output_multiplier,
-            multiplier_route="wrapper" if header is None else header.multiplier_route,
-            centered=header is not None and header.centered,
-            init_scale=1.0 if header is None else header.init_scale,
-            feature_layer=None if header is None else header.feature_layer,
-            name=checkpoint.path.stem,
+        make = (
+            import_object(given.builder, "--model")
+            if ":" in given.builder
+            else _built_in(given, source(draw_of(checkpoint.header, given)))
         )
+        setup = header_setup(make, source, header, checkpoint.path.stem)
     layer = given.feature_layer
     return setup if layer is None else replace(setup, feature_layer=layer)
 
@@ -188,12 +175,12 @@ def _unmeasured(named: str) -> TrainingSetup:
     return TrainingSetup(make_model=import_object(named, "--model"), task=noise(0, n_train=20))
 
 
-def _builder(name: str, settings: Mapping[str, Any], task: Task) -> Any:
-    if ":" in name:
-        return import_object(name, "--model")
-    row = models.architecture(name)
-    arguments = {**row.sized(task.x_train.shape[1:], task.n_classes), **settings}
-    return built_in_builder(name, models.check_arguments(name, arguments).model_dump(mode="json"))
+def _built_in(given: Given, task: Task) -> Callable[..., nn.Module]:
+    """A built-in net that the user names, sized by the data."""
+    name = str(given.builder)
+    sized = models.architecture(name).sized(task.x_train.shape[1:], task.n_classes)
+    arguments = models.check_arguments(name, {**sized, **given.builder_arguments})
+    return built_in_builder(name, arguments.model_dump(mode="json"))
 
 
 def _weights(checkpoint: Checkpoint, shape: NetShape, given: Given) -> _Weights:

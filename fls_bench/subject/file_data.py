@@ -10,19 +10,21 @@ import numpy as np
 from fls_bench.errors import InputError
 from fls_bench.schema import BundleHeader, Finding
 from fls_bench.subject.given import Given
-from fls_bench.subject.setups import given_source
-from fls_bench.tasks import NO_VALIDATION, ONLY_WHOLE, Task
+from fls_bench.tasks import NO_VALIDATION, ONLY_WHOLE, Task, TaskSource
 from fls_bench.training import user_code
 from fls_bench.training_setup import TrainingSetup
 
 
-def file_task(setup: TrainingSetup, header: BundleHeader | None, given: Given) -> Task:
+def file_task(
+    setup: TrainingSetup, header: BundleHeader | None, given: Given, source: TaskSource | None
+) -> Task:
     """The data that a file is measured on, where they do not lie in it.
 
     Args:
         setup: Brings data where the user names none beside the file.
         header: May note which draw the file was trained on.
         given: What the user gives.
+        source: The data that the user names, opened.
 
     Returns:
         The task; its training part is what the net was trained on, as far as that is known.
@@ -31,7 +33,6 @@ def file_task(setup: TrainingSetup, header: BundleHeader | None, given: Given) -
         InputError: The data don't say what the net was trained on, or can't be had.
     """
     seed = draw_of(header, given)
-    source = given_source(given)
     with user_code("The setup's task function failed", "Correct the function."):
         task = setup.task_for(seed) if source is None else source(seed)
     # Arrays can say which points are which; of a table or a folder it is only warned.

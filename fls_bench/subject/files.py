@@ -76,7 +76,7 @@ def from_bundle(bundle: Bundle, given: Given) -> Subject:
     if source is None and given.setup is None and given.data_seed is None:
         task = _own_draw(bundle, setup)
     else:
-        task = file_task(setup, header, given)
+        task = file_task(setup, header, given, source)
         findings += data_findings(task, header, given)
     findings += setup_findings(header, given)
     check_centered(setup, bundle.init)

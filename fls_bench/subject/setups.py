@@ -13,7 +13,7 @@ from torch import nn
 from fls_bench import models
 from fls_bench.bundle import Bundle
 from fls_bench.scaling import rate_power, scaled_rate
-from fls_bench.schema import ArchitectureSpec, Axis, Recipe
+from fls_bench.schema import ArchitectureSpec, Axis, BundleHeader, Recipe
 from fls_bench.subject.given import Given
 from fls_bench.tasks import TaskSource, arrays_source, named_source, task_source
 from fls_bench.training import resolve_lr_rule
@@ -148,10 +148,28 @@ def bundle_setup(
         if named is not None
         else import_object(str(builder), "--model")
     )
-    recipe = header.recipe or Recipe()
     source = source or _source(bundle)
     if source is None:
         return None
+    setup = header_setup(make, source, header, bundle.path.stem)
+    return setup if named is None else replace(setup, architecture=header.architecture)
+
+
+def header_setup(
+    make: Callable[..., nn.Module], source: TaskSource, header: BundleHeader, name: str
+) -> TrainingSetup:
+    """The setup of a net on data, by what a header says; with the usual recipe where it has none.
+
+    Args:
+        make: Builds the net.
+        source: seed -> Task.
+        header: Of a model file, or what ``fls_bench.record`` noted in a checkpoint.
+        name: For people.
+
+    Returns:
+        The setup.
+    """
+    recipe = header.recipe or Recipe()
     return TrainingSetup(
         make_model=make,
         task=source,
@@ -168,8 +186,7 @@ def bundle_setup(
         init_scale=header.init_scale,
         axis="init_scale" if header.init_scale != 1 else "output_multiplier",
         feature_layer=header.feature_layer,
-        name=bundle.path.stem,
-        architecture=header.architecture if named is not None else None,
+        name=name,
     )
 
 
