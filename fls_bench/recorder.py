@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from fls_bench.bundle import WRAPPERS, save_bundle, state_digest, stored_task
 from fls_bench.bundle.contents import check_tensor
+from fls_bench.bundle.writing import plain_state
 from fls_bench.errors import InputError
 from fls_bench.files import check_target
 from fls_bench.schema import (
@@ -258,19 +258,8 @@ def _settings(optimizer: torch.optim.Optimizer | None) -> list[dict[str, Any]] |
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
     """The state dict of a net as a plain one has it: without what torch.compile puts into names."""
-    found = {WRAPPERS.sub("", name): value for name, value in model.state_dict().items()}
-    if odd := [name for name, value in found.items() if not isinstance(value, Tensor)]:
-        raise InputError(
-            f"The net keeps something else than tensors in its state dict, {odd[0]!r}, which no model "
-            "file holds.",
-            "Leave get_extra_state out of the module, or record the part that has none.",
-        )
-    if lazy := [name for name, value in found.items() if is_lazy(value)]:
-        raise InputError(
-            f"The net's parameter {lazy[0]!r} is lazy and has no shape yet.",
-            "Run the net once on an input before record().",
-        )
-    return {name: value.detach() for name, value in found.items()}
+    found = plain_state("the recording", "model", model)
+    return {WRAPPERS.sub("", name): value.detach() for name, value in found.items()}
 
 
 def record(

@@ -206,7 +206,7 @@ def save_bundle(
         UnsafeFileError: ``architecture`` names code.
     """
     label = label_of(Path(path))
-    init = None if initial_state is None else _state(label, "initial_state", initial_state)
+    init = None if initial_state is None else plain_state(label, "initial_state", initial_state)
     if architecture is None:
         architecture = ArchitectureSpec(hint=builder_hint)
     elif builder_hint is not None:
@@ -239,7 +239,7 @@ def save_bundle(
     write_bundle(
         path,
         header,
-        final=_state(label, "model", model),
+        final=plain_state(label, "model", model),
         init=init if keep_init else None,
         data=data,
         force=force,
@@ -247,7 +247,20 @@ def save_bundle(
     return Path(path)
 
 
-def _state(label: str, argument: str, value: object) -> dict[str, Tensor]:
+def plain_state(label: str, argument: str, value: object) -> dict[str, Tensor]:
+    """The state dict of a net, where a model file can hold it.
+
+    Args:
+        label: What messages call the file.
+        argument: What they call the value.
+        value: A net, or its state dict.
+
+    Returns:
+        Tensors by name.
+
+    Raises:
+        InputError: It is something else, lazy, or holds something else than tensors.
+    """
     state = value.state_dict() if isinstance(value, nn.Module) else value
     problem = None
     if not isinstance(state, Mapping):

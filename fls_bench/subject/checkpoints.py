@@ -112,14 +112,13 @@ def from_checkpoint(checkpoint: Checkpoint, given: Given) -> Subject:
         "architecture": given.builder or setup.name,
     }
     findings += setup_findings(checkpoint.header, given)
-    init = None
-    if not given.fit_head:
-        initial = initial_weights(setup, shape, given, header=checkpoint.header)
-        init = initial.state
-        facts["initial_weights"] = initial.origin
-        check_centered(setup, init)
-        findings += [*initial.findings, *likeness_findings(final, init, shape)]
-    else:
+    recipe = given.setup is not None or bool(checkpoint.header and checkpoint.header.recipe)
+    claims, init = checkpoint.claims, None
+    claim = claimed(checkpoint.header)
+    if claim is None and "train_loss" in claims:
+        claim = float(claims["train_loss"]), str(claims["train_loss_name"])
+    if given.fit_head:
+        claim = None  # of another head
         setup, final, width = with_head(setup, net, final, task)
         text = (
             f"A linear read-out was fitted here to the net's {width} outputs on the training points "
@@ -127,24 +126,17 @@ def from_checkpoint(checkpoint: Checkpoint, given: Given) -> Subject:
             "of that head, and it has no initial weights."
         )
         findings.append(Finding(code="head_fitted", status="warning", text=text))
-    if (
-        not given.fit_head
-        and given.setup is None
-        and not (checkpoint.header and checkpoint.header.recipe)
-    ):
-        setup = replace(setup, loss=_loss(net, final, task))
+    else:
+        initial = initial_weights(setup, shape, given, header=checkpoint.header)
+        init = initial.state
+        facts["initial_weights"] = initial.origin
+        check_centered(setup, init)
+        findings += [*initial.findings, *likeness_findings(final, init, shape)]
+        if not recipe:
+            setup = replace(setup, loss=_loss(net, final, task))
     facts["feature_layer"] = read_out_facts(setup, task, final)
     snapshot = stored_snapshot(setup, task, final, init)
-    recipe = given.setup is not None or bool(checkpoint.header and checkpoint.header.recipe)
     tier, why = _tier(recipe, init, given)
-    claims = checkpoint.claims
-    claim = claimed(checkpoint.header) or (
-        (float(claims["train_loss"]), str(claims["train_loss_name"]))
-        if "train_loss" in claims
-        else None
-    )
-    if given.fit_head:
-        claim = None  # of another head
     return Subject(
         setup if tier is Tier.T3 else None, task, snapshot, tier, why, facts, tuple(findings), claim,
         measured_by=setup,
