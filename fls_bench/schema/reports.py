@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from fls_bench.schema.claims import ClaimResult
 from fls_bench.schema.comparisons import Comparison
 from fls_bench.schema.invariants import Invariants
 from fls_bench.schema.judgements import CaseResult, Judgement, Provenance
@@ -23,6 +24,8 @@ class Report(Judgement):
     suite: dict[str, Any] | None = None
     """For kinds ``suite`` and ``check``: name, version, digest."""
     cases: tuple[CaseResult, ...] = ()
+    claims: tuple[ClaimResult, ...] = ()
+    """For a suite that tests claims of the paper."""
     tuning: Tuning | None = None
     """For kind ``tune``; ``sweep`` then holds the runs of its search at the rule's rates."""
     invariants: Invariants | None = None
