@@ -25,6 +25,10 @@ class InputError(FlsBenchError):
     exit_code = 2
 
 
+class AbsentDataError(InputError):
+    """A data set that fls-bench knows by name is not on this machine."""
+
+
 class UnsafeFileError(InputError):
     """A model file that would have to execute code to be read; nothing in it was executed."""
 
