@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from fls_bench import gates
+from fls_bench import gates, scaling
 from fls_bench.errors import InputError
 from fls_bench.files import packaged
 from fls_bench.schema import (
@@ -27,6 +28,7 @@ from fls_bench.schema import (
     AdamW,
     Augmentation,
     Axis,
+    FixedSteps,
     Frozen,
     Gate,
     LabelSmoothing,
@@ -40,31 +42,41 @@ from fls_bench.schema import (
     Sgd,
     TargetAccuracy,
     TargetLoss,
+    ValidationLoss,
     canonical_digest,
 )
 
 SUITE_SCHEMA = 1
+
+MAX_CASES = 1000
+"""Most cases of a suite, those that ``vary`` makes counted."""
+
+Scale = Literal["small", "full"]
+SweptClaim = Literal["C1", "C2", "C3", "C4"]
+"""Claims that are judged from sweeps; C5 and C6 from gradient flow."""
 
 _SHOWN_PROBLEMS = 4
 _REMEDY = "Correct the file and try again."
 
 
 def _number(value: Any) -> Any:
-    from fls_bench.scaling import parse_multiplier
-
     if not isinstance(value, str):
         return value
     try:
-        return parse_multiplier(value)
+        return scaling.parse_multiplier(value)
     except InputError as error:
         raise ValueError(error.problem.rstrip(".")) from error
 
 
 def _kind_of_stop(value: Any) -> str:
-    by_accuracy = isinstance(value, TargetAccuracy) or (
-        isinstance(value, Mapping) and "target_accuracy" in value
-    )
-    return "(target_accuracy)" if by_accuracy else "(target_loss)"
+    for kind, key in (
+        (TargetAccuracy, "target_accuracy"),
+        (ValidationLoss, "validation_patience"),
+        (FixedSteps, "steps"),
+    ):
+        if isinstance(value, kind) or (isinstance(value, Mapping) and key in value):
+            return f"({key})"
+    return "(target_loss)"
 
 
 def _kind_of_optimizer(value: Any) -> str:
@@ -82,7 +94,9 @@ Multiplier = Annotated[float, BeforeValidator(_number), Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 StopTable = Annotated[
     Annotated[TargetLoss, Tag("(target_loss)")]
-    | Annotated[TargetAccuracy, Tag("(target_accuracy)")],
+    | Annotated[TargetAccuracy, Tag("(target_accuracy)")]
+    | Annotated[ValidationLoss, Tag("(validation_patience)")]
+    | Annotated[FixedSteps, Tag("(steps)")],
     Discriminator(_kind_of_stop),
 ]
 Mechanism = Literal[
@@ -205,7 +219,17 @@ class Case(Frozen):
     label_smoothing: LabelSmoothing | None = None
     augmentation: tuple[Augmentation, ...] | None = None
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    lr_rule: Literal["plain"] | None = None
+    """The authors' eta/c on all parameters; None: the rule that the net allows."""
     expect: Expect | None = None
+    family: Name | None = None
+    """Cases that are judged together by the suite's claim."""
+    difficulty: Annotated[float, Field(gt=0, le=1e9)] | None = None
+    """Where a case of claim C2 stands on its family's ladder."""
+    beside: Literal[True] | None = None
+    """Shown beside the claim, which it does not decide."""
+    needs_gpu: Literal[True] | None = None
+    """Without a GPU the case is listed as not run."""
 
     @model_validator(mode="before")
     @classmethod
@@ -235,6 +259,17 @@ class SuiteCost(Frozen):
     memory_mb: PositiveFloat
 
 
+class ScaleSpec(Frozen):
+    """What a smaller run of a suite keeps of it."""
+
+    seeds: Annotated[int, Field(ge=3, le=1000)] | None = None
+    cases: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
+    """Ids of cases and names of families; None: all."""
+    log2_c: Log2Grid | None = None
+    """In place of every case's own grid."""
+    cost: SuiteCost | None = None
+
+
 class Suite(Frozen):
     """A suite file, schema 1."""
 
@@ -249,8 +284,10 @@ class Suite(Frozen):
     defaults: Defaults = Defaults()
     intervention: InterventionSpec | None = None
     """In place of a sweep: what is done to the ranks of hidden layers, in every case."""
+    claim: SweptClaim | None = None
+    """The claim of the paper that the cases' sweeps are judged for, beside each case's own verdict."""
     cases: Annotated[tuple[Case, ...], Field(alias="case", min_length=1)]
-    scale: dict[Literal["small", "full"], dict[str, Any]] = Field(default_factory=dict)
+    scale: dict[Scale, ScaleSpec] = Field(default_factory=dict)
     gate: dict[str, Gate] = Field(default_factory=dict)
     """Metric of a run -> when ``check`` calls its change a regression."""
 
@@ -265,6 +302,27 @@ class Suite(Frozen):
                 raise ValueError(
                     f"case {case.id!r}: a suite {with_it} [intervention] has cases {with_it} c_low"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _claim_has_what_it_needs(self) -> Suite:
+        keys = ("family", "difficulty", "beside", "needs_gpu")
+        for case in self.cases:
+            told = [key for key in keys if getattr(case, key) is not None]
+            if told and self.claim is None:
+                raise ValueError(f"case {case.id!r}: {told[0]} goes with a suite that has a claim")
+            if self.claim is not None and case.log2_c is None:
+                raise ValueError(f"case {case.id!r}: a suite with a claim has cases with log2_c")
+            if self.claim == "C2" and case.difficulty is None and case.expect is None:
+                raise ValueError(f"case {case.id!r}: claim C2 needs the case's difficulty")
+        if self.claim is not None and self.intervention is not None:
+            raise ValueError("a suite has a claim or an intervention")
+        known = {case.id for case in self.cases} | {case.family for case in self.cases}
+        for name, scale in self.scale.items():
+            for chosen in scale.cases or ():
+                if chosen not in known:
+                    near = _did_you_mean(chosen, sorted(one for one in known if one))
+                    raise ValueError(f"scale.{name}: no case or family {chosen!r}{near}")
         return self
 
     @model_validator(mode="after")
@@ -286,6 +344,39 @@ class Suite(Frozen):
         if too_few := self.too_few_seeds:
             raise ValueError(too_few)
         return self
+
+    def at_scale(self, scale: Scale) -> Suite:
+        """The suite as it is run at a scale.
+
+        Args:
+            scale: ``full`` is the suite as it stands; ``small`` what ``[scale.small]`` keeps of it,
+                under a name of its own, so that baselines of both can lie side by side.
+
+        Returns:
+            A suite without scales.
+
+        Raises:
+            InputError: It has no such scale.
+        """
+        spec = self.scale.get(scale, ScaleSpec() if scale == "full" else None)
+        if spec is None:
+            raise InputError(
+                f"The suite {self.name} has no scale {scale}.",
+                f"Leave --scale out, or add a table [scale.{scale}] to its file.",
+            )
+        chosen = set(spec.cases or ())
+        cases = [k for k in self.cases if not chosen or {k.id, k.family} & chosen]
+        if spec.log2_c is not None:
+            cases = [k.model_copy(update={"log2_c": spec.log2_c}) for k in cases]
+        return self.model_copy(
+            update={
+                "name": self.name if scale == "full" else f"{self.name}-{scale}",
+                "seeds": spec.seeds or self.seeds,
+                "cases": tuple(cases),
+                "cost": spec.cost or self.cost,
+                "scale": {},
+            }
+        )
 
     @property
     def too_few_seeds(self) -> str | None:
@@ -328,6 +419,8 @@ class Suite(Frozen):
         keys = Defaults.model_fields
         own = {key: value for key in keys if (value := getattr(case, key)) is not None}
         shared = {key: getattr(self.defaults, key) for key in keys}
+        if case.lr_rule is not None:
+            own["lr_rule"] = scaling.PLAIN
         return Recipe(**{k: v for k, v in (shared | own).items() if v is not None})
 
 
@@ -411,10 +504,61 @@ def _read(path: Path) -> Suite:
             "Update fls-bench, or write the suite in the older schema.",
         )
     try:
+        tree = _expanded(tree)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}.", _REMEDY) from error
+    try:
         # JSON's strict mode knows arrays and names of choices, and still turns no "4" into a 4.
         return Suite.model_validate_json(json.dumps(tree, default=str), strict=True)
     except ValidationError as error:
         raise InputError(_problem(path, tree, error), _REMEDY) from error
+
+
+def _expanded(tree: dict[str, Any]) -> dict[str, Any]:
+    """The tree with a case for every combination of what a case's ``vary`` lists.
+
+    ``vary = { "model.width" = [16, 64], "task.n_train" = [10, 20] }`` makes four cases, whose ids end
+    in ``-width16-n_train10`` and so on, all of one family.
+
+    Raises:
+        ValueError: ``vary`` is no table of lists, or makes too many cases.
+    """
+    cases = tree.get("case")
+    if not isinstance(cases, list):
+        return tree
+    made: list[Any] = []
+    for case in cases:
+        if not (isinstance(case, dict) and "vary" in case):
+            made.append(case)
+            continue
+        name, vary = case.get("id"), case["vary"]
+        lists = vary.values() if isinstance(vary, dict) and vary else [None]
+        if not all(isinstance(one, list) and one for one in lists):
+            raise ValueError(
+                f'case {name!r}: vary is a table of lists, such as {{ "task.n_train" = [10, 20] }}'
+            )
+        rest = {key: value for key, value in case.items() if key != "vary"}
+        for values in itertools.islice(itertools.product(*lists), MAX_CASES + 1):
+            one = {"family": name, **rest}
+            for place, value in zip(vary, values, strict=True):
+                table, _, key = place.rpartition(".")
+                if not table:
+                    one[key] = value
+                    continue
+                if not isinstance(one.get(table, {}), dict):
+                    raise ValueError(
+                        f"case {name!r}: vary names {place!r}, and {table!r} is no table"
+                    )
+                one[table] = {**one.get(table, {}), key: value}
+            shown = [
+                f"{place.rpartition('.')[2]}{value}"
+                for place, value in zip(vary, values, strict=True)
+            ]
+            one["id"] = "-".join([str(name), *shown]).replace(".", "_")
+            made.append(one)
+    if len(made) > MAX_CASES:
+        raise ValueError(f"there are more than {MAX_CASES} cases")
+    return {**tree, "case": made}
 
 
 def _finite(text: str) -> float:

@@ -10,7 +10,7 @@ import fls_bench.files
 from fls_bench.errors import InputError
 from fls_bench.gates import REACHED, RUN_VALUES
 from fls_bench.schema import Recipe, Regime, Sgd, TargetAccuracy, TargetLoss
-from fls_bench.suite import Suite, list_suites, load_suite, suite_folder
+from fls_bench.suite import ScaleSpec, Suite, list_suites, load_suite, suite_folder
 
 FULL = """
 schema = 1
@@ -89,7 +89,7 @@ def test_every_key_of_a_case_arrives(tmp_path: Path) -> None:
     assert first.expect.regime is Regime.OVER_ALIGNED
     assert second.adaptive
     assert second.log2_c is None
-    assert suite.scale == {"small": {"seeds": 3}, "full": {}}
+    assert suite.scale == {"small": ScaleSpec(seeds=3), "full": ScaleSpec()}
     assert suite.gate["test_error"].min_effect == 0.01
 
 

@@ -40,6 +40,8 @@ class SweepPlan:
         rate_limit: Rates at c* and at c = 1 are tried in factors of 2 around the rule's, outward while
             the best lies at an end, up to this factor either way.
         budget: Most replica-epochs to spend, or None.
+        follow_up: Whether the decision is followed by its gain on fresh seeds, the rate question and
+            the centered sweep.
     """
 
     seeds: tuple[int, ...] = (6, 12, 20)
@@ -50,6 +52,7 @@ class SweepPlan:
     confirm: int = 10
     rate_limit: float = 16.0
     budget: int | None = None
+    follow_up: bool = True
 
     def level(self, look: int) -> float:
         """Family-wise error rate of a look: its share of ``contrasts.LEVEL``."""

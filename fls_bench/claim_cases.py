@@ -1,0 +1,133 @@
+"""The cases of a suite that tests a claim of the paper: swept whole, each with a verdict of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from fls_bench.facts import advised, data_findings, problems_first, setup_facts
+from fls_bench.schema import CaseResult, ClaimResult, Skipped
+from fls_bench.suite import Case, Suite
+from fls_bench.sweep import Listener, Prepared, Stores, SweepPlan, prepare, run_sweep
+from fls_bench.tasks import Task
+from fls_bench.training_setup import TrainingSetup
+from fls_bench.verdict.claims.cases import ClaimCase
+from fls_bench.verdict.claims.difficulty import judge_difficulty
+from fls_bench.verdict.claims.scaling_law import judge_scaling_law
+from fls_bench.verdict.claims.stopping import judge_stopping
+from fls_bench.verdict.claims.universality import judge_universality
+from fls_bench.verdict.diagnosis import diagnose
+from fls_bench.verdict.evidence import Evidence
+
+JUDGES = {
+    "C1": judge_universality,
+    "C2": judge_difficulty,
+    "C3": judge_stopping,
+    "C4": judge_scaling_law,
+}
+
+
+def run_claim_case(
+    case: Case,
+    setup: TrainingSetup,
+    offsets: Sequence[float],
+    plan: SweepPlan,
+    *,
+    stores: Stores,
+    listener: Listener,
+    jobs: int,
+    device: str = "cpu",
+) -> tuple[CaseResult, ClaimCase, Prepared]:
+    """Sweep a case over its grid with all seeds, and judge its own c.
+
+    No budget cuts it short, and nothing is trained beside the sweep: a claim is judged from the runs
+    alone.
+
+    Args:
+        case: The case.
+        setup: Its setup.
+        offsets: Its grid, in octaves relative to the setup's own value.
+        plan: Its seeds.
+        stores: Where runs are kept: an interrupted suite resumes.
+        listener: Told what happens.
+        jobs: Batches or processes at a time.
+        device: ``cpu`` or ``cuda``.
+
+    Returns:
+        (the case as the report has it, what the claim's judge sees of it, how it was trained).
+
+    Raises:
+        InputError: The setup can't be trained.
+    """
+    plan = replace(plan, follow_up=False)
+    prepared = prepare(setup, plan, stores=stores, device=device, offsets=offsets)
+    result = run_sweep(prepared, stores=stores, listener=listener, jobs=jobs)
+    task = prepared.setup.task_for(plan.first_seed)
+    diagnosis = diagnose(
+        Evidence(
+            result.sweep, prepared.own, complete=result.complete, advised=advised(prepared.setup),
+            cost=result.cost,
+        )
+    )  # fmt: skip
+    found = [*diagnosis.findings, *data_findings(prepared.setup, task)]
+    made = CaseResult(
+        id=case.id,
+        diagnosis=diagnosis.model_copy(update={"findings": problems_first(found)}),
+        sweep=result.sweep,
+        setup=setup_facts(prepared.setup, task, result.sweep.lr_rule),
+        cost=result.cost,
+        expect={}
+        if case.expect is None
+        else case.expect.model_dump(mode="json", exclude_none=True),
+    )
+    judged = ClaimCase(
+        id=case.id,
+        family=case.family or case.id,
+        setting=_setting(case, task),
+        data=f"{case.task.name} (n = {task.n_train})" if case.family is None else case.task.name,
+        factors=_factors(case, prepared, task),
+        sweep=result.sweep,
+        own=prepared.own,
+        stop=prepared.setup.stop,
+        difficulty=case.difficulty,
+        beside=bool(case.beside),
+        control=case.expect is not None and case.expect.regime.value == "inconclusive",
+    )
+    return made, judged, prepared
+
+
+def judge_claim(
+    suite: Suite, cases: Sequence[ClaimCase], not_run: Sequence[Skipped]
+) -> tuple[ClaimResult, ...]:
+    """Judge the suite's claim from its finished cases.
+
+    Args:
+        suite: The suite.
+        cases: Those that ran.
+        not_run: Those that did not, and why.
+
+    Returns:
+        The claim; none for a suite without one.
+    """
+    if suite.claim is None:
+        return ()
+    made = JUDGES[suite.claim](cases)
+    return (made.model_copy(update={"not_run": (*not_run, *made.not_run)}),)
+
+
+def _setting(case: Case, task: Task) -> str:
+    arguments = {"n_train": task.n_train, **case.task.arguments}
+    words = [case.task.name, *(f"{key}={value}" for key, value in arguments.items())]
+    net = [case.model.name, *(f"{key}={value}" for key, value in case.model.arguments.items())]
+    rule = [] if case.lr_rule is None else [f"{case.lr_rule} learning-rate rule"]
+    return ", ".join([" ".join(words), " ".join(net), *rule])
+
+
+def _factors(case: Case, prepared: Prepared, task: Task) -> Mapping[str, float]:
+    """Numeric arguments of data and net, defaults included."""
+    of_task = {} if task.spec is None else task.spec.arguments
+    architecture = prepared.setup.architecture
+    of_net = {} if architecture is None else architecture.arguments
+    every = {**of_task, **of_net, **case.task.arguments, **case.model.arguments}
+    numbers = {k: float(v) for k, v in every.items() if type(v) in (int, float)}
+    return {**numbers, "n_train": float(task.n_train)}

@@ -1,0 +1,151 @@
+"""Claim C2: the harder the data, the more the best c gains over c = 1."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from fls_bench.schema import (
+    ClaimCurve,
+    ClaimOutcome,
+    ClaimPanel,
+    ClaimPart,
+    ClaimResult,
+    CurvePoint,
+    Interval,
+    Skipped,
+)
+from fls_bench.verdict.claims.cases import (
+    ERROR_LABEL,
+    ClaimCase,
+    Errors,
+    Values,
+    all_of,
+    axis_label,
+    counted,
+    curve,
+    errors_of,
+    excess,
+    left_out,
+    shown,
+    t_interval,
+)
+
+STATEMENT = (
+    "The gain of the best c over c = 1 grows with the effective latent dimension of the data."
+)
+REPORTED = (
+    "Reported by the authors: on BigGAN images of effective latent dimension 32, 64 and 128 with "
+    "ResNet-18 the gain grows; at 128, 59.95 % of accuracy at c = 1 and 76.62 % at c = 2^-6."
+)
+LEAST_SLOPE = 0.005
+"""Gain per doubling of the dimension below which it is said not to grow: half a point."""
+
+
+def judge_difficulty(cases: Sequence[ClaimCase]) -> ClaimResult:
+    """Judge each ladder of cases by the slope of the gain over log2 of the difficulty.
+
+    Args:
+        cases: Of one or more families; each case has its difficulty.
+
+    Returns:
+        C2: reproduced where the gain grows on every ladder.
+    """
+    parts: list[ClaimPart] = []
+    outcomes: list[ClaimOutcome] = []
+    panels: list[ClaimPanel] = []
+    skipped: list[Skipped] = []
+    cautions: list[str] = []
+    seeds = 0
+    for family in dict.fromkeys(case.family for case in cases if case.difficulty is not None):
+        rungs: list[tuple[ClaimCase, Errors, Values]] = []
+        for case in cases:
+            if case.family != family or case.difficulty is None:
+                continue
+            errors = errors_of(case.sweep)
+            if errors is None or case.own not in errors.c:
+                skipped.append(left_out(case, "c = 1, or most others, did not reach the target"))
+                continue
+            rungs.append((case, errors, excess(errors, errors.c.index(case.own), errors.test)))
+            cautions += [f"{case.id}: {note}" for note in case.notes]
+            cautions += [f"{case.id}: left out {words}." for words in errors.left_out]
+        if len(rungs) < 2:
+            continue
+        decides = not any(case.beside for case, _, _ in rungs)
+        own_parts, outcome, points = _ladder(family, rungs)
+        parts += [
+            part if decides else part.model_copy(update={"outcome": None}) for part in own_parts
+        ]
+        if decides:
+            outcomes.append(outcome)
+        seeds = max(seeds, min(len(errors.seeds) for _, errors, _ in rungs))
+        panels.append(
+            ClaimPanel(
+                title=f"{family}: gain of the best c",
+                x_label="dimension of the data that varies (harder →)",
+                y_label="gain over c = 1 (points of test accuracy)",
+                curves=(ClaimCurve(name="gain", points=points),),
+            )
+        )
+        panels.append(
+            ClaimPanel(
+                title=f"{family}: test error over c",
+                x_label=axis_label(rungs[0][0].sweep.axis),
+                y_label=ERROR_LABEL,
+                curves=tuple(
+                    curve(f"dimension {case.difficulty:g}", errors, errors.test)
+                    for case, errors, _ in rungs
+                ),
+            )
+        )
+    text = f"The gain grows, {counted(outcomes)}." if outcomes else "No ladder was run."
+    return ClaimResult(
+        claim="C2", statement=STATEMENT, reported=REPORTED, outcome=all_of(outcomes), text=text,
+        data=tuple(dict.fromkeys(case.data for case in cases if case.difficulty is not None)),
+        num_seeds=seeds, parts=tuple(parts), panels=tuple(panels), cautions=tuple(cautions),
+        not_run=tuple(skipped),
+    )  # fmt: skip
+
+
+def _ladder(
+    family: str, rungs: Sequence[tuple[ClaimCase, Errors, Values]]
+) -> tuple[list[ClaimPart], ClaimOutcome, tuple[CurvePoint, ...]]:
+    parts, points = [], []
+    for case, errors, gain in rungs:
+        assert case.difficulty is not None
+        one = t_interval(100 * gain, 50 / case.sweep.n_test)
+        best = errors.c[int(errors.val.mean(axis=1).argmin())]
+        at_end = " (an end of the range)" if best in (errors.c[0], errors.c[-1]) else ""
+        points.append(
+            CurvePoint(x=math.log2(case.difficulty), value=one.value, low=one.low, high=one.high)
+        )
+        parts.append(
+            ClaimPart(
+                name="gain of the best c over c = 1", setting=f"{case.id}: {case.setting}",
+                outcome=None, estimate=one, unit="points", expected="shown", n=len(errors.seeds),
+                text=f"{shown(one)} points; best c = 2^{math.log2(best):g}{at_end}",
+            )
+        )  # fmt: skip
+    shared = sorted(set.intersection(*(set(errors.seeds) for _, errors, _ in rungs)))
+    gains = np.array([[g[e.seeds.index(s)] for s in shared] for _, e, g in rungs])
+    x = np.log2([float(case.difficulty or 1) for case, _, _ in rungs])
+    slopes = (x - x.mean()) @ gains / ((x - x.mean()) ** 2).sum()
+    slope = t_interval(slopes)
+    assert slope.low is not None
+    assert slope.high is not None
+    outcome: ClaimOutcome = "undecided"
+    if slope.low > 0:
+        outcome = "reproduced"
+    elif slope.high < LEAST_SLOPE:
+        outcome = "not_reproduced"
+    scaled = Interval(value=100 * slope.value, low=100 * slope.low, high=100 * slope.high)
+    parts.append(
+        ClaimPart(
+            name="change of the gain per doubling of the dimension", setting=family, outcome=outcome,
+            estimate=scaled, unit="points", expected="above 0", n=len(shared),
+            text=f"{shown(scaled)} points per doubling",
+        )
+    )  # fmt: skip
+    return parts, outcome, tuple(points)

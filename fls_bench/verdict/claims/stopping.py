@@ -1,0 +1,179 @@
+"""Claim C3: the best c is the same, whichever rule stops the training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fls_bench.schema import (
+    ClaimOutcome,
+    ClaimPanel,
+    ClaimPart,
+    ClaimResult,
+    Interval,
+    Skipped,
+    Stop,
+    TargetAccuracy,
+    TargetLoss,
+)
+from fls_bench.verdict.claims.cases import (
+    ERROR_LABEL,
+    ClaimCase,
+    Errors,
+    all_of,
+    axis_label,
+    best_octave,
+    chosen_elsewhere,
+    counted,
+    curve,
+    errors_of,
+    left_out,
+    percentiles,
+    resamples,
+    shown,
+    t_interval,
+    within,
+)
+
+STATEMENT = "The best c is the same whether training stops on training or on validation risk."
+REPORTED = (
+    "Reported by the authors: the same best c under both stops, without a figure known to us."
+)
+MARGIN = 2.0
+"""Octaves of c within which two optima are called the same: one step of a grid of factors of four."""
+
+
+def judge_stopping(cases: Sequence[ClaimCase]) -> ClaimResult:
+    """Judge every stop of a family against its training-loss stop, paired by seed.
+
+    Args:
+        cases: Of each family one that stops at a training loss, and others.
+
+    Returns:
+        C3: reproduced where every stop's best c lies within ``MARGIN`` octaves of the reference's.
+    """
+    parts: list[ClaimPart] = []
+    outcomes: list[ClaimOutcome] = []
+    panels: list[ClaimPanel] = []
+    skipped: list[Skipped] = []
+    cautions: list[str] = []
+    seeds = 0
+    for family in dict.fromkeys(case.family for case in cases):
+        found: list[tuple[ClaimCase, Errors]] = []
+        for case in cases:
+            if case.family == family and not case.control:
+                errors = errors_of(case.sweep)
+                if errors is None:
+                    skipped.append(left_out(case, "most c did not come to their stop"))
+                else:
+                    found.append((case, errors))
+                    cautions += [f"{case.id}: left out {words}." for words in errors.left_out]
+        reference = next((one for one in found if isinstance(one[0].stop, TargetLoss)), None)
+        if reference is None or len(found) < 2:
+            continue
+        for case, errors in found:
+            if case is reference[0]:
+                continue
+            own, outcome = _against(reference, (case, errors))
+            decides = not case.beside
+            parts += [
+                part if decides else part.model_copy(update={"outcome": None}) for part in own
+            ]
+            if decides:
+                outcomes.append(outcome)
+            seeds = max(seeds, own[0].n)
+        panels.append(
+            ClaimPanel(
+                title=f"{family}: {reference[0].setting}",
+                x_label=axis_label(reference[0].sweep.axis),
+                y_label=ERROR_LABEL,
+                curves=tuple(curve(stop_name(k.stop), e, e.test) for k, e in found),
+            )
+        )
+    text = (
+        f"The best c within {MARGIN:g} octaves of that of the training-loss stop, {counted(outcomes)}."
+        if outcomes
+        else "No stop could be compared."
+    )
+    return ClaimResult(
+        claim="C3", statement=STATEMENT, reported=REPORTED, outcome=all_of(outcomes), text=text,
+        data=tuple(dict.fromkeys(case.data for case in cases if not case.control)),
+        num_seeds=seeds, parts=tuple(parts), panels=tuple(panels), cautions=tuple(cautions),
+        not_run=tuple(skipped),
+    )  # fmt: skip
+
+
+def stop_name(stop: Stop) -> str:
+    """A stopping rule in a few words."""
+    if isinstance(stop, TargetLoss):
+        return f"training loss {stop.target_loss:g}"
+    if isinstance(stop, TargetAccuracy):
+        return f"training accuracy {100 * stop.target_accuracy:g} %"
+    return {"ValidationLoss": "best validation loss", "FixedSteps": "fixed steps"}[
+        type(stop).__name__
+    ]
+
+
+def _against(
+    reference: tuple[ClaimCase, Errors], other: tuple[ClaimCase, Errors]
+) -> tuple[list[ClaimPart], ClaimOutcome]:
+    shared = sorted(set(reference[1].seeds) & set(other[1].seeds))
+    setting = (
+        f"{other[0].family}: {stop_name(other[0].stop)} against {stop_name(reference[0].stop)}"
+    )
+    if len(shared) < 3:
+        none = ClaimPart(
+            name="shift of log2 c*", setting=setting, outcome="undecided", estimate=None,
+            unit="octaves", expected="", n=len(shared), text="fewer than three shared seeds",
+        )  # fmt: skip
+        return [none], "undecided"
+    draws = resamples(len(shared))
+    sides = [(case, _of_seeds(errors, shared)) for case, errors in (reference, other)]
+    before, after = (best_octave(case, errors, draws) for case, errors in sides)
+    shift = percentiles(after.value - before.value, after.draws - before.draws)
+    outcome = within(shift, -MARGIN, MARGIN)
+    ends = ""
+    if before.at_edge or after.at_edge:
+        outcome, ends = "undecided", "; a best c lies at an end of the range"
+    expected = f"between -{MARGIN:g} and {MARGIN:g}"
+    parts = [
+        ClaimPart(
+            name="shift of log2 c*", setting=setting, outcome=outcome, estimate=shift,
+            unit="octaves", expected=expected, n=len(shared),
+            text=f"{shown(shift)} octaves, from 2^{before.value:.1f} to 2^{after.value:.1f}{ends}",
+        )
+    ]  # fmt: skip
+    if (regret := _regret(sides[0][1], sides[1][1], other[0].sweep.n_test)) is not None:
+        parts.append(
+            ClaimPart(
+                name="what the reference's best c costs under this stop", setting=setting, outcome=None,
+                estimate=regret, unit="points", expected="shown", n=len(shared),
+                text=f"{shown(regret)} points of test error",
+            )
+        )  # fmt: skip
+    return parts, outcome
+
+
+def _of_seeds(errors: Errors, seeds: Sequence[int]) -> Errors:
+    at = [errors.seeds.index(seed) for seed in seeds]
+    return Errors(
+        errors.c, errors.val[:, at], errors.test[:, at], errors.loss[:, at], tuple(seeds),
+        errors.left_out,
+    )  # fmt: skip
+
+
+def _regret(reference: Errors, other: Errors, n_test: int) -> Interval | None:
+    """Test error under the other stop: at the c that the reference chooses, less at its own choice."""
+    both = [c for c in reference.c if c in other.c]
+    if len(both) < 3:
+        return None
+    mine = np.array([reference.c.index(c) for c in both])
+    theirs = np.array([other.c.index(c) for c in both])
+    seeds = np.arange(len(other.seeds))
+    test = other.test[theirs]
+    lost = (
+        test[chosen_elsewhere(reference.val[mine]), seeds]
+        - test[chosen_elsewhere(other.val[theirs]), seeds]
+    )
+    return t_interval(100 * lost, 50 / n_test)
