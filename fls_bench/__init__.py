@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         Adam,
         AdamW,
         Cosine,
+        FixedSteps,
         LrRule,
         Recipe,
         Report,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         StepDecay,
         TargetAccuracy,
         TargetLoss,
+        ValidationLoss,
     )
     from fls_bench.tasks import Task, make_task, task_source
     from fls_bench.training_setup import Custom, TrainingSetup
@@ -32,6 +34,7 @@ _PUBLIC = {
     "AdamW": "schema",
     "Cosine": "schema",
     "Custom": "training_setup",
+    "FixedSteps": "schema",
     "FlsBenchError": "errors",
     "InputError": "errors",
     "LrRule": "schema",
@@ -44,6 +47,7 @@ _PUBLIC = {
     "TargetLoss": "schema",
     "Task": "tasks",
     "TrainingSetup": "training_setup",
+    "ValidationLoss": "schema",
     "load_bundle": "bundle",
     "make_task": "tasks",
     "record": "recorder",
@@ -57,6 +61,7 @@ __all__ = [
     "AdamW",
     "Cosine",
     "Custom",
+    "FixedSteps",
     "FlsBenchError",
     "InputError",
     "LrRule",
@@ -69,6 +74,7 @@ __all__ = [
     "TargetLoss",
     "Task",
     "TrainingSetup",
+    "ValidationLoss",
     "load_bundle",
     "make_task",
     "record",

@@ -30,6 +30,7 @@ from fls_bench.schema import (
     ArchitectureSpec,
     BundleHeader,
     BundleOutcome,
+    FixedSteps,
     Loss,
     MultiplierRoute,
     Outcome,
@@ -160,6 +161,9 @@ class Recorder:
             status = Outcome.DIVERGED
         elif isinstance(stop, TargetLoss):
             reached = loss <= stop.target_loss
+            status = Outcome.REACHED_TARGET if reached else Outcome.OUT_OF_BUDGET
+        elif isinstance(stop, FixedSteps):
+            reached = self.steps >= stop.steps
             status = Outcome.REACHED_TARGET if reached else Outcome.OUT_OF_BUDGET
         return BundleOutcome(
             status=status, epochs=self.epochs, steps=self.steps,

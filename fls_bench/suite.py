@@ -28,7 +28,6 @@ from fls_bench.schema import (
     AdamW,
     Augmentation,
     Axis,
-    FixedSteps,
     Frozen,
     Gate,
     LabelSmoothing,
@@ -40,9 +39,8 @@ from fls_bench.schema import (
     Regime,
     Seed,
     Sgd,
-    TargetAccuracy,
+    StopByKey,
     TargetLoss,
-    ValidationLoss,
     canonical_digest,
 )
 
@@ -68,17 +66,6 @@ def _number(value: Any) -> Any:
         raise ValueError(error.problem.rstrip(".")) from error
 
 
-def _kind_of_stop(value: Any) -> str:
-    for kind, key in (
-        (TargetAccuracy, "target_accuracy"),
-        (ValidationLoss, "validation_patience"),
-        (FixedSteps, "steps"),
-    ):
-        if isinstance(value, kind) or (isinstance(value, Mapping) and key in value):
-            return f"({key})"
-    return "(target_loss)"
-
-
 def _kind_of_optimizer(value: Any) -> str:
     kind = value.get("kind", "sgd") if isinstance(value, Mapping) else getattr(value, "kind", "sgd")
     return f"({kind})"
@@ -92,13 +79,6 @@ OptimizerTable = Annotated[
 ]
 Multiplier = Annotated[float, BeforeValidator(_number), Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
-StopTable = Annotated[
-    Annotated[TargetLoss, Tag("(target_loss)")]
-    | Annotated[TargetAccuracy, Tag("(target_accuracy)")]
-    | Annotated[ValidationLoss, Tag("(validation_patience)")]
-    | Annotated[FixedSteps, Tag("(steps)")],
-    Discriminator(_kind_of_stop),
-]
 Mechanism = Literal[
     "class_mean_alignment", "rank_collapse", "initial_function_noise", "lazy", "undetermined"
 ]
@@ -167,7 +147,7 @@ class Defaults(Frozen):
     """The recipe of every case that doesn't say otherwise."""
 
     optimizer: OptimizerTable = Sgd()
-    stop: StopTable = TargetLoss()
+    stop: StopByKey = TargetLoss()
     loss: Loss = "cross_entropy"
     label_smoothing: LabelSmoothing | None = None
     augmentation: tuple[Augmentation, ...] | None = None
@@ -214,7 +194,7 @@ class Case(Frozen):
     c_low: Multiplier | None = None
     """In a suite of interventions: the small c, beside c* = the model's ``output_multiplier``."""
     optimizer: OptimizerTable | None = None
-    stop: StopTable | None = None
+    stop: StopByKey | None = None
     loss: Loss | None = None
     label_smoothing: LabelSmoothing | None = None
     augmentation: tuple[Augmentation, ...] | None = None

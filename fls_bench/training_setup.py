@@ -71,7 +71,8 @@ class TrainingSetup:
         optimizer: ``Sgd``, ``Adam``, ``AdamW`` (with decay, clipping and schedule) or ``Custom``.
         batch_size: Training points per step; the whole set where it is at least n.
         augmentation: Of training images [channels, height, width], drawn per step and seed.
-        stop: When training ends; looked at after every epoch on the whole training part.
+        stop: When training ends: ``TargetLoss`` and ``TargetAccuracy``, looked at after every epoch on
+            the whole training part; ``ValidationLoss``, on the validation part; or ``FixedSteps``.
         lr_rule: None: the exact one where the net is measured to have one, else ``calibrated``.
         output_multiplier: c of this setup, > 0.
         multiplier_route: ``wrapper``: logits = c·module(x). ``factory``: the builder is called with
@@ -140,7 +141,11 @@ class TrainingSetup:
                 isinstance(self.optimizer, AnyOptimizer | Custom),
                 "an Sgd, Adam, AdamW or Custom",
             ),
-            ("stop", isinstance(self.stop, Stop), "a TargetLoss or TargetAccuracy"),
+            (
+                "stop",
+                isinstance(self.stop, Stop),
+                "a TargetLoss, TargetAccuracy, ValidationLoss or FixedSteps",
+            ),
             ("lr_rule", isinstance(self.lr_rule, LrRule | None), "an LrRule or None"),
         ):
             if not right:

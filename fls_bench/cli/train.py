@@ -69,7 +69,17 @@ def train(
     target_accuracy: Annotated[
         float | None, typer.Option(help="Stop at this training accuracy, in place of a loss.")
     ] = None,
-    max_epochs: Annotated[int, typer.Option(help="Most epochs.")] = 300,
+    validation_patience: Annotated[
+        int | None,
+        typer.Option(
+            help="Stop where the validation loss has not fallen for so many epochs, and keep the best "
+            "epoch's net."
+        ),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Stop after so many optimizer steps.")] = None,
+    max_epochs: Annotated[
+        int | None, typer.Option(help="Most epochs; default: 300, and with --steps no limit.")
+    ] = None,
     centered: Annotated[bool, typer.Option("--centered", help="Train c·(f - f_0).")] = False,
     seed: Annotated[
         int, typer.Option(min=0, max=10**6, help="Seed of weights, data and order.")
@@ -92,9 +102,15 @@ def train(
         "label_smoothing": label_smoothing,
         "augmentation": [part.strip() for part in augment.split(",") if part.strip()],
         "batch_size": batch_size,
-        "stop": {"max_epochs": max_epochs}
-        | ({"target_loss": target_loss} if target_accuracy is None else {})
-        | ({} if target_accuracy is None else {"target_accuracy": target_accuracy}),
+        "stop": _stop(
+            target_loss,
+            {
+                "target_accuracy": target_accuracy,
+                "validation_patience": validation_patience,
+                "steps": steps,
+            },
+            max_epochs,
+        ),
         "seed": seed,
         "data_seed": seed,
     }
@@ -113,8 +129,19 @@ def train(
         if facts["outcome"] != "reached_target":
             console.note(
                 "The target was not reached, so a diagnosis of this file can only be inconclusive: "
-                "raise --max-epochs or --target-loss."
+                "raise --max-epochs, or change the stop."
             )
+
+
+def _stop(
+    target_loss: float, others: dict[str, float | None], max_epochs: int | None
+) -> dict[str, float]:
+    given = {key: value for key, value in others.items() if value is not None}
+    if len(given) > 1:
+        names = " and ".join(f"--{key.replace('_', '-')}" for key in given)
+        raise InputError(f"{names} are different ways to stop.", "Give one of them.")
+    limit = {} if max_epochs is None else {"max_epochs": max_epochs}
+    return (given or {"target_loss": target_loss}) | limit
 
 
 def _train_setup(

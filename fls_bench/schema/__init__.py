@@ -77,6 +77,7 @@ from fls_bench.schema.recipes import (
     AnyOptimizer,
     Augmentation,
     Cosine,
+    FixedSteps,
     LabelSmoothing,
     Loss,
     LrRule,
@@ -89,8 +90,10 @@ from fls_bench.schema.recipes import (
     Sgd,
     StepDecay,
     Stop,
+    StopByKey,
     TargetAccuracy,
     TargetLoss,
+    ValidationLoss,
 )
 from fls_bench.schema.reports import REPORT_SCHEMA, Report
 from fls_bench.schema.runs import Measurement, RunConfig, RunRecord
@@ -133,6 +136,7 @@ __all__ = [
     "Diagnosis",
     "Different",
     "Finding",
+    "FixedSteps",
     "Frozen",
     "Gain",
     "Gate",
@@ -178,6 +182,7 @@ __all__ = [
     "Skipped",
     "StepDecay",
     "Stop",
+    "StopByKey",
     "Sweep",
     "TargetAccuracy",
     "TargetLoss",
@@ -185,5 +190,6 @@ __all__ = [
     "Tier",
     "Trial",
     "Tuning",
+    "ValidationLoss",
     "canonical_digest",
 ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from fls_bench.schema.base import Frozen, PositiveFloat, Seed
 
@@ -98,7 +99,56 @@ class TargetAccuracy(Frozen):
         super().__init__(**{"target_accuracy": target_accuracy, **others})
 
 
-Stop = TargetLoss | TargetAccuracy
+class ValidationLoss(Frozen):
+    """Stop when the validation loss, after an epoch, has not been below its lowest for some epochs.
+
+    The net that is kept, with its buffers, is that of the epoch with the lowest validation loss, also
+    where the epochs run out first. So the validation part chooses the stop, as it chooses c*: errors
+    on it are too small by what was chosen. The test part chooses nothing.
+    """
+
+    validation_patience: Annotated[int, Field(ge=1, le=1_000_000)] = 20
+    """How many epochs without a new lowest validation loss end the training."""
+    max_epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 300
+
+    def __init__(self, validation_patience: int = 20, **others: Any) -> None:
+        super().__init__(**{"validation_patience": validation_patience, **others})
+
+
+class FixedSteps(Frozen):
+    """Stop after exactly so many optimizer steps, in the middle of an epoch where they end there."""
+
+    steps: Annotated[int, Field(ge=1, le=100_000_000)]
+    max_epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 1_000_000
+    """Where training is planned, at most as many as the steps take on the setup's data."""
+
+    def __init__(self, steps: int, **others: Any) -> None:
+        super().__init__(**{"steps": steps, **others})
+
+
+Stop = TargetLoss | TargetAccuracy | ValidationLoss | FixedSteps
+
+
+def _kind_of_stop(value: Any) -> str:
+    for kind, key in (
+        (TargetAccuracy, "target_accuracy"),
+        (ValidationLoss, "validation_patience"),
+        (FixedSteps, "steps"),
+    ):
+        if isinstance(value, kind) or (isinstance(value, Mapping) and key in value):
+            return f"({key})"
+    return "(target_loss)"
+
+
+StopByKey = Annotated[
+    Annotated[TargetLoss, Tag("(target_loss)")]
+    | Annotated[TargetAccuracy, Tag("(target_accuracy)")]
+    | Annotated[ValidationLoss, Tag("(validation_patience)")]
+    | Annotated[FixedSteps, Tag("(steps)")],
+    Discriminator(_kind_of_stop),
+]
+"""As it is stored: told apart by the key that no other stop has; without one a ``TargetLoss``."""
+
 Loss = Literal["cross_entropy", "logistic", "mse"]
 Augmentation = Literal["flip", "crop"]
 """``flip``: left to right in half of the cases. ``crop``: by up to four pixels, zeros come in."""
@@ -165,6 +215,6 @@ class Recipe(Frozen):
     lr_rule: LrRule | None = None
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 25
     augmentation: tuple[Augmentation, ...] = ()
-    stop: Stop = TargetLoss()
+    stop: StopByKey = TargetLoss()
     seed: Seed = 0
     data_seed: Seed = 0

@@ -25,6 +25,7 @@ from fls_bench.training import (
     read_engine,
     resolve_error,
     resolve_lr_rule,
+    resolve_stop,
     setup_digest,
     time_training,
 )
@@ -113,7 +114,7 @@ def prepare(
         InputError: The setup can't be trained.
     """
     task = check_setup(setup)
-    setup = resolve_error(setup, task)
+    setup = resolve_stop(resolve_error(setup, task), task)
     rule = resolve_lr_rule(setup, task)
     if rule.name == "normalised" and setup.axis == "init_scale":
         raise InputError(
@@ -196,7 +197,7 @@ def search(sweeper: Sweeper, offsets: Sequence[float] | None) -> SweepResult:
             decision = regime.decide(data.test, c0, data.n_test, level=level)
             star = regime.best_multiplier(data, c0)
     result = SweepResult(judged, decision, star, complete=complete)
-    if decision is not None and star is not None and not bound:
+    if plan.follow_up and decision is not None and star is not None and not bound:
         try:
             result = follow_up(sweeper, result, decision, star)
         except BudgetExhaustedError:

@@ -10,7 +10,7 @@ from fls_bench.scaling import format_multiplier, rate_power, scaled_rate
 from fls_bench.schema import Cell, LrRule, Outcome, RunConfig, RunRecord, SeedResult, Sweep
 from fls_bench.store import RunStore
 from fls_bench.sweep.plan import Listener, Prepared, Stores, SweepPlan
-from fls_bench.training import Engine, train_all
+from fls_bench.training import Engine, epochs_trained, train_all
 from fls_bench.training_setup import TrainingSetup
 from fls_bench.verdict import contrasts
 
@@ -102,7 +102,10 @@ class Sweeper:
     @property
     def replica_epochs(self) -> int:
         """Epochs of all runs that this sweep rests on, resumed ones included."""
-        return sum(record.epochs for record in self.used.values())
+        return sum(map(self._epochs_trained, self.used.values()))
+
+    def _epochs_trained(self, run: RunRecord) -> int:
+        return epochs_trained(self.setup.stop, run.outcome, run.epochs, run.config.max_epochs)
 
     def expected_epochs(self, config: RunConfig) -> float:
         """Epochs that a run may take: as its neighbours, else four times the nearest, else the most."""
@@ -116,7 +119,7 @@ class Sweeper:
 
         nearest = min(apart(run) for run in like)
         reach = max(NEIGHBOURS, nearest)
-        most = max(run.epochs for run in like if apart(run) <= reach)
+        most = max(self._epochs_trained(run) for run in like if apart(run) <= reach)
         return float(min(config.max_epochs, most if nearest <= NEIGHBOURS else 4 * most))
 
     def train(self, configs: Sequence[RunConfig], text: str) -> None:

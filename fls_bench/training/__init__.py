@@ -1,7 +1,7 @@
 """Training: many replicas as one batch where that is faster, else one by one in processes.
 
-Stop the first time the training loss (or accuracy) reaches its target; every run ends in an
-``Outcome`` and is handed over as a record at once.
+Stop the first time the training loss (or accuracy) reaches its target, or as another stop says; every
+run ends in an ``Outcome`` and is handed over as a record at once.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
 
 from fls_bench.errors import FlsBenchError, InputError, RunFailedError
-from fls_bench.schema import LrRule, Outcome, RunConfig, RunRecord
+from fls_bench.schema import LrRule, Outcome, RunConfig, RunRecord, ValidationLoss
 from fls_bench.training.checks import (
     check_setup,
     exact_arithmetic,
@@ -25,6 +26,7 @@ from fls_bench.training.checks import (
     one_thread,
     resolve_error,
     resolve_lr_rule,
+    resolve_stop,
     user_code,
 )
 from fls_bench.training.digest import setup_digest
@@ -39,7 +41,7 @@ from fls_bench.training.engines import (
 from fls_bench.training.ranks import penalised, rank_name
 from fls_bench.training.recording import record
 from fls_bench.training.replicas import train_batch
-from fls_bench.training.runs import TrainedRun, make_net
+from fls_bench.training.runs import TrainedRun, epochs_trained, make_net
 from fls_bench.training.single import train_single
 from fls_bench.training_setup import TrainingSetup, in_one_line
 
@@ -49,6 +51,7 @@ __all__ = [
     "check_setup",
     "choose_device",
     "choose_engine",
+    "epochs_trained",
     "is_normalised",
     "make_net",
     "penalised",
@@ -56,6 +59,7 @@ __all__ = [
     "read_engine",
     "resolve_error",
     "resolve_lr_rule",
+    "resolve_stop",
     "setup_digest",
     "time_training",
     "train_all",
@@ -114,8 +118,14 @@ def time_training(
         (epochs of the setup's whole training part, of all replicas together; seconds).
     """
     short = shortened(setup, num_batches, epochs)
+    if isinstance(setup.stop, ValidationLoss):  # looked at after every epoch, which takes its time
+        short = replace(short, stop=ValidationLoss(epochs, max_epochs=epochs))
     task = short.task_for(0)
     share = task.n_train / setup.task_for(0).n_train
+
+    def trained(run: TrainedRun) -> int:
+        return epochs_trained(short.stop, run.outcome, run.epochs, epochs)
+
     with one_thread(), exact_arithmetic(engine.device):
         if not engine.batched:
             with user_code(TRAINING_FAILED, "Correct the model, or what it is trained on."):
@@ -123,7 +133,7 @@ def time_training(
                 run = train_single(
                     short, rule, task, trial_config(short, 0, epochs), device=engine.device
                 )
-                return share * run.epochs, time.perf_counter() - start
+                return share * trained(run), time.perf_counter() - start
         # A few seeds: a batch's replicas share data as those of a sweep do.
         configs = [trial_config(short, row % TIMED_SEEDS, epochs) for row in range(engine.replicas)]
         tasks = {config.seed: short.task_for(config.seed) for config in configs}
@@ -131,7 +141,7 @@ def time_training(
         start = time.perf_counter()
         nets = engine.make(short, rule, configs)
         train_batch(short, tasks, configs, nets, runs.append, device=engine.device)
-        return share * sum(run.epochs for run in runs), time.perf_counter() - start
+        return share * sum(map(trained, runs)), time.perf_counter() - start
 
 
 def train_all(

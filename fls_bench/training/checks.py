@@ -11,7 +11,7 @@ import torch
 from fls_bench import models
 from fls_bench.errors import FlsBenchError, InputError
 from fls_bench.homogeneity import has_normalisation, measured_scaling
-from fls_bench.schema import LrRule, LrRuleName
+from fls_bench.schema import FixedSteps, LrRule, LrRuleName
 from fls_bench.tasks import Task
 from fls_bench.training.runs import make_net, seeded
 from fls_bench.training_setup import Custom, TrainingSetup, in_one_line
@@ -125,6 +125,23 @@ def resolve_error(setup: TrainingSetup, task: Task) -> TrainingSetup:
     if setup.error != "auto":
         return setup
     return replace(setup, error="balanced" if task.imbalance > IMBALANCED else "plain")
+
+
+def resolve_stop(setup: TrainingSetup, task: Task) -> TrainingSetup:
+    """The setup with no more epochs than its ``FixedSteps`` take: plans and schedules count on them.
+
+    Args:
+        setup: The setup.
+        task: Its data for one seed.
+
+    Returns:
+        The setup; with another stop the same.
+    """
+    if not isinstance(setup.stop, FixedSteps):
+        return setup
+    needed = -(-setup.stop.steps // -(-task.n_train // setup.batch_size))
+    most = min(setup.stop.max_epochs, needed)
+    return replace(setup, stop=setup.stop.model_copy(update={"max_epochs": most}))
 
 
 def resolve_lr_rule(setup: TrainingSetup, task: Task) -> LrRule:

@@ -171,12 +171,19 @@ def trial_config(setup: TrainingSetup, seed: int = 0, max_epochs: int = 1) -> Ru
 
 
 def shortened(setup: TrainingSetup, num_batches: int, max_epochs: int = 1) -> TrainingSetup:
-    """The setup on its first so many minibatches, without a target that it could reach."""
+    """The setup on its first so many minibatches, without a target that it could reach.
+
+    The validation part is cut in proportion: evaluating it is a part of the time of an epoch.
+    """
     size = num_batches * setup.batch_size
 
     def task(seed: int) -> Task:
         whole = setup.task_for(seed)
-        return replace(whole, x_train=whole.x_train[:size], y_train=whole.y_train[:size])
+        val = max(1, min(size, whole.n_train) * len(whole.y_val) // whole.n_train)
+        return replace(
+            whole, x_train=whole.x_train[:size], y_train=whole.y_train[:size],
+            x_val=whole.x_val[:val], y_val=whole.y_val[:val],
+        )  # fmt: skip
 
     return replace(setup, task=task, stop=TargetLoss(1e-30, max_epochs=max_epochs))
 

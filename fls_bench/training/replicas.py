@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
-from itertools import count
+from dataclasses import dataclass, fields, replace
+from itertools import count, islice
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from fls_bench.errors import InputError
 from fls_bench.scaling import schedule_factor
-from fls_bench.schema import Outcome, RunConfig
-from fls_bench.tasks import Task
+from fls_bench.schema import FixedSteps, Outcome, RunConfig, ValidationLoss
+from fls_bench.tasks import Array, Labels, Task
 from fls_bench.training.runs import (
     TrainedRun,
     augment,
@@ -27,6 +28,8 @@ from fls_bench.training.runs import (
     out_of_epochs,
     progress,
     quarter_left,
+    steps_after,
+    validation_losses,
 )
 from fls_bench.training_setup import TrainingSetup
 
@@ -64,8 +67,11 @@ class _Watch:
     max_epochs: Tensor  # [R]
     quarter: Tensor  # epoch when a quarter of them is left [R]
     start: Tensor | None  # f_0 on the training part [R, n, K], zero where not centered
-    loss_before: Tensor  # training loss at init, then at that epoch [R]
+    val_start: Tensor | None  # likewise on the validation part, where the stop looks at it
+    loss_before: Tensor  # training (or lowest validation) loss at init, then at that epoch [R]
     bound: Tensor  # training loss beyond which a run has diverged [R]
+    lowest: Tensor  # lowest validation loss so far [R]
+    best_epoch: Tensor  # the epoch that had it [R]
 
     def keep(self, rows: Tensor) -> None:
         for field in fields(self):
@@ -76,10 +82,24 @@ class _Watch:
 
 @dataclass(frozen=True)
 class _Data:
-    """Training data by seed: [S, n, ...] and [S, n]."""
+    """One part of the data by seed: [S, n, ...] and [S, n]."""
 
     x: Tensor
     y: Tensor
+
+    @classmethod
+    def of(cls, parts: Sequence[tuple[Array, Labels]], dtype: torch.dtype, device: str) -> _Data:
+        """Inputs and labels of one part for each seed."""
+        sizes = sorted({len(y) for _, y in parts})
+        if len(sizes) > 1:
+            raise InputError(
+                f"One part of the data has {sizes[0]} points for one seed and {sizes[-1]} for another.",
+                "Let the task give every seed as many.",
+            )
+        return cls(
+            torch.stack([torch.as_tensor(x, dtype=dtype) for x, _ in parts]).to(device),
+            torch.stack([torch.as_tensor(y) for _, y in parts]).to(device),
+        )
 
     @property
     def n(self) -> int:
@@ -134,10 +154,11 @@ def train_batch(
         cancelled: Checked every epoch; when set, the rest is dropped without ``finish``.
     """
     seeds = sorted({config.seed for config in configs})
-    data = _Data(
-        torch.stack([torch.as_tensor(tasks[s].x_train, dtype=dtype) for s in seeds]).to(device),
-        torch.stack([torch.as_tensor(tasks[s].y_train) for s in seeds]).to(device),
-    )
+    data = _Data.of([(tasks[s].x_train, tasks[s].y_train) for s in seeds], dtype, device)
+    stop = setup.stop
+    held_out = None
+    if isinstance(stop, ValidationLoss):
+        held_out = _Data.of([(tasks[s].x_val, tasks[s].y_val) for s in seeds], dtype, device)
     initial = [replicas.state(row) for row in range(len(configs))]
     orders = [batch_order(seed, data.n) for seed in seeds]
     disturbances = [augmentations(seed) for seed in seeds]
@@ -147,7 +168,7 @@ def train_batch(
         rows = zip(x, disturbances, strict=True)
         return torch.stack([augment(one, setup.augmentation, own) for one, own in rows])
 
-    def outputs() -> Tensor:
+    def outputs(data: _Data) -> Tensor:
         at_once = max(setup.batch_size, replicas.rows_at_once // len(watch.seed))
         parts = range(0, data.n, at_once)
         return torch.cat(
@@ -155,9 +176,14 @@ def train_batch(
         )
 
     def measured() -> tuple[Tensor, Tensor]:
-        f = outputs()
+        f = outputs(data)
         logits = watch.c * (f if watch.start is None else f - watch.start)
         return progress(logits, data.y[watch.seed], setup)
+
+    def validation_loss(held_out: _Data) -> Tensor:
+        f = outputs(held_out)
+        logits = watch.c * (f if watch.val_start is None else f - watch.val_start)
+        return validation_losses(setup, logits, held_out.y[watch.seed])
 
     def column(values: Sequence[float]) -> Tensor:
         return torch.tensor(values, dtype=torch.float64).to(device, dtype).view(-1, 1, 1)
@@ -176,25 +202,60 @@ def train_batch(
         max_epochs=torch.tensor([config.max_epochs for config in configs], device=device),
         quarter=torch.tensor([quarter_left(k.max_epochs) for k in configs], device=device),
         start=None,
+        val_start=None,
         loss_before=torch.empty(num, dtype=dtype, device=device),
         bound=torch.empty(num, dtype=dtype, device=device),
+        lowest=torch.full((num,), torch.inf, dtype=torch.float64, device=device),
+        best_epoch=torch.zeros(num, dtype=torch.long, device=device),
     )
     if any(config.centered for config in configs):
-        watch.start = outputs() * column([float(config.centered) for config in configs])
+        centered = column([float(config.centered) for config in configs])
+        watch.start = outputs(data) * centered
+        watch.val_start = None if held_out is None else outputs(held_out) * centered
     watch.loss_before, _ = measured()
     watch.bound = divergence_bound(watch.loss_before)
+    if held_out is not None:
+        watch.loss_before = validation_loss(held_out)
+    kept: dict[int, TrainedRun] = {}  # of each config its best epoch so far, where one is kept
+
+    def run_of(row: int, outcome: Outcome, loss: Tensor) -> TrainedRun:
+        which = int(watch.index[row])
+        return TrainedRun(
+            config=configs[which],
+            outcome=outcome,
+            epochs=epoch,
+            steps=steps,
+            train_loss=None if outcome is Outcome.DIVERGED else float(loss[row]),
+            init=initial[which],
+            final=replicas.state(row),
+        )
+
     for epoch in count(1):
         if cancelled is not None and cancelled.is_set():
             return
         factor = rates(epoch)[watch.index]
         order = torch.stack([next(one) for one in orders]).to(device)
-        for x, y, start in data.batches(
+        steps = steps_after(stop, epoch, num_steps)
+        batches = data.batches(
             watch, order, setup.batch_size, disturb if setup.augmentation else None
-        ):
+        )
+        for x, y, start in islice(batches, steps - steps_after(stop, epoch - 1, num_steps)):
             replicas.step(x, y, start, factor)
         loss, target_met = measured()
-        watch.loss_before = torch.where(watch.quarter == epoch, loss, watch.loss_before)
-        diverged = ~(loss <= watch.bound)
+        watched, diverged = loss, ~(loss <= watch.bound)
+        if isinstance(stop, FixedSteps):
+            target_met = target_met | (steps == stop.steps)
+        if isinstance(stop, ValidationLoss) and held_out is not None:
+            value = validation_loss(held_out)
+            diverged = diverged | ~value.isfinite()
+            better = value < watch.lowest
+            watch.lowest = torch.where(better, value, watch.lowest)
+            watch.best_epoch = torch.where(better, epoch, watch.best_epoch)
+            target_met = epoch - watch.best_epoch >= stop.validation_patience
+            watched = watch.lowest
+            for row in (better & ~diverged).nonzero().flatten().tolist():
+                kept[int(watch.index[row])] = run_of(row, Outcome.REACHED_TARGET, loss)
+        watch.loss_before = torch.where(watch.quarter == epoch, watched, watch.loss_before)
         over = diverged | target_met | (epoch >= watch.max_epochs)
         if not over.any():
             continue
@@ -204,19 +265,12 @@ def train_batch(
             elif target_met[row]:
                 outcome = Outcome.REACHED_TARGET
             else:
-                outcome = out_of_epochs(float(loss[row]), float(watch.loss_before[row]))
-            which = int(watch.index[row])
-            finish(
-                TrainedRun(
-                    config=configs[which],
-                    outcome=outcome,
-                    epochs=epoch,
-                    steps=epoch * num_steps,
-                    train_loss=None if outcome is Outcome.DIVERGED else float(loss[row]),
-                    init=initial[which],
-                    final=replicas.state(row),
-                )
-            )
+                outcome = out_of_epochs(float(watched[row]), float(watch.loss_before[row]))
+            best = kept.pop(int(watch.index[row]), None)
+            if best is None or outcome is Outcome.DIVERGED:
+                finish(run_of(row, outcome, loss))
+            else:
+                finish(replace(best, outcome=outcome))
         still = (~over).nonzero().flatten()
         watch.keep(still)
         replicas.keep(still)

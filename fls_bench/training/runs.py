@@ -13,7 +13,16 @@ from torch.nn import functional
 
 from fls_bench.errors import InputError
 from fls_bench.metrics.outputs import point_errors
-from fls_bench.schema import Augmentation, Outcome, RunConfig, TargetLoss
+from fls_bench.schema import (
+    Augmentation,
+    FixedSteps,
+    Outcome,
+    RunConfig,
+    Stop,
+    TargetAccuracy,
+    TargetLoss,
+    ValidationLoss,
+)
 from fls_bench.training_setup import TrainingSetup
 
 DIVERGENCE_FACTOR = 1e4
@@ -32,7 +41,9 @@ _RANDOM_STATE = threading.RLock()
 class TrainedRun:
     """A finished run, still with its weights (never stored as it is).
 
-    ``init`` and ``final`` are parameters and buffers by name; ``init`` has alpha applied.
+    ``init`` and ``final`` are parameters and buffers by name; ``init`` has alpha applied. Under
+    ``ValidationLoss`` epochs, steps and training loss are those of ``final``, the net that is kept.
+    Under ``FixedSteps`` the last of the epochs may be a part of one.
     """
 
     config: RunConfig
@@ -183,14 +194,55 @@ def progress(logits: Tensor, labels: Tensor, setup: TrainingSetup) -> tuple[Tens
         setup: Its loss and its stopping rule.
 
     Returns:
-        (mean loss [...], whether the stopping rule holds [...]).
+        (mean loss [...], whether the stopping rule holds [...], as far as the training part tells).
     """
     value = training_losses(setup, logits, labels).mean(-1)
     if isinstance(setup.stop, TargetLoss):
         return value, value <= setup.stop.target_loss
-    # Hits are counted, not errors: k/n is then the very number that a target of k/n is read as.
-    hits = 1 - point_errors(logits, labels)
-    return value, hits.mean(-1) >= setup.stop.target_accuracy
+    if isinstance(setup.stop, TargetAccuracy):
+        # Hits are counted, not errors: k/n is then the very number that a target of k/n is read as.
+        hits = 1 - point_errors(logits, labels)
+        return value, hits.mean(-1) >= setup.stop.target_accuracy
+    return value, torch.zeros_like(value, dtype=torch.bool)
+
+
+def validation_losses(setup: TrainingSetup, logits: Tensor, labels: Tensor) -> Tensor:
+    """What ``ValidationLoss`` looks at: the mean held-out loss, as it stands in a run's record.
+
+    Args:
+        setup: Its loss.
+        logits: [..., n, K] on the whole validation part.
+        labels: [..., n].
+
+    Returns:
+        [...] in float64.
+    """
+    return sample_losses(logits.double(), labels, setup.loss).mean(-1)
+
+
+def steps_after(stop: Stop, epoch: int, per_epoch: int) -> int:
+    """Optimizer steps that have been made after an epoch, the last one cut short by ``FixedSteps``."""
+    steps = epoch * per_epoch
+    return min(steps, stop.steps) if isinstance(stop, FixedSteps) else steps
+
+
+def epochs_trained(stop: Stop, outcome: Outcome, epochs: int, max_epochs: int) -> int:
+    """How many epochs a run took, those beyond the net that was kept included.
+
+    Args:
+        stop: Its stopping rule.
+        outcome: How it ended.
+        epochs: Of the net that was kept.
+        max_epochs: The most that it was allowed.
+
+    Returns:
+        At least ``epochs``.
+    """
+    if not isinstance(stop, ValidationLoss):
+        return epochs
+    if outcome is Outcome.REACHED_TARGET:
+        return epochs + stop.validation_patience
+    return epochs if outcome in (Outcome.DIVERGED, Outcome.FAILED) else max_epochs
 
 
 def divergence_bound(loss: Tensor) -> Tensor:
@@ -208,8 +260,8 @@ def out_of_epochs(loss: float, loss_before: float) -> Outcome:
     """Tell a plateau from a run that was still improving when its epochs ran out.
 
     Args:
-        loss: Training loss at the end.
-        loss_before: Training loss at ``quarter_left``.
+        loss: Training loss at the end; under ``ValidationLoss`` the lowest validation loss so far.
+        loss_before: The same at ``quarter_left``.
 
     Returns:
         ``PLATEAU`` or ``OUT_OF_BUDGET``.

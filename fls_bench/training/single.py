@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from itertools import count
+import math
+from itertools import count, islice
 
 import torch
 from torch import Tensor
 
 from fls_bench.scaling import schedule_factor
-from fls_bench.schema import LrRule, Outcome, RunConfig
+from fls_bench.schema import FixedSteps, LrRule, Outcome, RunConfig, ValidationLoss
 from fls_bench.tasks import Task
 from fls_bench.training.optimizers import SingleOptimizer
 from fls_bench.training.ranks import rank_penalties
@@ -25,7 +26,9 @@ from fls_bench.training.runs import (
     progress,
     quarter_left,
     seeded,
+    steps_after,
     training_losses,
+    validation_losses,
 )
 from fls_bench.training_setup import TrainingSetup
 
@@ -92,18 +95,38 @@ def _train(
         return c * (output if origin is None else output - origin(inputs))
 
     @torch.no_grad()
-    def measured() -> tuple[Tensor, Tensor]:
+    def outputs(points: Tensor) -> Tensor:
         net.eval()
-        output = torch.cat([logits(part) for part in torch.split(x, POINTS_AT_ONCE)])
+        output = torch.cat([logits(part) for part in torch.split(points, POINTS_AT_ONCE)])
         net.train()
-        return progress(output, y, setup)
+        return output
 
+    def measured() -> tuple[Tensor, Tensor]:
+        return progress(outputs(x), y, setup)
+
+    def validation_loss() -> float:
+        return float(validation_losses(setup, outputs(x_val), y_val))
+
+    def state() -> dict[str, Tensor]:
+        return {
+            key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for key, value in net.state_dict().items()
+        }
+
+    stop, per_epoch = setup.stop, -(-len(y) // setup.batch_size)
     order, disturbances = batch_order(config.seed, len(y)), augmentations(config.seed)
     loss, _ = measured()
     loss_before, bound = float(loss), divergence_bound(loss)
+    if isinstance(stop, ValidationLoss):
+        x_val = torch.as_tensor(task.x_val, dtype=dtype).to(device)
+        y_val = torch.as_tensor(task.y_val).to(device)
+        loss_before = validation_loss()
+    lowest, kept = math.inf, None
     for epoch in count(1):
+        steps = steps_after(stop, epoch, per_epoch)
         optimizer.scale_rates(schedule_factor(setup.known_optimizer, epoch - 1, config.max_epochs))
-        for picked in torch.split(next(order).to(device), setup.batch_size):
+        batches = torch.split(next(order).to(device), setup.batch_size)
+        for picked in islice(batches, steps - steps_after(stop, epoch - 1, per_epoch)):
             inputs = augment(x[picked], setup.augmentation, disturbances)
             hidden: list[Tensor] | None = None if ranks is None else []
             loss = training_losses(setup, logits(inputs, hidden), y[picked]).mean()
@@ -113,26 +136,35 @@ def _train(
                 )
             optimizer.step(loss)
         loss, target_met = measured()
+        diverged, over, watched = not loss <= bound, bool(target_met), float(loss)
+        if isinstance(stop, FixedSteps):
+            over = steps == stop.steps
+        elif isinstance(stop, ValidationLoss):
+            value = validation_loss()
+            diverged = diverged or not math.isfinite(value)
+            if value < lowest:
+                lowest, kept = value, (epoch, steps, float(loss), state())
+            over = kept is not None and epoch - kept[0] >= stop.validation_patience
+            watched = lowest
         if epoch == quarter_left(config.max_epochs):
-            loss_before = float(loss)
-        if not loss <= bound:
+            loss_before = watched
+        if diverged:
             outcome = Outcome.DIVERGED
-        elif target_met:
+        elif over:
             outcome = Outcome.REACHED_TARGET
         elif epoch >= config.max_epochs:
-            outcome = out_of_epochs(float(loss), loss_before)
+            outcome = out_of_epochs(watched, loss_before)
         else:
             continue
         break
+    if kept is None or outcome is Outcome.DIVERGED:
+        kept = epoch, steps, float(loss), state()
     return TrainedRun(
         config=config,
         outcome=outcome,
-        epochs=epoch,
-        steps=epoch * -(-len(y) // setup.batch_size),
-        train_loss=None if outcome is Outcome.DIVERGED else float(loss),
+        epochs=kept[0],
+        steps=kept[1],
+        train_loss=None if outcome is Outcome.DIVERGED else kept[2],
         init=init,
-        final={
-            key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for key, value in net.state_dict().items()
-        },
+        final=kept[3],
     )
