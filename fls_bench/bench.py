@@ -69,6 +69,7 @@ from fls_bench.training import (
     choose_device,
     resolve_error,
     resolve_lr_rule,
+    resolve_stop,
     train_one,
     user_code,
 )
@@ -152,7 +153,7 @@ def train(
         RunFailedError: Training diverged or failed, so there is no net to write.
     """
     task = check_setup(setup, seed)
-    setup = resolve_error(setup, task)
+    setup = resolve_stop(resolve_error(setup, task), task)
     rule = resolve_lr_rule(setup, task)
     run, record = train_one(setup, rule, own_run(setup, seed), device=choose_device(device))
     if run.outcome in (Outcome.DIVERGED, Outcome.FAILED):
@@ -378,11 +379,11 @@ def make_ready(
         prepared.setup, prepared.rule, engine, options.budget_seconds, options.num_jobs
     )
     first = len(plan.coarse if grid is None else grid) * plan.seeds[0]
-    at_most = first * setup.stop.max_epochs
+    at_most = first * prepared.setup.stop.max_epochs
     speed = budget / options.budget_seconds
     options.listener.note(f"learning-rate rule {prepared.rule.name}; {engine.kind}: {engine.why}")
     options.listener.note(
-        f"sweep of {setup.name}: first {first} runs of at most {setup.stop.max_epochs} epochs "
+        f"sweep of {setup.name}: first {first} runs of at most {prepared.setup.stop.max_epochs} epochs "
         f"({at_most:,} replica-epochs, at most {_duration(at_most / speed)} at {speed:,.0f} a "
         f"second); budget {_duration(options.budget_seconds)} = {budget:,} replica-epochs"
     )
