@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 from fls_bench import __version__, tasks
 from fls_bench.bundle import Bundle, load_any, save_bundle
-from fls_bench.errors import InputError, RunFailedError
+from fls_bench.claim_cases import judge_claim, run_claim_case
+from fls_bench.errors import AbsentDataError, InputError, RunFailedError
 from fls_bench.facts import (
     advised,
     data_findings,
@@ -28,6 +29,7 @@ from fls_bench.metrics import measure
 from fls_bench.schema import (
     BundleOutcome,
     CaseResult,
+    ClaimResult,
     Cost,
     Diagnosis,
     Finding,
@@ -74,6 +76,7 @@ from fls_bench.training import (
     user_code,
 )
 from fls_bench.training_setup import TrainingSetup
+from fls_bench.verdict.claims.cases import ClaimCase
 from fls_bench.verdict.diagnosis import diagnose, measured_at, without_budget, without_sweep
 from fls_bench.verdict.evidence import Evidence
 
@@ -250,6 +253,8 @@ def run(suite: Suite, options: Options, setup: TrainingSetup | None = None) -> R
             "Leave --setup out, or write a suite file with your task and size of net.",
         )
     options = replace(options, fixed_seeds=suite.seeds)
+    if suite.claim is not None and setup is None:
+        return _run_claim(suite, options)
     setups = [(case, setup or case_setup(suite, case)) for case in suite.cases]
     results: list[CaseResult] = []
     engines: list[Prepared] = []
@@ -282,6 +287,41 @@ def run(suite: Suite, options: Options, setup: TrainingSetup | None = None) -> R
             )
         )
     return make_report(options, "suite", None, suite, tuple(results), engines)
+
+
+def _run_claim(suite: Suite, options: Options) -> Report:
+    """A suite that tests a claim: all cases, but those whose data or GPU are not here."""
+    device = choose_device(options.device)
+    results: list[CaseResult] = []
+    judged: list[ClaimCase] = []
+    engines: list[Prepared] = []
+    skipped: list[Skipped] = []
+    for k, case in enumerate(suite.cases, start=1):
+        if case.needs_gpu and device != "cuda":
+            skipped.append(Skipped(what=case.id, code="needs_gpu", reason="It needs a GPU."))
+            continue
+        options.listener.note(f"case {k} of {len(suite.cases)}: {case.id}")
+        try:
+            setup = case_setup(suite, case)
+        except AbsentDataError as error:
+            skipped.append(Skipped(what=case.id, code="no_data", reason=str(error)))
+            continue
+        if options.max_epochs is not None:
+            stop = setup.stop.model_copy(update={"max_epochs": options.max_epochs})
+            setup = replace(setup, stop=stop)
+        own = setup.init_scale if setup.axis == "init_scale" else setup.output_multiplier
+        assert case.log2_c is not None
+        result, one, prepared = run_claim_case(
+            case, setup, [math.log2(value / own) for value in case.log2_c.values], options.plan(),
+            stores=stores_of(options), listener=options.listener, jobs=options.num_jobs,
+            device=device,
+        )  # fmt: skip
+        met = _met(result, result.expect) if result.expect else None
+        results.append(result.model_copy(update={"met": met}))
+        judged.append(one)
+        engines.append(prepared)
+    claims = judge_claim(suite, judged, skipped)
+    return make_report(options, "suite", None, suite, tuple(results), engines, claims=claims)
 
 
 def _intervene(
@@ -538,6 +578,7 @@ def make_report(
     engines: Sequence[Prepared] = (),
     tuning: Tuning | None = None,
     invariants: Invariants | None = None,
+    claims: tuple[ClaimResult, ...] = (),
 ) -> Report:
     """A report of any kind, with its provenance.
 
@@ -550,6 +591,7 @@ def make_report(
         engines: What was trained, for how.
         tuning: For the kind ``tune``.
         invariants: For the kind ``invariants``.
+        claims: Of a suite that tests claims.
 
     Returns:
         The report.
@@ -567,6 +609,7 @@ def make_report(
         kind=kind,
         suite=None if suite is None else suite_facts(suite),
         cases=cases,
+        claims=claims,
         tuning=tuning,
         invariants=invariants,
         provenance=Provenance(

@@ -21,6 +21,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
+from fls_bench.report import claims as of_claims
 from fls_bench.report import comparison as of_comparison
 from fls_bench.report import invariants as of_invariants
 from fls_bench.report import summary
@@ -30,6 +31,8 @@ from fls_bench.schema import (
     Axis,
     Baseline,
     CaseResult,
+    ClaimResult,
+    ClaimsRecord,
     Comparison,
     Diagnosis,
     Intervention,
@@ -373,6 +376,10 @@ class _Page:
 
 def _suite(page: _Page, report: Report) -> None:
     page.line(summary.title(report), "bold")
+    for claim in report.claims:
+        _claim(page, claim)
+    if report.claims:
+        return
     page.line(summary.met_text(report))
     page.table(
         [_Column("case"), _Column("expected"), _Column("verdict"), _Column("as expected")],
@@ -395,6 +402,34 @@ def _suite(page: _Page, report: Report) -> None:
         _judgement(page, report)
     else:
         _rest(page, report)
+
+
+def _claim(page: _Page, claim: ClaimResult) -> None:
+    colour = {"reproduced": "green", "not_reproduced": "red"}.get(claim.outcome, "yellow")
+    page.heading(f"{of_claims.title(claim)}: {of_claims.word(claim)}")
+    page.line(claim.text, f"bold {colour}")
+    page.line(claim.statement)
+    page.line(claim.reported, "dim")
+    for part in of_claims.deciding(claim):
+        page.line(f"{of_claims.word(part)}: {part.name}, {part.setting}: {part.text}")
+    for line in claim.cautions:
+        page.line(f"note: {line}")
+    for one in claim.not_run:
+        page.line(f"not run or not judged: {one.what}: {one.reason}")
+    if others := len(of_claims.beside(claim)):
+        page.line(f"{others} more numbers, and the plots: --html, --md or --json.", "dim")
+
+
+def show_claims(records: Sequence[ClaimsRecord]) -> None:
+    """Print the table of all claims."""
+    page = _Page(sys.stdout, None)
+    for row in of_claims.rows(records):
+        cells = dict(zip(of_claims.COLUMNS, row, strict=True))
+        page.heading(f"{cells['claim']}: {cells['outcome']}")
+        page.line(cells["in numbers"])
+        rest = [k for k in ("data", "seeds", "suite", "date", "hardware") if cells[k] != "-"]
+        page.pairs([(k, cells[k]) for k in rest])
+    page.flush()
 
 
 def _verdict_word(judgement: Judgement) -> Text:

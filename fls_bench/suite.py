@@ -457,6 +457,27 @@ def load_suite(name_or_path: str | Path) -> Suite:
     return _read(known[text])
 
 
+def load_at_scale(name_or_path: str | Path, scale: str) -> Suite:
+    """Read one suite as it is run at a scale.
+
+    Args:
+        name_or_path: As for :func:`load_suite`.
+        scale: ``small`` or ``full``.
+
+    Returns:
+        The suite.
+
+    Raises:
+        InputError: There is no such suite or scale, or the file can't be used.
+    """
+    if scale not in get_args(Scale):
+        raise InputError(
+            f"There is no scale {scale!r}{_did_you_mean(scale, get_args(Scale))}",
+            "Give --scale small or --scale full.",
+        )
+    return load_suite(name_or_path).at_scale("small" if scale == "small" else "full")
+
+
 def _read(path: Path) -> Suite:
     try:
         if path.exists() and not path.is_file():

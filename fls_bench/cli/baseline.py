@@ -17,6 +17,7 @@ from fls_bench.cli.options import (
     PairedSeedOption,
     PythonPathOption,
     QuietOption,
+    ScaleOption,
     SeedOption,
     SetupOption,
     StoreOption,
@@ -52,6 +53,7 @@ def _baseline(context: typer.Context) -> None:
 @baseline_app.command("record")
 def baseline_record(
     suite: SuiteArgument,
+    scale: ScaleOption = "full",
     setup: SetupOption = None,
     pythonpath: PythonPathOption = None,
     file: FileOption = None,
@@ -71,7 +73,7 @@ def baseline_record(
     search_in(pythonpath)
     from fls_bench import baselines, checking, console
 
-    loaded, path = _place(suite, file, setup is not None)
+    loaded, path = _place(suite, scale, file, setup is not None)
     if path.exists():
         raise InputError(
             f"{path} exists already.",
@@ -89,6 +91,7 @@ def baseline_record(
 @baseline_app.command("bless")
 def baseline_bless(
     suite: SuiteArgument,
+    scale: ScaleOption = "full",
     setup: SetupOption = None,
     pythonpath: PythonPathOption = None,
     file: FileOption = None,
@@ -111,7 +114,7 @@ def baseline_bless(
     search_in(pythonpath)
     from fls_bench import baselines, checking, console
 
-    loaded, path = _place(suite, file, setup is not None)
+    loaded, path = _place(suite, scale, file, setup is not None)
     found = baselines.Found(path, "given", baselines.read(path))
     chosen = checking.seed_of(found) if seed is None else seed
     made, own = _runs(loaded, setup, report, quiet, chosen, budget, jobs, device, store, no_store)
@@ -127,11 +130,11 @@ def baseline_bless(
     console.note(f"{path} replaced: commit it", stdout=True)
 
 
-def _place(suite: str, file: Path | None, alone: bool) -> tuple[Suite, Path]:
+def _place(suite: str, scale: str, file: Path | None, alone: bool) -> tuple[Suite, Path]:
     from fls_bench import baselines, checking
-    from fls_bench.suite import load_suite
+    from fls_bench.suite import load_at_scale
 
-    loaded = load_suite(suite)
+    loaded = load_at_scale(suite, scale)
     checking.refuse_unfit(loaded, alone)
     return loaded, file or baselines.project_path(loaded.name)
 

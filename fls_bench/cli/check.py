@@ -24,6 +24,7 @@ from fls_bench.cli.options import (
     PairedSeedOption,
     PythonPathOption,
     QuietOption,
+    ScaleOption,
     SetupOption,
     StoreOption,
     check_outputs,
@@ -47,6 +48,7 @@ BaselineOption = Annotated[
 @app.command(epilog=CHECK_EXIT_CODES)
 def check(
     suite: Annotated[str, typer.Argument(help="A suite's name, or a .toml file.")],
+    scale: ScaleOption = "full",
     setup: SetupOption = None,
     pythonpath: PythonPathOption = None,
     baseline: BaselineOption = None,
@@ -81,9 +83,9 @@ def check(
     with junit_of_errors(junit, force):
         from fls_bench import baselines
         from fls_bench.errors import NothingToCompareError
-        from fls_bench.suite import load_suite
+        from fls_bench.suite import load_at_scale
 
-        loaded = load_suite(suite)
+        loaded = load_at_scale(suite, scale)
         if baseline is not None and not baseline.exists():
             raise NothingToCompareError(
                 f"There is no file {baseline}.",
@@ -101,7 +103,11 @@ def check(
             own = None if setup is None else import_setup(setup)
             checking.refuse_unfit(loaded, own is not None)
             against = checking.reference(loaded, found, own)
-            named = {"--setup": setup, "--file": None if baseline is None else str(baseline)}
+            named = {
+                "--scale": None if scale == "full" else scale,
+                "--setup": setup,
+                "--file": None if baseline is None else str(baseline),
+            }
             options_ = [part for pair in named.items() if pair[1] is not None for part in pair]
             target = shlex.join([suite, *map(str, options_)])
             if against.obstacle and (require_baseline or baseline is not None):

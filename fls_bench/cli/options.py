@@ -64,6 +64,9 @@ StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 4 where incon
 FailOnOption = Annotated[
     str | None, typer.Option(help=f"Exit 1 on any of these, comma-separated: {', '.join(FAIL_ON)}.")
 ]
+ScaleOption = Annotated[
+    str, typer.Option(help="full, or small: what the suite keeps for a run of minutes, e.g. in CI.")
+]
 SetupOption = Annotated[
     str | None,
     typer.Option(help="package.module:name of a TrainingSetup (imports and runs your code)."),

@@ -24,6 +24,7 @@ from fls_bench.cli.options import (
     NoStoreOption,
     PythonPathOption,
     QuietOption,
+    ScaleOption,
     SeedOption,
     SetupOption,
     StoreOption,
@@ -39,6 +40,7 @@ from fls_bench.cli.process import stdout_kept
 @app.command(epilog=EXIT_CODES)
 def run(
     suite: Annotated[str, typer.Argument(help="A suite's name, or a .toml file.")],
+    scale: ScaleOption = "full",
     setup: SetupOption = None,
     pythonpath: PythonPathOption = None,
     seed: SeedOption = 0,
@@ -60,15 +62,16 @@ def run(
 ) -> None:
     """Run a suite of cases and judge each.
 
-    With --setup the suite runs on your own setup, in place of its tasks and models. Where c is shown:
-    smaller c = larger FLS = toward over-aligned.
+    With --setup the suite runs on your own setup, in place of its tasks and models. A suite that tests a
+    claim of the paper says whether it is reproduced here; its runs are kept, so that an interrupted one
+    goes on. Where c is shown: smaller c = larger FLS = toward over-aligned.
     """
     search_in(pythonpath)
     conditions = parse_conditions(fail_on)
     check_outputs(json, html, force, junit=junit, md=md)
-    from fls_bench.suite import load_suite
+    from fls_bench.suite import load_at_scale
 
-    loaded = load_suite(suite)
+    loaded = load_at_scale(suite, scale)
     from fls_bench import bench, console
     from fls_bench.training_setup import import_setup
 

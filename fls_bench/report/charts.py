@@ -388,7 +388,7 @@ def power_ticks(panel: Axes, low: float, high: float, axis: Axis, layout: Layout
     step = max(1, math.ceil((high - low) / (17 if layout == "wide" else 7.5)))
     ticks = range(math.ceil(low), math.floor(high) + 1)
     ticks_shown = [tick for tick in ticks if tick % step == 0]
-    panel.set_xticks(ticks_shown, [_two_to(tick) for tick in ticks_shown])
+    panel.set_xticks(ticks_shown, [two_to(tick) for tick in ticks_shown])
     panel.set_xlabel(f"{axis_name(axis)} (logarithmic)", labelpad=3)
     ends = ((LEFT_WORDS, 0.0, "left"), (RIGHT_WORDS, 1.0, "right"))
     for words, x, side in ends:
@@ -407,7 +407,8 @@ def power_ticks(panel: Axes, low: float, high: float, axis: Axis, layout: Layout
         )
 
 
-def _two_to(exponent: float) -> str:
+def two_to(exponent: float) -> str:
+    """2 to a power, with raised figures."""
     return "2" + f"{exponent:g}".translate(_SUPERSCRIPTS)
 
 
@@ -478,7 +479,7 @@ def _marker_names(panel: Axes, c: float | None, c_star: CStar | None, axis: Axis
         exponent = math.log2(value)
         share = (exponent - left) / (right - left)
         panel.annotate(
-            f"{text} = {_two_to(round(exponent, 2))}",
+            f"{text} = {two_to(round(exponent, 2))}",
             (exponent, 1),
             xycoords=("data", "axes fraction"),
             xytext=(0, height),

@@ -11,7 +11,7 @@ from importlib import resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from fls_bench.report import charts, comparison, invariants, overlay, summary
+from fls_bench.report import charts, claims, comparison, invariants, overlay, panels, summary
 from fls_bench.report.summary import CellSummary
 from fls_bench.schema import DIRECTION, Axis, Comparison, Judgement, Report, Sweep
 
@@ -64,8 +64,21 @@ def render(report: Report) -> str:
     )
     template = _pages().get_template(f"{report.kind}.html.j2")
     return template.render(
-        report=report, whole=whole, cases=cases, overlays=_overlays(report.comparison)
-    )
+        report=report, whole=whole, cases=cases, overlays=_overlays(report.comparison),
+        plots=_plots(report),
+    )  # fmt: skip
+
+
+def _plots(report: Report) -> list[list[tuple[str, Markup]]]:
+    """For each claim its panels: (title, drawing)."""
+    return [
+        # Drawn by us; the names in it are escaped where they become text of the drawing.
+        [
+            (one.title, Markup(panels.panel(one, f"claim-{k}-{i}-")))
+            for i, one in enumerate(claim.panels)
+        ]
+        for k, claim in enumerate(report.claims)
+    ]
 
 
 @dataclass(frozen=True)
@@ -107,6 +120,7 @@ def _pages() -> Environment:
         "words": summary,
         "of_invariants": invariants,
         "compared": comparison,
+        "of_claims": claims,
         "definition": DIRECTION,
         "LONGEST": LONGEST,
         "MOST_RUNS": MOST_RUNS,

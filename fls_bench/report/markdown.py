@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from fls_bench.report import claims as of_claims
 from fls_bench.report import comparison as words
 from fls_bench.report import invariants as of_invariants
 from fls_bench.report import summary
-from fls_bench.schema import DIRECTION, CaseResult, Comparison, Judgement, Pair, Report
+from fls_bench.schema import DIRECTION, CaseResult, ClaimResult, Comparison, Judgement, Pair, Report
 
 _SIGNS = {
     "regression": "❌", "no_regression": "✅", "inconclusive": "❔", "not_comparable": "⚠️",
@@ -39,6 +40,9 @@ def render(report: Report) -> str:
         ]
     elif report.tuning is not None:
         parts += [_text(report.tuning.text), _pairs(summary.tuning_facts(report.tuning))]
+    elif report.claims:
+        for claim in report.claims:
+            parts += _claim(claim)
     elif report.cases:
         parts.append(_text(summary.met_text(report)))
         for case in report.cases:
@@ -47,6 +51,24 @@ def render(report: Report) -> str:
         parts += _verdict(report)
     parts.append(_provenance(report))
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _claim(claim: ClaimResult) -> list[str]:
+    parts = [
+        f"### {_text(of_claims.title(claim))}: {of_claims.word(claim)}",
+        _text(claim.statement),
+        _text(claim.text),
+        _text(claim.reported),
+    ]
+    if rows := [of_claims.part_cells(one) for one in of_claims.deciding(claim)]:
+        parts.append(_table(of_claims.PART_COLUMNS, rows))
+    if others := [of_claims.part_cells(one)[:-1] for one in of_claims.beside(claim)]:
+        head = summary.counted(len(others), "number") + " beside it that decide nothing"
+        parts.append(_folded(head, of_claims.PART_COLUMNS[:-1], others))
+    left = [f"{one.what}: {one.reason}" for one in claim.not_run]
+    if lines := [*claim.cautions, *left]:
+        parts.append("\n".join(f"- {_text(line)}" for line in lines))
+    return parts
 
 
 def _title(report: Report) -> str:

@@ -1,0 +1,104 @@
+"""``fls-bench claims`` and ``fls-bench transfer``."""
+
+from __future__ import annotations
+
+import json as json_text
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fls_bench.cli.app import app
+from fls_bench.cli.options import ForceOption, JsonOption
+
+CLAIMS_EXIT_CODES = "Exit codes: 0 done, whatever the outcomes; 2 usage or input."
+
+
+@app.command(epilog=CLAIMS_EXIT_CODES)
+def claims(
+    record: Annotated[
+        Path | None,
+        typer.Option(help="Keep the outcome in this report (JSON of run) under its suite's name."),
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Stored outcomes; default: ./baselines/claims, else the package's."),
+    ] = None,
+    md: Annotated[Path | None, typer.Option("--md", help="Write the table as Markdown.")] = None,
+    json: JsonOption = None,
+    force: ForceOption = False,
+) -> None:
+    """Show what became of the paper's claims: one table from stored outcomes.
+
+    Trains nothing. `fls-bench run SUITE` tests a claim again, and --record keeps what it found.
+    """
+    from fls_bench import claims as stored
+    from fls_bench import console
+    from fls_bench import report as reports
+    from fls_bench.files import check_target, write_whole
+    from fls_bench.report import claims as words
+
+    for target in (md, None if json in (None, "-") else Path(str(json))):
+        if target is not None:
+            check_target(target, force)
+    if record is not None:
+        kept = stored.record_of(reports.read(record))
+        written = stored.write(kept, folder or stored.PROJECT_FOLDER, force)
+        console.note(f"outcome kept in {written}: commit it")
+    records, place = stored.find(folder)
+    if md is not None:
+        write_whole(md, words.markdown(records).encode())
+    if json is not None:
+        value = [one.model_dump(mode="json", by_alias=True) for one in records]
+        text = json_text.dumps(value, indent=1, allow_nan=False) + "\n"
+        if json == "-":
+            print(text, end="")
+            return
+        write_whole(Path(json), text.encode())
+    if place is not None:
+        console.note(f"stored outcomes of {place}")
+    console.show_claims(records)
+
+
+@app.command(epilog="Exit codes: 0 done; 2 usage or input, a size outside of the fit included.")
+def transfer(
+    report: Annotated[
+        Path, typer.Argument(help="JSON of 'run scaling-law', or its stored outcome.")
+    ],
+    width: Annotated[int, typer.Option(min=1, max=10**7, help="Width h of the other net.")],
+    n_train: Annotated[
+        int, typer.Option(min=1, max=10**12, help="Its number of training points n.")
+    ],
+    family: Annotated[
+        str | None, typer.Option(help="Which of the fits, where there are several.")
+    ] = None,
+    json: JsonOption = None,
+    force: ForceOption = False,
+) -> None:
+    """Predict c* for another size from fitted exponents, inside of what was fitted.
+
+    Smaller c = larger FLS = toward over-aligned.
+    """
+    from fls_bench import claims as stored
+    from fls_bench import console
+    from fls_bench.files import check_target, write_whole
+    from fls_bench.report import claims as words
+    from fls_bench.report.summary import c_star_text
+    from fls_bench.verdict.claims.prediction import choose_fit, predict
+
+    if json not in (None, "-"):
+        check_target(Path(str(json)), force)
+    fit = choose_fit(stored.fits_in(report), family)
+    star = predict(fit, width, n_train)
+    value = {"family": fit.family, "width": width, "n_train": n_train, "c_star": star.model_dump()}
+    text = json_text.dumps(value, indent=1) + "\n"
+    if json == "-":
+        print(text, end="")
+        return
+    if json is not None:
+        write_whole(Path(json), text.encode())
+    console.note(words.fit_text(fit), stdout=True)
+    console.note(
+        f"predicted c* at width {width}, n {n_train}: {c_star_text(star, 'output_multiplier')}",
+        stdout=True,
+    )

@@ -1,0 +1,113 @@
+"""What became of the paper's claims, in words and rows, for every view."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fls_bench.schema import (
+    OUTCOME_WORDS,
+    ClaimPart,
+    ClaimResult,
+    ClaimsRecord,
+    ScalingFit,
+)
+
+TITLES = {
+    "C1": "An optimum in between",
+    "C2": "Harder data, larger gain",
+    "C3": "The stop does not matter",
+    "C4": "c* ~ n^-2 h^-1",
+    "C5": "OA falls, OF rises",
+    "C6": "Angle ~ sqrt(alpha)",
+}
+
+COLUMNS = ("claim", "outcome", "in numbers", "data", "seeds", "suite", "date", "hardware")
+PART_COLUMNS = ("what", "on", "measured [95 %]", "would reproduce it", "seeds", "outcome")
+
+
+def word(result: ClaimResult | ClaimPart) -> str:
+    """The outcome, for people."""
+    return "shown" if result.outcome is None else OUTCOME_WORDS[result.outcome]
+
+
+def title(result: ClaimResult) -> str:
+    """The claim in a few words."""
+    return f"{result.claim}: {TITLES[result.claim]}"
+
+
+def part_cells(part: ClaimPart) -> tuple[str, ...]:
+    """A number that a claim is judged by, as a row under ``PART_COLUMNS``."""
+    return (part.name, part.setting, part.text, part.expected, str(part.n), word(part))
+
+
+def deciding(result: ClaimResult) -> list[ClaimPart]:
+    """The parts that the outcome rests on."""
+    return [part for part in result.parts if part.outcome is not None]
+
+
+def beside(result: ClaimResult) -> list[ClaimPart]:
+    """The parts that are shown and decide nothing."""
+    return [part for part in result.parts if part.outcome is None]
+
+
+def not_run_text(result: ClaimResult) -> str:
+    """What was not run or could not be judged, in one line; empty where there is nothing."""
+    return "; ".join(f"{one.what}: {one.reason.rstrip('.')}" for one in result.not_run)
+
+
+def rows(records: Sequence[ClaimsRecord]) -> list[tuple[str, ...]]:
+    """One row for each claim of each record under ``COLUMNS``, then the claims that none has."""
+    found: list[tuple[str, ...]] = []
+    for record in records:
+        suite = record.suite
+        for result in record.claims:
+            found.append(
+                (
+                    title(result),
+                    OUTCOME_WORDS[result.outcome],
+                    result.text,
+                    ", ".join(result.data) or "-",
+                    str(result.num_seeds) if result.num_seeds else "-",
+                    f"{suite.get('name')} {suite.get('version')}",
+                    record.recorded[:10],
+                    hardware(record),
+                )
+            )
+    known = {row[0][:2] for row in found}
+    for claim, words in TITLES.items():
+        if claim not in known:
+            found.append((f"{claim}: {words}", OUTCOME_WORDS["not_run"], "-", *["-"] * 5))
+    return sorted(found, key=lambda row: (row[0][:2], row[5]))
+
+
+def hardware(record: ClaimsRecord) -> str:
+    """On what a record was measured, in short."""
+    env = record.environment
+    device = env.get("device", "cpu")
+    machine = f"{env.get('threads', '?')} CPU cores" if device == "cpu" else device
+    return f"{machine} ({env.get('cpu', 'unknown')}), torch {env.get('torch', '?')}"
+
+
+def markdown(records: Sequence[ClaimsRecord]) -> str:
+    """The table of all claims as Markdown."""
+    head = f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}\n"
+    body = "".join(
+        f"| {' | '.join(cell.replace('|', '/').replace('~', '∼') for cell in row)} |\n"
+        for row in rows(records)
+    )
+    return head + body
+
+
+def fit_text(fit: ScalingFit) -> str:
+    """A fit in one line."""
+    parts = []
+    for name, one, (low, high) in (
+        ("h", fit.width_exponent, fit.widths), ("n", fit.n_exponent, fit.n_trains)
+    ):  # fmt: skip
+        if one is not None and one.low is not None and one.high is not None:
+            parts.append(
+                f"{name}^{one.value:.2f} [{one.low:.2f}, {one.high:.2f}] for {low}..{high}"
+            )
+        else:
+            parts.append(f"{name} = {low}" if low == high else f"{name} not fitted")
+    return f"{fit.family}: c* ~ {', '.join(parts)} ({fit.num_cases} cases, {fit.num_seeds} seeds)"
