@@ -1,7 +1,7 @@
 r"""The two-layer theory of feature learning strength in closed form: errors, angles, bounds, scales.
 
-Data: x = kappa·y·s + sigma·z with z ~ N(0, I_d), y = ±1, \|s\| = 1. Net: f(x) = sum_j v_j relu(<w_j, x>),
-W(0) = alpha·W, v_j(0) = ±\|w_j(0)\|; multiplier c = alpha^2. Smaller alpha = larger FLS = toward
+Data: x = kappa·y·s + sigma·z with z ~ N(0, I_d), y = ±1, \|s\| = 1. Net: f(x) = sum_j v_j relu(<w_j, x>)
+with W(0) = alpha·W, v_j(0) = ±\|w_j(0)\|; multiplier c = alpha^2. Smaller alpha = larger FLS = toward
 over-aligned. Everything is batched over leading axes and in float64.
 
 Sources: YHL = Yeom, Ha, Lee, "Over-Alignment vs Over-Fitting" (arXiv 2602.00827), section 5, for the
@@ -47,7 +47,8 @@ def bayes_error(kappa: float | Tensor, sigma: float | Tensor) -> Tensor:
     Returns:
         ``[...]`` in [0, 1/2]. Source: YHL section 5; Fisher's discriminant with known centres.
     """
-    return torch.special.ndtr(-_ratio(kappa, sigma))
+    error: Tensor = torch.special.ndtr(-_ratio(kappa, sigma))
+    return error
 
 
 def angle_error(angles: Tensor, kappa: float | Tensor, sigma: float | Tensor) -> Tensor:
@@ -61,7 +62,8 @@ def angle_error(angles: Tensor, kappa: float | Tensor, sigma: float | Tensor) ->
     Returns:
         ``[...]`` in [0, 1], growing with the angle. Source: YHL section 5.
     """
-    return torch.special.ndtr(-_ratio(kappa, sigma) * torch.cos(angles))
+    error: Tensor = torch.special.ndtr(-_ratio(kappa, sigma) * torch.cos(angles))
+    return error
 
 
 def direction_error(v: Tensor, s: Tensor, kappa: float | Tensor, sigma: float | Tensor) -> Tensor:
@@ -119,7 +121,7 @@ def angle(u: Tensor, v: Tensor) -> Tensor:
         ``[...]`` in [0, pi] radians. Source: Kahan, "How futile are mindless assessments of roundoff in
         floating-point computation?" (2006), section 12.
     """
-    a, b = torch.broadcast_tensors(_unit(u.double()), _unit(v.double()))
+    a, b = _unit(u.double()), _unit(v.double())
     apart: Tensor = torch.linalg.vector_norm(a - b, dim=-1)
     together: Tensor = torch.linalg.vector_norm(a + b, dim=-1)
     return 2 * torch.atan2(apart, together)
@@ -236,7 +238,7 @@ def zeta(
     w_max: float | Tensor,
     x_plus_norm: float | Tensor,
 ) -> Tensor:
-    r"""zeta(alpha) = 1 - 4·alpha·n·sqrt(h)·x_max^2·W_max^2 / \|x_+\|.
+    r"""The share of the pull of x_+ that is certain: 1 - 4·alpha·n·sqrt(h)·x_max^2·W_max^2 / \|x_+\|.
 
     MMV's bound on how far the direction of a neuron moves other than toward x_+, over the pull of x_+.
     Its derivation is for a sum loss, with x_+ the class sum; n is 1 for a mean loss over a class mean,
@@ -313,12 +315,12 @@ def optimum_exponents(
 
 
 def alignment_bound(zeta: Tensor, x_plus_norm: float | Tensor, elapsed: float | Tensor) -> Tensor:
-    r"""Lower bound on the cosine psi_j of a neuron with x_+: sqrt(zeta)·tanh(elapsed·\|x_+\|·sqrt(zeta)).
+    r"""Lower bound on psi_j, the cosine of a neuron with x_+: sqrt(zeta)·tanh(t·\|x_+\|·sqrt(zeta)).
 
     Args:
         zeta: ``[...]``, with the same x_+.
         x_plus_norm: ``[...]``, norm of the class sum, or of the class mean.
-        elapsed: ``[...]``, time in the positive cone, t - t_1, of a flow on the sum loss with slope 1.
+        elapsed: t, ``[...]``, time in the positive cone, t - t_1, of a flow on the sum loss with slope 1.
 
     Returns:
         ``[...]`` in [-1, 1); -1, which says nothing, where zeta <= 0 or no time has passed in the cone.

@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from fls_bench.schema.base import Frozen, Measured, PositiveFloat
 
 MIN_SCALES = 3
+RUNS_DIFFER = "which runs reach the target"
+"""What changed most where the runs that can be judged are not the same at both steps."""
 
 
 class Log2Scales(Frozen):
@@ -88,10 +90,12 @@ class FlowFacts(Frozen):
         last = self.levels[-1]
         if self.settled and len(self.levels) > 1:
             return (
-                f"A step of {last.step:g} (alpha^-2 of it beyond alpha = 1) suffices: halving to it moved "
-                f"nothing by more than {last.change:.2g} of what is allowed ({self.tolerance:g} of each "
-                "95 % half-width, and a floor)."
+                f"A step of {last.step:g} (alpha^-2 of it beyond alpha = 1) suffices: halving to it "
+                f"moved nothing by more than {last.change:.2g} of what is allowed "
+                f"({self.tolerance:g} of each 95 % half-width, and a floor)."
             )
+        if last.changed == RUNS_DIFFER:
+            return f"No step sufficed: {RUNS_DIFFER} still changed at the last halving, to {last.step:g}."
         return (
             f"No step sufficed: the last halving, to {last.step:g}, still moved {last.changed} by "
             f"{last.change or 0:.2g} times what is allowed."

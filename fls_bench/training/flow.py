@@ -1,8 +1,8 @@
 """Gradient flow of two-layer ReLU nets on mean logistic loss, by small full-batch steps.
 
 All replicas, each of its own init scale and data, are one batch. Neurons move within the span of the
-training inputs only, w_j(t) - w_j(0) = sum_i a_ij x_i, so the flow is followed in an orthonormal basis of
-that span: the same numbers, min(n, d)/d of the work.
+training inputs only, w_j(t) - w_j(0) = sum_i a_ij x_i, so the flow is followed in an orthonormal basis
+of that span: the same numbers, min(n, d)/d of the work.
 """
 
 from __future__ import annotations
@@ -237,7 +237,8 @@ def gradient_flow(
             batch.keep(~batch.done)
 
     def whole(state: _States) -> Tensor:
-        return state.a @ basis[sets].mT + scale[:, None, None] * outside[sets]
+        full: Tensor = state.a @ basis[sets].mT + scale[:, None, None] * outside[sets]
+        return full
 
     return Flow(
         **result, step=step_of, hidden=whole(end), readout=end.v,
