@@ -28,16 +28,25 @@ def mixture(
     sigma: float = 0.3,
     n_test: int = 20_000,
     n_val: int = 5_000,
+    copies: int = 1,
 ) -> Task:
     """Two Gaussian classes, x = kappa·y·s + sigma·z (YHL section 5).
 
     The direction s is the first axis: the law of the net's weights is rotation invariant, so this
     loses nothing. Bayes error Phi(-kappa/sigma). Everything is redrawn with the seed.
+
+    Of n_train points n_train/copies are distinct and each stands ``copies`` times, in the training
+    part alone: all parts are otherwise those that n_train/copies points without copies would have.
     """
     arguments = {
         "n_train": n_train, "input_dim": input_dim, "kappa": kappa, "sigma": sigma,
-        "n_test": n_test, "n_val": n_val,
+        "n_test": n_test, "n_val": n_val, **({} if copies == 1 else {"copies": copies}),
     }  # fmt: skip
+    if copies < 1 or n_train % copies:
+        raise InputError(
+            f"copies = {copies} must be >= 1 and divide n_train = {n_train}.",
+            "Change either.",
+        )
     if not 0 < sigma <= MAX_SCALE:
         raise InputError(
             f"sigma = {sigma} must be > 0, and at most {MAX_SCALE:g}.",
@@ -55,7 +64,7 @@ def mixture(
         x[:, 0] += kappa * (2 * y - 1)
         return x, y.astype(np.int64)
 
-    return _generated("mixture", arguments, seed, draw)
+    return _generated("mixture", arguments, seed, draw, copies)
 
 
 def product_of_signs(
@@ -111,6 +120,7 @@ def _generated(
     arguments: Mapping[str, Any],
     seed: int,
     draw: Callable[[np.random.Generator, int], tuple[Array, Labels]],
+    copies: int = 1,
 ) -> Task:
     for key, low, high in (
         ("n_train", MIN_PER_PART, 1_000_000),
@@ -132,8 +142,11 @@ def _generated(
             "Choose a smaller input_dim, n_train, n_val or n_test.",
         )
     rng = np.random.default_rng([SPLIT_SEED, checked_seed(seed)])
-    train, validation, test = (draw(rng, size) for size in sizes)
+    n_train, *held_out = sizes
+    x, y = draw(rng, n_train // copies)
+    validation, test = (draw(rng, size) for size in held_out)
     return make_task(
-        name, train, test, validation, n_classes=arguments.get("n_classes", 2),
+        name, (np.tile(x, (copies, 1)), np.tile(y, copies)), test, validation,
+        n_classes=arguments.get("n_classes", 2),
         spec=TaskSpec(name=name, arguments=dict(arguments), seed=seed), fixed_test=False,
     )  # fmt: skip
