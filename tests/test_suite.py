@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 import fls_bench.files
 from fls_bench.errors import InputError
 from fls_bench.gates import REACHED, RUN_VALUES
-from fls_bench.schema import Recipe, Regime, Sgd, TargetAccuracy, TargetLoss
+from fls_bench.schema import (
+    FixedSteps,
+    Recipe,
+    Regime,
+    Sgd,
+    TargetAccuracy,
+    TargetLoss,
+    ValidationLoss,
+)
 from fls_bench.suite import ScaleSpec, Suite, list_suites, load_suite, suite_folder
 
 FULL = """
@@ -106,6 +114,28 @@ def test_a_case_overrides_the_defaults_key_by_key(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("table", "stop"),
+    [
+        ("validation_patience = 20, max_epochs = 300", ValidationLoss(20, max_epochs=300)),
+        ("validation_patience = 7", ValidationLoss(7, max_epochs=300)),
+        ("steps = 500", FixedSteps(500)),
+        ("steps = 500, max_epochs = 50", FixedSteps(500, max_epochs=50)),
+        ("max_epochs = 50", TargetLoss(0.1, max_epochs=50)),
+    ],
+)
+def test_a_stop_is_told_by_its_keys(tmp_path: Path, table: str, stop: Any) -> None:
+    suite = loaded(tmp_path, FULL.replace("target_accuracy = 0.99, max_epochs = 50", table))
+    assert suite.recipe(suite.cases[0]).stop == stop
+    assert suite.recipe(suite.cases[1]).stop == TargetLoss(0.1, max_epochs=300)
+    assert type(suite.recipe(suite.cases[0]).stop) is type(stop)
+    recipe = suite.recipe(suite.cases[0])
+    again = Recipe.model_validate_json(recipe.model_dump_json())
+    assert (again, type(again.stop)) == (recipe, type(stop))
+    as_default = loaded(tmp_path, FULL.replace("target_loss = 0.1, max_epochs = 300", table))
+    assert as_default.recipe(as_default.cases[1]).stop == stop
+
+
 def test_the_digest_is_of_what_is_run_and_not_of_how_it_is_presented(tmp_path: Path) -> None:
     digest = loaded(tmp_path, FULL).digest
     assert re.fullmatch("[0-9a-f]{64}", digest)
@@ -176,6 +206,35 @@ def test_the_digest_is_of_what_is_run_and_not_of_how_it_is_presented(tmp_path: P
             "target_accuracy = 0.99, target_loss = 0.1",
             "case 1 \"digits-mlp\", stop: key 'target_loss' does not go with the other keys here.",
         ),
+        (
+            "target_accuracy = 0.99",
+            "validation_patience = 9, target_accuracy = 0.9",
+            "stop: key 'validation_patience' does not go with the other keys here.",
+        ),
+        (
+            "target_accuracy = 0.99",
+            "steps = 9, validation_patience = 9",
+            "stop: key 'steps' does not go with the other keys here.",
+        ),
+        (
+            "target_accuracy = 0.99",
+            "steps = 9, target_loss = 0.1",
+            "stop: key 'target_loss' does not go with the other keys here.",
+        ),
+        (
+            "target_accuracy = 0.99",
+            "validation_patince = 9",
+            "stop: unknown key 'validation_patince', did you mean 'validation_patience'?",
+        ),
+        ("target_accuracy = 0.99", "step = 9", "unknown key 'step', did you mean 'steps'?"),
+        (
+            "target_accuracy = 0.99",
+            "validation_patience = 0",
+            "stop.validation_patience: expected a value greater than or equal to 1, found 0.",
+        ),
+        ("target_accuracy = 0.99", "steps = 2.5", "stop.steps: expected"),
+        ("target_accuracy = 0.99", "steps = 0", "stop.steps: expected a value greater than or"),
+        ("target_accuracy = 0.99", "steps = [3]", "stop.steps: expected a whole number"),
         ("version = 3", 'version = "3"', 'version: expected a whole number, found "3".'),
         ("seeds = 10", "seeds = 0", "seeds: expected a value greater than or equal to 3, found 0."),
         ("lr = 1,", "lr = true,", "optimizer.lr: expected a number, found true."),

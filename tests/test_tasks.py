@@ -130,6 +130,25 @@ def test_the_mixture_has_its_bayes_error_along_the_first_axis() -> None:
         assert abs(labels.mean() - 0.5) < 1e-9
 
 
+@pytest.mark.parametrize("copies", [1, 2, 5])
+def test_copies_stand_in_the_training_part_alone(copies: int) -> None:
+    once, task = (
+        task_source("mixture", {"n_train": n, "n_val": 40, "n_test": 50, **more})(3)
+        for n, more in ((12, {}), (12 * copies, {"copies": copies}))
+    )
+    points, counts = np.unique(task.x_train, axis=0, return_counts=True)
+    assert counts.tolist() == [copies] * 12
+    np.testing.assert_array_equal(points, np.unique(once.x_train, axis=0))
+    labels = {row.tobytes(): label for row, label in zip(once.x_train, once.y_train, strict=True)}
+    assert [labels[row.tobytes()] for row in task.x_train] == task.y_train.tolist()
+    for name in ("x_val", "y_val", "x_test", "y_test"):
+        np.testing.assert_array_equal(getattr(task, name), getattr(once, name))
+    assert task.spec is not None
+    assert task.spec.arguments.get("copies", 1) == copies
+    assert load_task(task.spec).fingerprint == task.fingerprint
+    assert ("copies" in task.spec.arguments) is (copies > 1), "old files have no such key"
+
+
 def test_a_product_of_signs_is_what_it_says_and_no_fewer_signs_tell_it() -> None:
     task = task_source("product_of_signs", {"order": 3, "input_dim": 5})(0)
     for x, y in parts(task):
@@ -183,6 +202,12 @@ def test_a_class_that_the_draw_misses_still_counts() -> None:
         ("mixture", {"sigma": float("nan")}, "must be > 0"),
         ("mixture", {"sigma": "0.3"}, "is not a float"),
         ("mixture", {"kappa": float("inf")}, "kappa = inf must lie between"),
+        ("mixture", {"copies": 3}, "copies = 3 must be >= 1 and divide n_train = 20"),
+        ("mixture", {"copies": 0}, "copies = 0 must be >= 1"),
+        ("mixture", {"copies": -2}, "copies = -2 must be >= 1"),
+        ("mixture", {"copies": 20}, "one class only"),
+        ("mixture", {"copies": 2.0}, "is not an int"),
+        ("mixture", {"n_train": 10**7, "copies": 10**6}, "n_train = 10000000 is out of range"),
         ("product_of_signs", {"order": 0}, "order = 0"),
         ("product_of_signs", {"order": 30}, "order = 30"),
         ("noise", {"n_classes": 1}, "n_classes = 1"),

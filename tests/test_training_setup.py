@@ -13,7 +13,14 @@ from labels import label
 from torch import nn
 
 from fls_bench.errors import InputError
-from fls_bench.schema import LrRule, Sgd, TargetAccuracy, TargetLoss
+from fls_bench.schema import (
+    FixedSteps,
+    LrRule,
+    Sgd,
+    TargetAccuracy,
+    TargetLoss,
+    ValidationLoss,
+)
 from fls_bench.tasks import Task, make_task, task_source
 from fls_bench.training_setup import TrainingSetup, import_object, import_setup
 
@@ -48,7 +55,7 @@ def setup(**changes: Any) -> TrainingSetup:
         ({"axis": "c"}, "axis = 'c' is unknown"),
         ({"multiplier_route": "inside"}, "multiplier_route = 'inside' is unknown"),
         ({"optimizer": "sgd"}, "optimizer is not an Sgd"),
-        ({"stop": 0.1}, "stop is not a TargetLoss or TargetAccuracy"),
+        ({"stop": 0.1}, "stop is not a TargetLoss, TargetAccuracy, ValidationLoss or FixedSteps"),
         ({"lr_rule": "homogeneous"}, "lr_rule is not an LrRule or None"),
     ],
     ids=label,
@@ -66,6 +73,8 @@ def test_values_of_every_kind_that_training_uses_are_taken() -> None:
         stop=TargetAccuracy(), lr_rule=LrRule(name="calibrated", depth=3), output_multiplier=2,
     )  # fmt: skip
     setup(stop=TargetLoss(), task=task_source("wine"))
+    setup(stop=ValidationLoss())
+    setup(stop=FixedSteps(7))
 
 
 # --- data -----------------------------------------------------------------------------------

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from own_nets import built_in, config, distance, in_one_batch, records, rule_of
 from profiles import FEW
 
-from fls_bench.schema import Outcome, RunConfig, RunRecord, TargetAccuracy, TargetLoss
+from fls_bench.schema import (
+    FixedSteps,
+    Outcome,
+    RunConfig,
+    RunRecord,
+    TargetAccuracy,
+    TargetLoss,
+    ValidationLoss,
+)
 from fls_bench.training import choose_engine
 from fls_bench.training.runs import TrainedRun
 from fls_bench.training.single import train_single
@@ -22,6 +30,8 @@ from fls_bench.training_setup import TrainingSetup
 STOPS = {
     "loss": TargetLoss(target_loss=0.35, max_epochs=12),
     "accuracy": TargetAccuracy(target_accuracy=0.9, max_epochs=12),
+    "validation": ValidationLoss(2, max_epochs=12),
+    "steps": FixedSteps(37, max_epochs=12),
 }
 
 

@@ -13,7 +13,17 @@ from labels import label
 from own_nets import Multiplied, Normed, blobs, built_in, own, plain_body
 from torch import Tensor, nn
 
-from fls_bench.schema import Adam, AdamW, Cosine, LrRule, Sgd, TargetAccuracy, TargetLoss
+from fls_bench.schema import (
+    Adam,
+    AdamW,
+    Cosine,
+    FixedSteps,
+    LrRule,
+    Sgd,
+    TargetAccuracy,
+    TargetLoss,
+    ValidationLoss,
+)
 from fls_bench.training import setup_digest
 from fls_bench.training_setup import TrainingSetup
 
@@ -53,6 +63,8 @@ def test_what_belongs_to_a_run_is_not_part_of_it(changes: dict[str, Any]) -> Non
         {"loss": "logistic", "task": own_nets.two_blobs},
         {"stop": TargetLoss(target_loss=0.2, max_epochs=15)},
         {"stop": TargetAccuracy()},
+        {"stop": ValidationLoss()},
+        {"stop": FixedSteps(75)},
         {"optimizer": Sgd(momentum=0.9)},
         {"optimizer": Sgd(momentum=0.9, nesterov=True)},
         {"optimizer": Sgd(weight_decay=0.1)},
@@ -73,6 +85,16 @@ def test_what_belongs_to_a_run_is_not_part_of_it(changes: dict[str, Any]) -> Non
 def test_what_changes_the_numbers_changes_it(changes: dict[str, Any]) -> None:
     base = built_in(depth=2)
     assert digest(replace(base, **changes)) != digest(base)
+
+
+def test_the_new_stops_are_told_apart_by_their_numbers_and_not_by_their_most_epochs() -> None:
+    stops = [
+        ValidationLoss(5), ValidationLoss(6), FixedSteps(5), FixedSteps(6), TargetLoss(5.0),
+        ValidationLoss(5, max_epochs=7), FixedSteps(5, max_epochs=7),
+    ]  # fmt: skip
+    found = [digest(built_in(stop=stop)) for stop in stops]
+    assert len(set(found[:5])) == 5
+    assert found[5:] == [found[0], found[2]]
 
 
 @pytest.mark.parametrize(

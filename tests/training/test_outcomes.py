@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,34 @@ import own_nets
 import pytest
 import torch
 from labels import label
-from own_nets import blobs, built_in, config, in_one_batch, own, records
+from own_nets import blobs, built_in, config, distance, in_one_batch, own, records
 from torch.func import functional_call
 from torch.nn import functional
 
-from fls_bench.schema import LrRule, Outcome, RunRecord, Sgd, TargetAccuracy, TargetLoss
+from fls_bench.errors import InputError
+from fls_bench.schema import (
+    FixedSteps,
+    LrRule,
+    Outcome,
+    RunRecord,
+    Sgd,
+    TargetAccuracy,
+    TargetLoss,
+    ValidationLoss,
+)
 from fls_bench.tasks import Task, make_task
-from fls_bench.training import make_net, recording, train_one
-from fls_bench.training.runs import batch_order, progress, sample_losses
+from fls_bench.training import (
+    epochs_trained,
+    make_net,
+    recording,
+    resolve_stop,
+    single,
+    time_training,
+    train_one,
+)
+from fls_bench.training.engines import Engine
+from fls_bench.training.runs import TrainedRun, batch_order, progress, sample_losses
+from fls_bench.training.single import train_single
 from fls_bench.training_setup import TrainingSetup
 
 RULE = LrRule(name="homogeneous", depth=4)
@@ -137,6 +158,226 @@ def test_a_loss_that_is_infinite_from_the_start_has_diverged(engine: str) -> Non
 def test_a_diverged_run_with_an_accuracy_to_reach_has_diverged_too(engine: str) -> None:
     setup = built_in(stop=TargetAccuracy(target_accuracy=0.3, max_epochs=5))
     assert end(setup, engine, lr=1e30).outcome is Outcome.DIVERGED
+
+
+# --- the validation loss --------------------------------------------------------------------
+
+
+def noisy(seed: int) -> Task:
+    return blobs(seed, spread=2.0)
+
+
+def trained(setup: TrainingSetup, engine: str, kind: Any = "fused", **changes: Any) -> TrainedRun:
+    one = config(setup, **changes)
+    if engine == "batched":
+        other = config(setup, **{**changes, "lr": 0.01, "seed": 1})  # it has another best epoch
+        return in_one_batch(setup, [other, one], rule=RULE, kind=kind)[1]
+    return train_single(setup, RULE, setup.task_for(one.seed), one, dtype=torch.float64)
+
+
+def every_epoch(
+    setup: TrainingSetup, epochs: int, lr: float
+) -> list[tuple[float, float, dict[str, torch.Tensor]]]:
+    """(validation loss, training loss, weights) after each epoch, by a loop that saves them all."""
+    task, net = setup.task_for(0), make_net(setup, 0, 1.0, torch.float64)
+    x, y, x_val, y_val = (
+        torch.as_tensor(part) for part in (task.x_train, task.y_train, task.x_val, task.y_val)
+    )
+    order, found, optimizer = batch_order(0, len(y)), [], torch.optim.SGD(net.parameters(), lr=lr)
+    for _ in range(epochs):
+        for picked in next(order).split(setup.batch_size):
+            optimizer.zero_grad()
+            functional.cross_entropy(net(x[picked].double()), y[picked]).backward()
+            optimizer.step()
+        with torch.no_grad():
+            losses = [
+                float(functional.cross_entropy(net(points.double()), labels))
+                for points, labels in ((x_val, y_val), (x, y))
+            ]
+        state = {name: value.clone() for name, value in net.state_dict().items()}
+        found.append((losses[0], losses[1], state))
+    return found
+
+
+LR = 0.2
+"""The rate at which the validation loss falls, rises a little, falls again, and then rises."""
+
+
+@ENGINES
+@pytest.mark.parametrize("patience", [1, 2, 3, 8])
+def test_the_net_of_the_lowest_validation_loss_is_kept(engine: str, patience: int) -> None:
+    setup = built_in(depth=3, task=noisy, stop=ValidationLoss(patience, max_epochs=40))
+    saved = every_epoch(setup, 40, LR)
+    losses = [loss for loss, _, _ in saved]
+    best = ended = 0
+    while ended - best < patience:
+        ended += 1
+        best = ended if losses[ended] < losses[best] else best
+    assert best > 0
+    run = trained(setup, engine, lr=LR)
+    assert (run.outcome, run.epochs, run.steps) == (Outcome.REACHED_TARGET, best + 1, 5 * best + 5)
+    assert run.train_loss == pytest.approx(saved[best][1], rel=1e-9)
+    assert distance(dict(run.final), saved[best][2]) < 1e-9
+    assert distance(dict(run.final), saved[best + 1][2]) > 1e-3
+    record = end(setup, engine, lr=LR)
+    assert (record.epochs, record.train_loss) == (run.epochs, pytest.approx(run.train_loss))
+    assert record.val_loss == pytest.approx(losses[best], rel=1e-9)
+
+
+def test_more_patience_finds_a_later_epoch() -> None:
+    first, later = (
+        built_in(depth=3, task=noisy, stop=ValidationLoss(patience, max_epochs=40))
+        for patience in (1, 8)
+    )
+    assert trained(first, "single", lr=LR).epochs < trained(later, "single", lr=LR).epochs
+
+
+@pytest.mark.parametrize(
+    ("engine", "dropout"), [("batched", 0.0), ("single", 0.0), ("single", 0.1)]
+)
+def test_the_kept_net_has_the_buffers_of_its_epoch(engine: str, dropout: float) -> None:
+    """Those of a run that makes just as many steps."""
+
+    def make() -> own_nets.Normed:
+        return own_nets.Normed(dropout)
+
+    stop = ValidationLoss(4, max_epochs=40)
+    kept = trained(own(make, task=noisy, stop=stop), engine, "vmapped", lr=LR)
+    assert 1 < kept.epochs < 36
+    assert int(kept.final["body.1.num_batches_tracked"]) == kept.steps == 5 * kept.epochs
+    just_so = own(make, task=noisy, stop=FixedSteps(kept.steps))
+    assert (
+        distance(dict(kept.final), dict(trained(just_so, engine, "vmapped", lr=LR).final)) < 1e-12
+    )
+
+
+@ENGINES
+def test_out_of_epochs_the_best_net_so_far_is_kept(engine: str) -> None:
+    falling = built_in(depth=3, task=noisy, stop=ValidationLoss(10, max_epochs=3))
+    run = trained(falling, engine, lr=0.02)
+    assert (run.outcome, run.epochs) == (Outcome.OUT_OF_BUDGET, 3)
+    still = trained(falling, engine, lr=1e-9)
+    assert still.outcome is Outcome.PLATEAU
+    # Past its lowest, but for less epochs than it is given: nothing is won any more.
+    losses = [loss for loss, _, _ in every_epoch(falling, 30, LR)]
+    best = int(np.argmin(losses)) + 1
+    assert best < 20
+    past = built_in(depth=3, task=noisy, stop=ValidationLoss(29, max_epochs=30))
+    run = trained(past, engine, lr=LR)
+    assert (run.outcome, run.epochs) == (Outcome.PLATEAU, best)
+
+
+@ENGINES
+def test_a_run_that_diverges_on_its_way_has_diverged_whatever_it_kept(engine: str) -> None:
+    setup = built_in(task=noisy, stop=ValidationLoss(5, max_epochs=40))
+    run = trained(setup, engine, lr=1e30)
+    assert (run.outcome, run.train_loss) == (Outcome.DIVERGED, None)
+
+    def beyond(seed: int) -> Task:  # the training loss is fine
+        task = noisy(seed)
+        x_val = task.x_val.copy()
+        x_val[0] = 3e38
+        return replace(task, x_val=x_val)
+
+    float32 = config(built_in(task=beyond, stop=setup.stop), lr=0.01, c=1e3)
+    if engine == "batched":
+        (run,) = in_one_batch(built_in(task=beyond, stop=setup.stop), [float32], torch.float32)
+    else:
+        run = train_single(built_in(task=beyond, stop=setup.stop), RULE, beyond(0), float32)
+    assert (run.outcome, run.train_loss) == (Outcome.DIVERGED, None)
+
+
+@pytest.mark.parametrize(("patience", "most"), [(1, 40), (4, 40), (30, 12)])
+def test_the_epochs_beyond_the_kept_net_are_counted_as_cost(
+    patience: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = 0
+    real = single.validation_losses
+
+    def counted(*arguments: Any) -> torch.Tensor:
+        nonlocal looked
+        looked += 1
+        return real(*arguments)
+
+    monkeypatch.setattr(single, "validation_losses", counted)
+    setup = built_in(depth=3, task=noisy, stop=ValidationLoss(patience, max_epochs=most))
+    run = trained(setup, "single", lr=LR)
+    after_epochs = looked - 1  # and once at init
+    assert after_epochs == epochs_trained(setup.stop, run.outcome, run.epochs, most)
+    assert after_epochs > run.epochs
+    assert epochs_trained(setup.stop, Outcome.DIVERGED, 3, most) == 3
+
+
+@pytest.mark.parametrize("kind", ["fused", "single"])
+def test_the_time_of_looking_at_validation_points_counts(kind: Any) -> None:
+    """Epochs are counted whole, though the net of an earlier one is kept."""
+    setup = built_in(depth=3, task=noisy, stop=ValidationLoss(1), optimizer=Sgd(lr=LR))
+    epochs, _ = time_training(setup, RULE, Engine(kind, replicas=4), 5, 30)
+    assert epochs == (120 if kind == "fused" else 30)
+
+
+def test_seeds_with_validation_parts_of_different_size_are_refused() -> None:
+    def uneven(seed: int) -> Task:
+        task = noisy(seed)
+        return replace(task, x_val=task.x_val[: 12 + seed], y_val=task.y_val[: 12 + seed])
+
+    setup = built_in(task=uneven, stop=ValidationLoss(2, max_epochs=5))
+    with pytest.raises(InputError, match="12 points for one seed and 13 for another"):
+        in_one_batch(setup, [config(setup, seed=seed) for seed in (0, 1)])
+
+
+# --- a number of steps ----------------------------------------------------------------------
+
+
+@ENGINES
+@pytest.mark.parametrize("steps", [1, 4, 5, 7, 10, 13])
+def test_training_makes_exactly_so_many_steps(engine: str, steps: int) -> None:
+    """Five are an epoch, the last of three points; by a loop that knows no epochs."""
+    setup = built_in(stop=FixedSteps(steps))
+    task, net = setup.task_for(0), make_net(setup, 0, 1.0, torch.float64)
+    x, y, order = torch.as_tensor(task.x_train).double(), torch.as_tensor(task.y_train), None
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    order = batch_order(0, len(y))
+    batches = [picked for _ in range(3) for picked in next(order).split(5)]
+    for picked in batches[:steps]:
+        optimizer.zero_grad()
+        functional.cross_entropy(net(x[picked]), y[picked]).backward()
+        optimizer.step()
+    run = trained(setup, engine, lr=0.1)
+    assert (run.outcome, run.steps) == (Outcome.REACHED_TARGET, steps)
+    assert run.epochs == math.ceil(steps / 5)
+    assert distance(dict(run.final), net.state_dict()) < 1e-12
+    loss = functional.cross_entropy(net(x), y).item()
+    assert run.train_loss == pytest.approx(loss, rel=1e-9)
+
+
+@ENGINES
+def test_the_most_epochs_bound_a_number_of_steps_too(engine: str) -> None:
+    setup = built_in(stop=FixedSteps(7))
+    run = trained(setup, engine, max_epochs=1)
+    assert (run.outcome, run.epochs, run.steps) == (Outcome.OUT_OF_BUDGET, 1, 5)
+    assert trained(setup, engine, max_epochs=1, lr=1e-9).outcome is Outcome.PLATEAU
+    assert trained(setup, engine, max_epochs=2).outcome is Outcome.REACHED_TARGET
+    assert trained(setup, engine, lr=1e30).outcome is Outcome.DIVERGED
+
+
+@pytest.mark.parametrize(
+    ("stop", "most"),
+    [
+        (FixedSteps(7), 2),
+        (FixedSteps(10), 2),
+        (FixedSteps(11), 3),
+        (FixedSteps(11, max_epochs=2), 2),
+        (FixedSteps(1, max_epochs=2), 1),
+        (TargetLoss(0.1, max_epochs=300), 300),
+        (ValidationLoss(3, max_epochs=300), 300),
+    ],
+    ids=label,
+)
+def test_no_more_epochs_are_planned_than_the_steps_take(stop: Any, most: int) -> None:
+    setup = built_in(stop=stop)
+    resolved = resolve_stop(setup, setup.task_for(0))
+    assert resolved.stop == stop.model_copy(update={"max_epochs": most})
 
 
 # --- centering ------------------------------------------------------------------------------

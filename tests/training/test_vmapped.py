@@ -20,6 +20,7 @@ from fls_bench.schema import (
     AdamW,
     AnyOptimizer,
     Cosine,
+    FixedSteps,
     LrRule,
     Outcome,
     RunConfig,
@@ -27,6 +28,7 @@ from fls_bench.schema import (
     StepDecay,
     TargetAccuracy,
     TargetLoss,
+    ValidationLoss,
 )
 from fls_bench.training.runs import TrainedRun
 from fls_bench.training.single import train_single
@@ -147,12 +149,31 @@ def test_a_batch_of_any_nets_is_the_plain_loop_with_every_optimizer(optimizer: s
         (Small, {"label_smoothing": 0.2}),
         (lambda: Small(1), {"loss": "logistic", "task": two_blobs}),
         (Small, {"stop": TargetAccuracy(target_accuracy=0.9, max_epochs=10)}),
+        (Small, {"stop": ValidationLoss(2, max_epochs=10)}),
+        (Counting, {"stop": ValidationLoss(2, max_epochs=10), "optimizer": Sgd(momentum=0.9)}),
+        (Counting, {"stop": FixedSteps(17), "optimizer": Sgd(momentum=0.9)}),
+        (Small, {"label_smoothing": 0.2, "stop": ValidationLoss(1, max_epochs=10)}),
+        (lambda: Small(1), {"loss": "logistic", "task": two_blobs, "stop": ValidationLoss(2)}),
         (Small, {"batch_size": 1000}),
         (PartlyFrozen, {"optimizer": AdamW(weight_decay=0.1, clip_norm=0.1, epsilon=EPSILON)}),
         (WithUnused, {"optimizer": AdamW(weight_decay=0.1, clip_norm=0.1, epsilon=EPSILON)}),
         (Counting, {"optimizer": Sgd(momentum=0.9)}),
     ],
-    ids=["mse", "smoothing", "logistic", "accuracy", "full batch", "frozen", "unused", "buffers"],
+    ids=[
+        "mse",
+        "smoothing",
+        "logistic",
+        "accuracy",
+        "validation",
+        "validation with buffers",
+        "steps with buffers",
+        "validation with smoothing",
+        "validation, logistic",
+        "full batch",
+        "frozen",
+        "unused",
+        "buffers",
+    ],
 )
 def test_so_it_is_with_every_loss_and_module(
     make: Callable[[], nn.Module], changes: dict[str, Any]
