@@ -213,8 +213,8 @@ def measure_flow(
     The neurons of the theory are those with v_j > 0 that are active on all positive and on no negative
     training points (the positive cone). ``phase1_neuron_angle`` is their mean angle to x_+ weighted by
     v_j^2, the weight of a balanced neuron in w_hat; ``psi_min`` the least of their cosines,
-    ``psi_bound`` the bound for that neuron, with x_+ the class sum; ``psi_slack`` the least psi_j - bound
-    of any. Times are those of the flow on the mean loss.
+    ``psi_bound`` the bound for that neuron, with x_+ the class sum; ``psi_slack`` the least of
+    psi_j - bound. Times are those of the flow on the mean loss.
 
     Args:
         flow: The replicas.

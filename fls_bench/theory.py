@@ -320,7 +320,7 @@ def alignment_bound(zeta: Tensor, x_plus_norm: float | Tensor, elapsed: float | 
     Args:
         zeta: ``[...]``, with the same x_+.
         x_plus_norm: ``[...]``, norm of the class sum, or of the class mean.
-        elapsed: t, ``[...]``, time in the positive cone, t - t_1, of a flow on the sum loss with slope 1.
+        elapsed: t, ``[...]``, time in the positive cone, of a flow on the sum loss with slope 1.
 
     Returns:
         ``[...]`` in [-1, 1); -1, which says nothing, where zeta <= 0 or no time has passed in the cone.

@@ -95,7 +95,9 @@ class FlowFacts(Frozen):
                 f"({self.tolerance:g} of each 95 % half-width, and a floor)."
             )
         if last.changed == RUNS_DIFFER:
-            return f"No step sufficed: {RUNS_DIFFER} still changed at the last halving, to {last.step:g}."
+            return (
+                f"No step sufficed: at the last halving, to {last.step:g}, {RUNS_DIFFER} changed."
+            )
         return (
             f"No step sufficed: the last halving, to {last.step:g}, still moved {last.changed} by "
             f"{last.change or 0:.2g} times what is allowed."
