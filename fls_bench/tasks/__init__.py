@@ -11,6 +11,7 @@ from fls_bench.tasks.drawing import SPLIT_SEED
 from fls_bench.tasks.folders import folder_source
 from fls_bench.tasks.generated import MAX_NUMBERS, mixture, noise, product_of_signs
 from fls_bench.tasks.images import cifar10, fashion_mnist, mnist
+from fls_bench.tasks.latent import latent_images
 from fls_bench.tasks.signals import mnist1d
 from fls_bench.tasks.sources import TASKS, function_source, load_task, named_source, task_source
 from fls_bench.tasks.sprites import dsprites
@@ -44,6 +45,7 @@ __all__ = [
     "fashion_mnist",
     "folder_source",
     "function_source",
+    "latent_images",
     "load_task",
     "make_task",
     "mixture",

@@ -122,6 +122,32 @@ def _generated(
     draw: Callable[[np.random.Generator, int], tuple[Array, Labels]],
     copies: int = 1,
 ) -> Task:
+    n_train, *held_out = checked_sizes(name, arguments, arguments["input_dim"])
+    rng = np.random.default_rng([SPLIT_SEED, checked_seed(seed)])
+    x, y = draw(rng, n_train // copies)
+    validation, test = (draw(rng, size) for size in held_out)
+    return make_task(
+        name, (np.tile(x, (copies, 1)), np.tile(y, copies)), test, validation,
+        n_classes=arguments.get("n_classes", 2),
+        spec=TaskSpec(name=name, arguments=dict(arguments), seed=seed), fixed_test=False,
+    )  # fmt: skip
+
+
+def checked_sizes(name: str, arguments: Mapping[str, Any], input_dim: int) -> tuple[int, int, int]:
+    """Check how much is drawn of a law.
+
+    Args:
+        name: Name of the task.
+        arguments: Its arguments: n_train, n_val and n_test, and input_dim and n_classes if it has
+            them.
+        input_dim: Values of one point.
+
+    Returns:
+        n_train, n_val and n_test.
+
+    Raises:
+        InputError: One is out of range, or all together are too many numbers.
+    """
     for key, low, high in (
         ("n_train", MIN_PER_PART, 1_000_000),
         ("n_test", MIN_PER_PART, 1_000_000),
@@ -134,19 +160,12 @@ def _generated(
             raise InputError(
                 f"Task {name!r}: {key} = {value} is out of range.", f"Choose {low} .. {high}."
             )
-    sizes = [int(arguments[key]) for key in ("n_train", "n_val", "n_test")]
-    if sum(sizes) * arguments["input_dim"] > MAX_NUMBERS:
+    sizes = int(arguments["n_train"]), int(arguments["n_val"]), int(arguments["n_test"])
+    if sum(sizes) * input_dim > MAX_NUMBERS:
+        changed = "input_dim, n_train" if "input_dim" in arguments else "size, n_train"
         raise InputError(
-            f"Task {name!r} would draw {sum(sizes) * arguments['input_dim']:,} numbers; the limit is "
+            f"Task {name!r} would draw {sum(sizes) * input_dim:,} numbers; the limit is "
             f"{MAX_NUMBERS:,}.",
-            "Choose a smaller input_dim, n_train, n_val or n_test.",
+            f"Choose a smaller {changed}, n_val or n_test.",
         )
-    rng = np.random.default_rng([SPLIT_SEED, checked_seed(seed)])
-    n_train, *held_out = sizes
-    x, y = draw(rng, n_train // copies)
-    validation, test = (draw(rng, size) for size in held_out)
-    return make_task(
-        name, (np.tile(x, (copies, 1)), np.tile(y, copies)), test, validation,
-        n_classes=arguments.get("n_classes", 2),
-        spec=TaskSpec(name=name, arguments=dict(arguments), seed=seed), fixed_test=False,
-    )  # fmt: skip
+    return sizes

@@ -18,6 +18,7 @@ from fls_bench.tasks.bundled import breast_cancer, digits, wine
 from fls_bench.tasks.folders import folder_source
 from fls_bench.tasks.generated import mixture, noise, product_of_signs
 from fls_bench.tasks.images import cifar10, fashion_mnist, mnist
+from fls_bench.tasks.latent import latent_images
 from fls_bench.tasks.signals import mnist1d
 from fls_bench.tasks.sprites import dsprites
 from fls_bench.tasks.tables import table_source
@@ -30,6 +31,7 @@ TASKS: Mapping[str, Callable[..., Task]] = {
     "mixture": mixture,
     "product_of_signs": product_of_signs,
     "noise": noise,
+    "latent_images": latent_images,
     "fashion_mnist": fashion_mnist,
     "mnist": mnist,
     "cifar10": cifar10,

@@ -5,7 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
-from fls_bench.metrics.dimension import neighbour_ratios, two_nn_dimension
+from fls_bench.metrics.dimension import (
+    mle_dimension,
+    neighbour_distances,
+    neighbour_ratios,
+    two_nn_dimension,
+)
 
 
 def draw(*shape, seed=0):
@@ -19,6 +24,12 @@ def dimension(x):
     return float(two_nn_dimension(ratios))
 
 
+def mle(x, num=10):
+    distances, duplicates = neighbour_distances(x, num)
+    assert int(duplicates) == 0
+    return float(mle_dimension(distances))
+
+
 def test_against_sklearn_and_a_fit_written_out():
     x = draw(300, 4) @ draw(4, 20, seed=1) + 100
     distances, _ = NearestNeighbors(n_neighbors=3).fit(x.numpy()).kneighbors(x.numpy())
@@ -30,10 +41,20 @@ def test_against_sklearn_and_a_fit_written_out():
     assert dimension(x) == pytest.approx(slope)
 
 
+def test_the_likelihood_of_levina_and_bickel_written_out():
+    x = draw(200, 4) @ draw(4, 20, seed=1) + 100
+    distances, _ = NearestNeighbors(n_neighbors=8).fit(x.numpy()).kneighbors(x.numpy())
+    np.testing.assert_allclose(neighbour_distances(x, 7)[0].numpy(), distances[:, 1:], rtol=1e-7)
+    inverse = [np.mean([np.log(row[7] / row[j]) for j in range(1, 7)]) for row in distances]
+    assert mle(x, 7) == pytest.approx(1 / np.mean(inverse))
+
+
 @pytest.mark.parametrize("d", [1, 2, 5])
 def test_cubes_of_a_known_dimension_in_a_larger_space(d):
     # The error of one estimate is about d / sqrt(n).
     found = [dimension(draw(1000, d, seed=s) @ torch.randn(d, 30).double()) for s in range(4)]
+    assert np.mean(found) == pytest.approx(d, rel=0.12)
+    found = [mle(draw(1000, d, seed=s) @ torch.randn(d, 30).double()) for s in range(4)]
     assert np.mean(found) == pytest.approx(d, rel=0.12)
 
 
@@ -43,6 +64,7 @@ def test_a_curved_manifold():
         (2 + u[:, 0].cos()) * u[:, 1].cos(), (2 + u[:, 0].cos()) * u[:, 1].sin(), u[:, 0].sin()
     ], dim=1)  # fmt: skip
     assert dimension(torus) == pytest.approx(2, rel=0.12)
+    assert mle(torus) == pytest.approx(2, rel=0.12)
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(1e-3, 1e3))
@@ -50,7 +72,9 @@ def test_scale_rotation_and_order_do_not_matter(seed, scale):
     x = draw(60, 5, seed=seed)
     turn = torch.linalg.qr(draw(5, 5, seed=seed + 1)).Q
     order = draw(60, seed=seed + 2).argsort()
-    assert dimension(scale * (x[order] @ turn + 1)) == pytest.approx(dimension(x), rel=1e-6)
+    moved = scale * (x[order] @ turn + 1)
+    assert dimension(moved) == pytest.approx(dimension(x), rel=1e-6)
+    assert mle(moved) == pytest.approx(mle(x), rel=1e-6)
 
 
 def test_duplicates_are_counted_and_have_no_ratio():
