@@ -312,7 +312,8 @@ def _run_claim(suite: Suite, options: Options) -> Report:
         own = setup.init_scale if setup.axis == "init_scale" else setup.output_multiplier
         assert case.log2_c is not None
         result, one, prepared = run_claim_case(
-            case, setup, [math.log2(value / own) for value in case.log2_c.values], options.plan(),
+            case, setup, [math.log2(value / own) for value in case.log2_c.values],
+            replace(options, fixed_seeds=case.seeds or suite.seeds).plan(),
             stores=stores_of(options), listener=options.listener, jobs=options.num_jobs,
             device=device,
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -70,6 +71,7 @@ def run_claim_case(
         )
     )  # fmt: skip
     found = [*diagnosis.findings, *data_findings(prepared.setup, task)]
+    factors = _factors(case, prepared, task)
     made = CaseResult(
         id=case.id,
         diagnosis=diagnosis.model_copy(update={"findings": problems_first(found)}),
@@ -85,11 +87,12 @@ def run_claim_case(
         family=case.family or case.id,
         setting=_setting(case, task),
         data=f"{case.task.name} (n = {task.n_train})" if case.family is None else case.task.name,
-        factors=_factors(case, prepared, task),
+        factors=factors,
         sweep=result.sweep,
         own=prepared.own,
         stop=prepared.setup.stop,
         difficulty=case.difficulty,
+        shift=_shift(prepared, factors),
         beside=bool(case.beside),
         control=case.expect is not None and case.expect.regime.value == "inconclusive",
     )
@@ -113,6 +116,13 @@ def judge_claim(
         return ()
     made = JUDGES[suite.claim](cases)
     return (made.model_copy(update={"not_run": (*not_run, *made.not_run)}),)
+
+
+def _shift(prepared: Prepared, factors: Mapping[str, float]) -> float:
+    architecture = prepared.setup.architecture
+    if architecture is None or architecture.name != "two_layer":
+        return 0.0
+    return -math.log2(factors["input_dim"] * factors["width"])
 
 
 def _setting(case: Case, task: Task) -> str:

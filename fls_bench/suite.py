@@ -206,6 +206,8 @@ class Case(Frozen):
     """Cases that are judged together by the suite's claim."""
     difficulty: Annotated[float, Field(gt=0, le=1e9)] | None = None
     """Where a case of claim C2 stands on its family's ladder."""
+    seeds: Annotated[int, Field(ge=3, le=1000)] | None = None
+    """In place of the suite's."""
     beside: Literal[True] | None = None
     """Shown beside the claim, which it does not decide."""
     needs_gpu: Literal[True] | None = None
@@ -286,7 +288,7 @@ class Suite(Frozen):
 
     @model_validator(mode="after")
     def _claim_has_what_it_needs(self) -> Suite:
-        keys = ("family", "difficulty", "beside", "needs_gpu")
+        keys = ("family", "difficulty", "seeds", "beside", "needs_gpu")
         for case in self.cases:
             told = [key for key in keys if getattr(case, key) is not None]
             if told and self.claim is None:
@@ -346,6 +348,8 @@ class Suite(Frozen):
             )
         chosen = set(spec.cases or ())
         cases = [k for k in self.cases if not chosen or {k.id, k.family} & chosen]
+        if spec.seeds is not None:
+            cases = [k.model_copy(update={"seeds": None}) for k in cases]
         if spec.log2_c is not None:
             cases = [k.model_copy(update={"log2_c": spec.log2_c}) for k in cases]
         return self.model_copy(
@@ -551,10 +555,13 @@ def _expanded(tree: dict[str, Any]) -> dict[str, Any]:
                         f"case {name!r}: vary names {place!r}, and {table!r} is no table"
                     )
                 one[table] = {**one.get(table, {}), key: value}
-            shown = [
-                f"{place.rpartition('.')[2]}{value}"
-                for place, value in zip(vary, values, strict=True)
-            ]
+            shown = []
+            for place, value in zip(vary, values, strict=True):
+                # A table, such as a stop, is known by its first key.
+                key, told = (place, value) if not isinstance(value, dict) else next(
+                    iter(value.items()), (place, "")
+                )  # fmt: skip
+                shown.append(f"{key.rpartition('.')[2]}{told}")
             one["id"] = "-".join([str(name), *shown]).replace(".", "_")
             made.append(one)
     if len(made) > MAX_CASES:

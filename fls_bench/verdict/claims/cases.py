@@ -28,7 +28,7 @@ LEVEL = 0.05
 NUM_DRAWS = 1000
 """Resamples of the seeds, from a fixed start."""
 
-WINDOW = 3.0
+WINDOW = 2.0
 """Octaves of c on both sides of the least mean error that the parabola through its place sees."""
 
 MAX_EDGE_SHARE = 0.1
@@ -54,6 +54,8 @@ class ClaimCase:
         stop: When its nets stop.
         difficulty: Its place on a ladder, or None.
         beside: Whether it is shown and does not decide.
+        shift: What is added to log2 c: for the two-layer net of the theory, whose W is drawn with entries
+            N(0, 1/(d·h)), c is then that of entries of order one, c·alpha^2/(d·h), as in the theory.
         control: Whether no c may win: a negative control.
         notes: What a reader should know, e.g. the measured dimension of its data.
     """
@@ -67,6 +69,7 @@ class ClaimCase:
     own: float
     stop: Stop
     difficulty: float | None = None
+    shift: float = 0.0
     beside: bool = False
     control: bool = False
     notes: tuple[str, ...] = ()
@@ -221,7 +224,7 @@ def best_octave(case: ClaimCase, errors: Errors, draws: npt.NDArray[np.intp]) ->
         errors: Its table.
         draws: [B, S] from :func:`resamples`.
     """
-    octaves = case.octaves * np.log2(errors.c)
+    octaves = case.octaves * np.log2(errors.c) + case.shift
     value, edge = vertex(octaves, errors.test.mean(axis=1))
     means = errors.test[:, draws].mean(axis=2)  # [C, B]
     found = [vertex(octaves, means[:, b]) for b in range(len(draws))]
