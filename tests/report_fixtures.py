@@ -14,10 +14,15 @@ from fls_bench.schema import (
     Axis,
     CaseResult,
     Cell,
+    ClaimCurve,
+    ClaimPanel,
+    ClaimPart,
+    ClaimResult,
     Code,
     Comparison,
     Cost,
     CStar,
+    CurvePoint,
     Diagnosis,
     Finding,
     Gain,
@@ -36,6 +41,7 @@ from fls_bench.schema import (
     Recommendation,
     Regime,
     Report,
+    ScalingFit,
     SeedResult,
     Skipped,
     Sweep,
@@ -562,6 +568,59 @@ def intervention(text: str = "") -> Report:
     )
 
 
+def claims(text: str = "") -> Report:
+    """A suite that tests a claim: outcome, parts that decide and that don't, plots, a fit."""
+    word = text or "digits"
+    points = tuple(
+        CurvePoint(x=k, value=9 + 0.1 * k**2, low=8.5 + 0.1 * k**2, high=9.5 + 0.1 * k**2)
+        for k in range(-4, 3)
+    )
+    parts = tuple(
+        ClaimPart(
+            name=text or "excess error at the largest c", setting=word, outcome=outcome,
+            estimate=Interval(value=1.0, low=0.5, high=1.5), unit=text or "points",
+            expected=text or "above 0", n=10, text=text or "1.00 [0.50, 1.50] points",
+        )
+        for outcome in ("reproduced", "not_reproduced", "undecided", None)
+    )  # fmt: skip
+    panel = ClaimPanel(
+        title=text or "digits: test error over c",
+        x_label=text or "output multiplier c (← larger FLS, smaller FLS →)",
+        y_label=text or "test error (%)",
+        curves=tuple(ClaimCurve(name=text or f"curve {k}", points=points) for k in range(8)),
+    )
+    sizes = panel.model_copy(
+        update={
+            "title": text or "digits: best c over n",
+            "y_label": text or "best c (smaller c = larger FLS)",
+            "y_log2": True,
+            "curves": (
+                ClaimCurve(
+                    name=word, points=(CurvePoint(x=5, value=-2.5), CurvePoint(x=7, value=-3.25))
+                ),
+            ),
+        }
+    )
+    exponent = Interval(value=-0.4, low=-0.6, high=-0.2)
+    fit = ScalingFit(
+        family=word, width_exponent=exponent, n_exponent=None, intercept=-1.0,
+        samples=((-1.0, -0.4, 0.0),) * 3, residual=0.1, widths=(16, 64), n_trains=(150, 150),
+        num_cases=4, num_seeds=10,
+    )  # fmt: skip
+    claim = ClaimResult(
+        claim="C4", statement=text or "c* falls with n.", reported=text or "Reported by the authors.",
+        outcome="not_reproduced", text=text or "Of 2 exponents: 2 not reproduced.", data=(word,),
+        num_seeds=10, parts=parts, panels=(panel, sizes), cautions=(text or "Read with care.",),
+        fits=(fit,), not_run=(Skipped(what=word, code="no_data", reason=text or "No data."),),
+    )  # fmt: skip
+    return suite().model_copy(
+        update={
+            "claims": (claim, claim.model_copy(update={"claim": "C1", "outcome": "undecided"})),
+            "suite": {"name": text or "scaling-law", "version": 1, "digest": "0" * 64},
+        }
+    )
+
+
 def _shifted(case: CaseResult, by: float, first_seed: int) -> CaseResult:
     """The case with another test error at its own c, and other seeds."""
     found = case.sweep
@@ -742,7 +801,7 @@ ALL = {
 
 PAGES = ALL | {
     "tune": tune, "invariants": invariants, "intervention": intervention, "check": check,
-    "check_without_baseline": lambda: check(baseline=False), "compare": compare,
+    "check_without_baseline": lambda: check(baseline=False), "compare": compare, "claims": claims,
 }  # fmt: skip
 """Every kind of page; the terminal's tests of these stand with their commands."""
 
@@ -753,4 +812,5 @@ HOSTILE_PAGES = {
     "intervention": intervention,
     "check": check,
     "compare": compare,
+    "claims": claims,
 }
