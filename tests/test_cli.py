@@ -219,6 +219,30 @@ def test_train_says_what_it_made(cli: Cli) -> None:
     assert fls_bench.load_bundle("m.pt").header.output_multiplier == 1
 
 
+def test_train_stops_as_it_is_told(cli: Cli) -> None:
+    ended = cli(*TRAIN.split(), "--validation-patience", 2, "--max-epochs", 100, "--lr", 1)
+    assert "reached target" in ended.out
+    header = fls_bench.load_bundle("m.pt").header
+    assert header.recipe.stop == fls_bench.ValidationLoss(2, max_epochs=100)
+    no_limit = [word for word in TRAIN.split() if word not in ("--max-epochs", "20")]
+    assert cli(*no_limit, "--force", "--steps", 7).code == 0
+    header = fls_bench.load_bundle("m.pt").header
+    assert header.recipe.stop == fls_bench.FixedSteps(7, max_epochs=4), "30 points in batches of 25"
+    assert (header.outcome.steps, header.outcome.epochs) == (7, 4)
+    ended = cli(*TRAIN.split(), "--force", "--steps", 70)
+    assert "out of budget after 20 epochs" in ended.out
+    assert ended.err.startswith("The target was not reached")
+    for line, said in (
+        (["--steps", 7, "--validation-patience", 2], "--validation-patience and --steps are"),
+        (["--steps", 0], "--steps: Input should be greater than or equal to 1."),
+        (["--validation-patience", 0], "--validation-patience: Input should be greater than"),
+        (["--target-accuracy", 2], "--target-accuracy: Input should be less than or equal to 1."),
+    ):
+        ended = cli(*TRAIN.split(), "--force", *line)
+        assert ended.code == 2
+        assert said in ended.err
+
+
 def test_a_file_alone_is_enough_to_diagnose(cli: Cli) -> None:
     cli(*TRAIN.split())
     line = ["diagnose", "m.pt", "--max-seeds", 3, "--jobs", 1]

@@ -81,6 +81,27 @@ def test_a_context_around_a_loop_keeps_init_stop_and_recipe(tmp_path: Path) -> N
     assert subject.claim == (run.train_loss, "outcome.train_loss")
 
 
+@pytest.mark.parametrize(
+    ("steps", "status"), [(12, Outcome.REACHED_TARGET), (13, Outcome.OUT_OF_BUDGET)]
+)
+def test_whether_a_number_of_steps_was_made_is_known(steps: int, status: Outcome) -> None:
+    net, optimizer = net_and_optimizer()
+    stop = fls_bench.FixedSteps(steps)
+    run = record(net, optimizer=optimizer, batch_size=10, stop=stop, loss=LOSS)
+    assert train(run, net, optimizer, epochs=2) == 12
+    outcome = run.outcome()
+    assert outcome is not None
+    assert outcome.status is status
+    # Of a validation loss nothing was logged.
+    run = record(
+        net, optimizer=optimizer, batch_size=10, stop=fls_bench.ValidationLoss(), loss=LOSS
+    )
+    train(run, net, optimizer, epochs=1)
+    outcome = run.outcome()
+    assert outcome is not None
+    assert outcome.status is None
+
+
 def test_two_calls_do_the_same(tmp_path: Path) -> None:
     net, optimizer = net_and_optimizer()
     run = record(net, optimizer=optimizer, batch_size=10, stop=STOP, loss=LOSS)

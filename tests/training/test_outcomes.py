@@ -38,7 +38,13 @@ from fls_bench.training import (
     train_one,
 )
 from fls_bench.training.engines import Engine
-from fls_bench.training.runs import TrainedRun, batch_order, progress, sample_losses
+from fls_bench.training.runs import (
+    TrainedRun,
+    batch_order,
+    progress,
+    sample_losses,
+    validation_losses,
+)
 from fls_bench.training.single import train_single
 from fls_bench.training_setup import TrainingSetup
 
@@ -265,6 +271,14 @@ def test_out_of_epochs_the_best_net_so_far_is_kept(engine: str) -> None:
     past = built_in(depth=3, task=noisy, stop=ValidationLoss(29, max_epochs=30))
     run = trained(past, engine, lr=LR)
     assert (run.outcome, run.epochs) == (Outcome.PLATEAU, best)
+    # Nor where the loss comes down again from a peak, and not below what it was.
+    last = next(
+        n
+        for n in range(4, 31)
+        if np.argmin(losses[:n]) < 3 * n // 4 and losses[n - 1] < 0.9 * losses[3 * n // 4 - 1]
+    )
+    short = built_in(depth=3, task=noisy, stop=ValidationLoss(29, max_epochs=last))
+    assert trained(short, engine, lr=LR).outcome is Outcome.PLATEAU
 
 
 @ENGINES
@@ -314,6 +328,18 @@ def test_the_time_of_looking_at_validation_points_counts(kind: Any) -> None:
     setup = built_in(depth=3, task=noisy, stop=ValidationLoss(1), optimizer=Sgd(lr=LR))
     epochs, _ = time_training(setup, RULE, Engine(kind, replicas=4), 5, 30)
     assert epochs == (120 if kind == "fused" else 30)
+
+
+def test_label_smoothing_is_no_part_of_a_validation_loss() -> None:
+    logits, labels = (
+        torch.randn(4, 7, 3, generator=torch.Generator().manual_seed(0)),
+        torch.arange(7) % 3,
+    )
+    found = validation_losses(replace(built_in(), label_smoothing=0.3), logits, labels.expand(4, 7))
+    for own_logits, value in zip(logits.double(), found, strict=True):
+        assert value == pytest.approx(
+            functional.cross_entropy(own_logits, labels).item(), rel=1e-12
+        )
 
 
 def test_seeds_with_validation_parts_of_different_size_are_refused() -> None:
