@@ -46,3 +46,31 @@ def init_he(net: nn.Module, generator: torch.Generator, gain: float = 2.0) -> No
                 module.bias.zero_()
         elif isinstance(module, NORMS):
             module.reset_parameters()
+
+
+def init_torchvision(net: nn.Module, generator: torch.Generator) -> None:
+    """Draw the weights of a convolutional net as users of torchvision have them.
+
+    Convolutions are normal with variance 2/fan_out, which keeps the size of the gradient through
+    ReLU; a linear layer and its bias are uniform in ±1/sqrt(fan_in), as torch leaves them; norms
+    are the identity.
+
+    Args:
+        net: Its convolutions, without biases, and linear layers are filled in the order of their
+            names.
+        generator: Drawn from.
+
+    Source: He et al., "Delving Deep into Rectifiers" (arXiv 1502.01852), equation 14, for the
+    convolutions.
+    """
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            num_out, _, height, width = module.weight.shape
+            normal(module.weight, 2 / (num_out * height * width), generator)
+        elif isinstance(module, nn.Linear):
+            bound = 1 / math.sqrt(module.in_features)
+            for parameter in (module.weight, module.bias):
+                draw = torch.rand(parameter.shape, generator=generator, dtype=torch.float64)
+                parameter.copy_((2 * draw - 1) * bound)
+        elif isinstance(module, NORMS):
+            module.reset_parameters()

@@ -1,9 +1,9 @@
-"""Residual nets: the published ResNet-18 by its usual names, and a small one for small images."""
+"""Residual nets: published ones by their usual names, and a small one for small images."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fls_bench.models.images import ImageArguments, Norm, sized_image, with_channels
-from fls_bench.models.inits import init_he, normal
+from fls_bench.models.inits import init_he
 
 Stem = Literal["imagenet", "small"]
 
@@ -20,11 +20,12 @@ LARGE = 24
 """From this size of image on, a stride of the stem leaves the three stages enough to see."""
 
 
-class Resnet18Arguments(ImageArguments):
-    """Arguments of ``resnet18``."""
+class PublishedArguments(ImageArguments):
+    """Arguments of ``resnet18``, ``resnet34`` and ``resnet50``."""
 
     width: Annotated[int, Field(ge=1, le=4096)] = 64
-    """Channels of the first stage; each of the three that follow doubles them."""
+    """Channels of the stem and of the 3x3 convolutions of the first stage; each of the three stages
+    that follow doubles them."""
     stem: Stem = "small"
     """``imagenet``: 7x7 convolution of stride 2 and max pooling; ``small``: 3x3 of stride 1."""
 
@@ -45,6 +46,13 @@ def _norm(norm: Norm, channels: int) -> nn.Module:
     return nn.BatchNorm2d(channels) if norm == "batch" else nn.Identity()
 
 
+def _shortcut(num_in: int, num_out: int, stride: int, norm: Norm) -> nn.Module:
+    """What stands beside the branch of a block: a projection where the shape changes."""
+    if stride == 1 and num_in == num_out:
+        return nn.Identity()
+    return nn.Sequential(nn.Conv2d(num_in, num_out, 1, stride, bias=False), _norm(norm, num_out))
+
+
 class Block(nn.Module):
     """Two 3x3 convolutions beside a shortcut, projected where the shape changes.
 
@@ -55,21 +63,52 @@ class Block(nn.Module):
         norm: After each convolution.
     """
 
+    expansion = 1
+
     def __init__(self, num_in: int, num_out: int, stride: int, norm: Norm) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(num_in, num_out, 3, stride, padding=1, bias=False)
         self.bn1 = _norm(norm, num_out)
         self.conv2 = nn.Conv2d(num_out, num_out, 3, padding=1, bias=False)
         self.bn2 = _norm(norm, num_out)
-        self.downsample: nn.Module = nn.Identity()
-        if stride > 1 or num_in != num_out:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(num_in, num_out, 1, stride, bias=False), _norm(norm, num_out)
-            )
+        self.downsample = _shortcut(num_in, num_out, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [n, num_in, height, width] to [n, num_out, height/stride, width/stride]."""
         branch = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
+        return torch.relu(branch + self.downsample(x))
+
+
+class Bottleneck(nn.Module):
+    """Convolutions of 1x1, 3x3 and 1x1 beside a shortcut, projected where the shape changes.
+
+    The stride is that of the 3x3 convolution, as in torchvision's; the paper has it in the first.
+
+    Args:
+        num_in: Channels of the input.
+        num_mid: Channels of the 3x3 convolution; the output has four times as many.
+        stride: Of the 3x3 convolution.
+        norm: After each convolution.
+    """
+
+    expansion = 4
+
+    def __init__(self, num_in: int, num_mid: int, stride: int, norm: Norm) -> None:
+        super().__init__()
+        num_out = self.expansion * num_mid
+        self.conv1 = nn.Conv2d(num_in, num_mid, 1, bias=False)
+        self.bn1 = _norm(norm, num_mid)
+        self.conv2 = nn.Conv2d(num_mid, num_mid, 3, stride, padding=1, bias=False)
+        self.bn2 = _norm(norm, num_mid)
+        self.conv3 = nn.Conv2d(num_mid, num_out, 1, bias=False)
+        self.bn3 = _norm(norm, num_out)
+        self.downsample = _shortcut(num_in, num_out, stride, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [n, num_in, height, width] to [n, 4·num_mid, height/stride, width/stride]."""
+        branch = torch.relu(self.bn1(self.conv1(x)))
+        branch = torch.relu(self.bn2(self.conv2(branch)))
+        branch = self.bn3(self.conv3(branch))
         return torch.relu(branch + self.downsample(x))
 
 
@@ -84,9 +123,10 @@ class ResNet(nn.Module):
         n_outputs: Number of outputs.
         width: Channels of the first stage, doubled by each that follows.
         blocks: Number of blocks of each stage.
-        stem: See ``Resnet18Arguments``.
+        stem: See ``PublishedArguments``.
         norm: After each convolution.
         stem_stride: Of the small stem.
+        block: What the stages are made of.
 
     Source: He et al., "Deep Residual Learning for Image Recognition" (arXiv 1512.03385), table 1
     and section 4.2.
@@ -94,7 +134,7 @@ class ResNet(nn.Module):
 
     def __init__(
         self, channels: int, n_outputs: int, width: int, blocks: Sequence[int], stem: Stem,
-        norm: Norm, stem_stride: int = 1,
+        norm: Norm, stem_stride: int = 1, block: type[Block | Bottleneck] = Block,
     ) -> None:  # fmt: skip
         super().__init__()
         self.stem: Stem = stem
@@ -104,12 +144,12 @@ class ResNet(nn.Module):
         self.num_stages = len(blocks)
         num_in = width
         for stage, num_blocks in enumerate(blocks):
-            num_out = width * 2**stage
+            width_here = width * 2**stage
             strides = [2 if stage else 1] + [1] * (num_blocks - 1)
             parts = []
             for block_stride in strides:
-                parts.append(Block(num_in, num_out, block_stride, norm))
-                num_in = num_out
+                parts.append(block(num_in, width_here, block_stride, norm))
+                num_in = block.expansion * width_here
             self.add_module(f"layer{stage + 1}", nn.Sequential(*parts))
         self.fc = nn.Linear(num_in, n_outputs)
 
@@ -124,16 +164,26 @@ class ResNet(nn.Module):
         return output
 
 
-def make_resnet18(arguments: Resnet18Arguments) -> ResNet:
-    """The net of checked arguments, weights as torch leaves them."""
-    return ResNet(
-        arguments.input_shape[0],
-        arguments.n_outputs,
-        arguments.width,
-        (2, 2, 2, 2),
-        arguments.stem,
-        "batch",
-    )
+def _published(
+    blocks: Sequence[int], block: type[Block | Bottleneck]
+) -> Callable[[PublishedArguments], ResNet]:
+    def make(arguments: PublishedArguments) -> ResNet:
+        return ResNet(
+            arguments.input_shape[0],
+            arguments.n_outputs,
+            arguments.width,
+            blocks,
+            arguments.stem,
+            "batch",
+            block=block,
+        )
+
+    return make
+
+
+make_resnet18 = _published((2, 2, 2, 2), Block)
+make_resnet34 = _published((3, 4, 6, 3), Block)
+make_resnet50 = _published((3, 4, 6, 3), Bottleneck)
 
 
 def make_resnet(arguments: ResnetArguments) -> ResNet:
@@ -153,27 +203,6 @@ def sized_resnet(input_shape: tuple[int, ...], n_outputs: int) -> dict[str, Any]
     """As ``sized_image``, and the stride of the stem that is usual for images of this size."""
     sized = sized_image(input_shape, n_outputs)
     return {**sized, "stem_stride": 2 if min(sized["input_shape"][1:]) >= LARGE else 1}
-
-
-def init_resnet18(net: ResNet, generator: torch.Generator) -> None:
-    """Draw weights as users of torchvision have them.
-
-    Convolutions are normal with variance 2/fan_out, which keeps the size of the gradient through
-    ReLU; the read-out and its bias are uniform in ±1/sqrt(fan_in); norms are the identity.
-
-    Source: He et al., "Delving Deep into Rectifiers" (arXiv 1502.01852), equation 14, for the
-    convolutions.
-    """
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d):
-            num_out, _, height, width = module.weight.shape
-            normal(module.weight, 2 / (num_out * height * width), generator)
-        elif isinstance(module, nn.BatchNorm2d):
-            module.reset_parameters()
-    bound = 1 / math.sqrt(net.fc.in_features)
-    for parameter in (net.fc.weight, net.fc.bias):
-        draw = torch.rand(parameter.shape, generator=generator, dtype=torch.float64)
-        parameter.copy_((2 * draw - 1) * bound)
 
 
 def init_resnet(net: ResNet, generator: torch.Generator) -> None:

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from torch import nn
 
 from fls_bench.errors import InputError
-from fls_bench.models import cnn, mlp, resnet, vit
+from fls_bench.models import cnn, mlp, resnet, vgg, vit
 from fls_bench.models.images import sized_image
-from fls_bench.models.inits import init_he
+from fls_bench.models.inits import init_he, init_torchvision
 from fls_bench.schema import Frozen
 
 MAX_PARAMETERS = 50_000_000
@@ -70,11 +70,32 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         "small residual net for small images, BatchNorm by default",
     ),
     "resnet18": Architecture(
-        resnet.Resnet18Arguments,
+        resnet.PublishedArguments,
         resnet.make_resnet18,
-        resnet.init_resnet18,
+        init_torchvision,
         sized_image,
         "ResNet-18 with the names and the init of torchvision's",
+    ),
+    "resnet34": Architecture(
+        resnet.PublishedArguments,
+        resnet.make_resnet34,
+        init_torchvision,
+        sized_image,
+        "ResNet-34 with the names and the init of torchvision's",
+    ),
+    "resnet50": Architecture(
+        resnet.PublishedArguments,
+        resnet.make_resnet50,
+        init_torchvision,
+        sized_image,
+        "ResNet-50 with the names and the init of torchvision's",
+    ),
+    "vgg19": Architecture(
+        vgg.VggArguments,
+        vgg.Vgg,
+        init_he,
+        sized_image,
+        "VGG-19 with torchvision's names and one linear read-out, BatchNorm by default, He init",
     ),
     "vit": Architecture(
         vit.VitArguments,
