@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from fls_bench import __version__, tasks
 from fls_bench.bundle import Bundle, load_any, save_bundle
-from fls_bench.claim_cases import judge_claim, run_claim_case
+from fls_bench.claim_cases import judge_claim, run_claim_case, run_theory_case
 from fls_bench.errors import AbsentDataError, InputError, RunFailedError
 from fls_bench.facts import (
     advised,
@@ -42,6 +42,7 @@ from fls_bench.schema import (
     Report,
     RunConfig,
     Skipped,
+    TheorySpec,
     Tier,
     Tuning,
 )
@@ -255,6 +256,8 @@ def run(suite: Suite, options: Options, setup: TrainingSetup | None = None) -> R
     options = replace(options, fixed_seeds=suite.seeds)
     if suite.claim is not None and setup is None:
         return _run_claim(suite, options)
+    if suite.theory is not None:
+        return _run_theory(suite, suite.theory, options, setup)
     setups = [(case, setup or case_setup(suite, case)) for case in suite.cases]
     results: list[CaseResult] = []
     engines: list[Prepared] = []
@@ -323,6 +326,22 @@ def _run_claim(suite: Suite, options: Options) -> Report:
         engines.append(prepared)
     claims = judge_claim(suite, judged, skipped)
     return make_report(options, "suite", None, suite, tuple(results), engines, claims=claims)
+
+
+def _run_theory(
+    suite: Suite, spec: TheorySpec, options: Options, setup: TrainingSetup | None
+) -> Report:
+    if setup is not None:
+        raise InputError(
+            f"The suite {suite.name} is about the two-layer theory.",
+            "Leave --setup out, or write a suite file with your mixture and width.",
+        )
+    case = suite.cases[0]
+    own = case_setup(suite, case)
+    result, claims = run_theory_case(
+        case, own, spec, options.plan(), stores=stores_of(options), listener=options.listener
+    )
+    return make_report(options, "suite", None, suite, (result,), claims=claims)
 
 
 def _intervene(

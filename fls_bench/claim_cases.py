@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from fls_bench.facts import advised, data_findings, problems_first, setup_facts
-from fls_bench.schema import CaseResult, ClaimResult, Skipped
+from fls_bench.flow_sweep import flow_sweep
+from fls_bench.schema import CaseResult, ClaimResult, Cost, Skipped, TheorySpec
 from fls_bench.suite import Case, Suite
 from fls_bench.sweep import Listener, Prepared, Stores, SweepPlan, prepare, run_sweep
 from fls_bench.tasks import Task
@@ -16,6 +17,7 @@ from fls_bench.verdict.claims.cases import ClaimCase
 from fls_bench.verdict.claims.difficulty import judge_difficulty
 from fls_bench.verdict.claims.scaling_law import judge_scaling_law
 from fls_bench.verdict.claims.stopping import judge_stopping
+from fls_bench.verdict.claims.theory import judge_theory
 from fls_bench.verdict.claims.universality import judge_universality
 from fls_bench.verdict.diagnosis import diagnose
 from fls_bench.verdict.evidence import Evidence
@@ -97,6 +99,50 @@ def run_claim_case(
         control=case.expect is not None and case.expect.regime.value == "inconclusive",
     )
     return made, judged, prepared
+
+
+def run_theory_case(
+    case: Case,
+    setup: TrainingSetup,
+    spec: TheorySpec,
+    plan: SweepPlan,
+    *,
+    stores: Stores,
+    listener: Listener,
+) -> tuple[CaseResult, tuple[ClaimResult, ...]]:
+    """Follow the gradient flow of the two-layer theory over alpha, and judge C5 and C6.
+
+    Args:
+        case: The case.
+        setup: Its setup; its own alpha is judged like any other's.
+        spec: Which alphas, and how finely the flow is followed.
+        plan: Its seeds.
+        stores: Where runs are kept: an interrupted suite resumes.
+        listener: Told what happens.
+
+    Returns:
+        (the case as the report has it, C5 and C6).
+
+    Raises:
+        InputError: The setup is not that of the theory.
+    """
+    seeds = [plan.first_seed + k for k in range(plan.seeds[-1])]
+    sweep, facts = flow_sweep(setup, spec, seeds, stores=stores, listener=listener)
+    runs = [run for cell in sweep.cells for run in cell.seeds]
+    cost = Cost(replica_epochs=sum(run.epochs for run in runs), num_runs=len(runs))
+    diagnosis = diagnose(Evidence(sweep, setup.init_scale, advised=advised(setup), cost=cost))
+    task = setup.task_for(seeds[0])
+    made = CaseResult(
+        id=case.id,
+        diagnosis=diagnosis,
+        sweep=sweep,
+        setup={
+            **setup_facts(setup, task, sweep.lr_rule),
+            "gradient_flow": facts.model_dump(mode="json"),
+        },
+        cost=cost,
+    )
+    return made, judge_theory(sweep, facts)
 
 
 def judge_claim(

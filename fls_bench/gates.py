@@ -90,6 +90,10 @@ RUN_VALUES: Mapping[str, RunValue] = {
         "share of answers like the nearest class mean's", "share",
         gate=Gate(min_effect=0.03, better="unchanged"),
     ),
+    "theory.over_alignment": RunValue("OA: least error within the cone of x_+, above Bayes", "share"),
+    "theory.over_fitting": RunValue("OF: error of the effective predictor above that", "share"),
+    "theory.theta": RunValue("angle of the effective predictor to x_+", "radians"),
+    "theory.phase1_angle": RunValue("the same at the end of phase 1", "radians"),
 }  # fmt: skip
 """By name, in the order in which they are shown; what else a run measured follows, by name."""
 

@@ -41,6 +41,7 @@ from fls_bench.schema import (
     Sgd,
     StopByKey,
     TargetLoss,
+    TheorySpec,
     canonical_digest,
 )
 
@@ -249,6 +250,8 @@ class ScaleSpec(Frozen):
     """Ids of cases and names of families; None: all."""
     log2_c: Log2Grid | None = None
     """In place of every case's own grid."""
+    theory: TheorySpec | None = None
+    """In place of the suite's."""
     cost: SuiteCost | None = None
 
 
@@ -268,6 +271,8 @@ class Suite(Frozen):
     """In place of a sweep: what is done to the ranks of hidden layers, in every case."""
     claim: SweptClaim | None = None
     """The claim of the paper that the cases' sweeps are judged for, beside each case's own verdict."""
+    theory: TheorySpec | None = None
+    """In place of a sweep: gradient flow over alpha of the suite's one case, for claims C5 and C6."""
     cases: Annotated[tuple[Case, ...], Field(alias="case", min_length=1)]
     scale: dict[Scale, ScaleSpec] = Field(default_factory=dict)
     gate: dict[str, Gate] = Field(default_factory=dict)
@@ -297,8 +302,11 @@ class Suite(Frozen):
                 raise ValueError(f"case {case.id!r}: a suite with a claim has cases with log2_c")
             if self.claim == "C2" and case.difficulty is None and case.expect is None:
                 raise ValueError(f"case {case.id!r}: claim C2 needs the case's difficulty")
-        if self.claim is not None and self.intervention is not None:
-            raise ValueError("a suite has a claim or an intervention")
+        kinds = (self.claim, self.intervention, self.theory)
+        if sum(kind is not None for kind in kinds) > 1:
+            raise ValueError("a suite has one of claim, [intervention] and [theory]")
+        if self.theory is not None and (len(self.cases) > 1 or self.cases[0].log2_c is not None):
+            raise ValueError("a suite with [theory] has one case, and no log2_c")
         known = {case.id for case in self.cases} | {case.family for case in self.cases}
         for name, scale in self.scale.items():
             for chosen in scale.cases or ():
@@ -357,6 +365,7 @@ class Suite(Frozen):
                 "name": self.name if scale == "full" else f"{self.name}-{scale}",
                 "seeds": spec.seeds or self.seeds,
                 "cases": tuple(cases),
+                "theory": spec.theory or self.theory,
                 "cost": spec.cost or self.cost,
                 "scale": {},
             }

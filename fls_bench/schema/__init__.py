@@ -98,6 +98,7 @@ from fls_bench.schema.recipes import (
 from fls_bench.schema.reports import REPORT_SCHEMA, Report
 from fls_bench.schema.runs import Measurement, RunConfig, RunRecord
 from fls_bench.schema.states import Outcome, Regime, Tier
+from fls_bench.schema.theory import FlowFacts, FlowLevel, Log2Scales, TheorySpec
 from fls_bench.schema.tuning import Trial, Tuning
 
 __all__ = [
@@ -137,6 +138,8 @@ __all__ = [
     "Different",
     "Finding",
     "FixedSteps",
+    "FlowFacts",
+    "FlowLevel",
     "Frozen",
     "Gain",
     "Gate",
@@ -148,6 +151,7 @@ __all__ = [
     "Invariants",
     "Judgement",
     "LabelSmoothing",
+    "Log2Scales",
     "Loss",
     "LrRule",
     "LrRuleName",
@@ -187,6 +191,7 @@ __all__ = [
     "TargetAccuracy",
     "TargetLoss",
     "TaskSpec",
+    "TheorySpec",
     "Tier",
     "Trial",
     "Tuning",
