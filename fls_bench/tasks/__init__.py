@@ -10,7 +10,7 @@ from fls_bench.tasks.bundled import breast_cancer, digits, wine
 from fls_bench.tasks.drawing import SPLIT_SEED
 from fls_bench.tasks.folders import folder_source
 from fls_bench.tasks.generated import MAX_NUMBERS, mixture, noise, product_of_signs
-from fls_bench.tasks.images import cifar10, fashion_mnist, mnist
+from fls_bench.tasks.images import cifar10, cifar100, fashion_mnist, mnist
 from fls_bench.tasks.latent import latent_images
 from fls_bench.tasks.signals import mnist1d
 from fls_bench.tasks.sources import TASKS, function_source, load_task, named_source, task_source
@@ -40,6 +40,7 @@ __all__ = [
     "arrays_source",
     "breast_cancer",
     "cifar10",
+    "cifar100",
     "digits",
     "dsprites",
     "fashion_mnist",

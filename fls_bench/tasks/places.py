@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fls_bench.errors import InputError
+from fls_bench.errors import AbsentDataError, InputError
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 MAX_FILE_BYTES = 2**28
-"""Most bytes of one file of a data set, decompressed; the largest known has 47 million."""
+"""Most bytes of one file of a data set, decompressed; the largest known has 154 million."""
 
 
 def _user_folder(variable: str, default: str) -> Path:
@@ -56,14 +56,14 @@ def found(names: Iterable[str], standard: Iterable[str] = ()) -> Path | None:
     return None
 
 
-def absent(name: str, line: str) -> InputError:
+def absent(name: str, line: str) -> AbsentDataError:
     """The error that says how to bring a data set.
 
     Args:
         name: Of the data set.
         line: One shell command; ``{folder}`` in it is replaced by the data folder.
     """
-    return InputError(
+    return AbsentDataError(
         f"The data set {name!r} is not on this machine.",
         f"Bring it with: {line.format(folder=data_folder())}",
     )
@@ -117,6 +117,32 @@ def files_of(place: Path, names: Iterable[str]) -> dict[str, bytes]:
 def sha256(array: npt.NDArray[Any]) -> str:
     """SHA-256 of the bytes of an array, in hex."""
     return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+
+
+def check_md5(path: Path, known: str) -> None:
+    """Refuse an archive that is not the one that the data set's authors published.
+
+    Args:
+        path: The archive.
+        known: Its MD5, where its authors give no better digest: good against damage, not against
+            forgery.
+
+    Raises:
+        InputError: It differs, or can't be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False))
+    except OSError as error:
+        raise InputError(
+            f"{str(path)!r} can't be read: {str(error)[:200]}.", "Bring the data set again."
+        ) from None
+    if digest.hexdigest() != known:
+        raise InputError(
+            f"{str(path)!r} is not the archive as it was published: its MD5 is "
+            f"{digest.hexdigest()}, not {known}.",
+            "Remove it and bring the data set again.",
+        )
 
 
 def check_sha256(

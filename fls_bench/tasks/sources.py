@@ -17,7 +17,7 @@ from fls_bench.tasks.arrays import arrays_source, npz_source
 from fls_bench.tasks.bundled import breast_cancer, digits, wine
 from fls_bench.tasks.folders import folder_source
 from fls_bench.tasks.generated import mixture, noise, product_of_signs
-from fls_bench.tasks.images import cifar10, fashion_mnist, mnist
+from fls_bench.tasks.images import cifar10, cifar100, fashion_mnist, mnist
 from fls_bench.tasks.latent import latent_images
 from fls_bench.tasks.signals import mnist1d
 from fls_bench.tasks.sprites import dsprites
@@ -35,6 +35,7 @@ TASKS: Mapping[str, Callable[..., Task]] = {
     "fashion_mnist": fashion_mnist,
     "mnist": mnist,
     "cifar10": cifar10,
+    "cifar100": cifar100,
     "dsprites": dsprites,
     "mnist1d": mnist1d,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 import multiprocessing
@@ -11,6 +12,7 @@ import struct
 import tarfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
-from fls_bench.errors import InputError
+from fls_bench.errors import AbsentDataError, InputError
 from fls_bench.schema import TaskSpec
 from fls_bench.tasks import Task, images, load_task, places, signals, sprites, task_source
 
@@ -32,7 +34,9 @@ SIZES = {"n_train": 40, "n_val": 20, "n_test": 30}
 def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     yield
-    for function in (images._idx_set, images._cifar10, sprites._official, signals._official):
+    for function in (
+        images._idx_set, images._cifar10, images._cifar100, sprites._official, signals._official,
+    ):  # fmt: skip
         function.cache_clear()
 
 
@@ -190,7 +194,9 @@ def test_sizes_that_can_not_be_drawn(
         task_source("mnist", SIZES | arguments)(0)
 
 
-@pytest.mark.parametrize("name", ["fashion_mnist", "mnist", "cifar10", "dsprites", "mnist1d"])
+@pytest.mark.parametrize(
+    "name", ["fashion_mnist", "mnist", "cifar10", "cifar100", "dsprites", "mnist1d"]
+)
 def test_absent_data_say_how_to_bring_them(
     name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,8 +207,9 @@ def test_absent_data_say_how_to_bring_them(
         raise signals.PackageNotFoundError
 
     monkeypatch.setattr(signals, "version", not_installed)
-    with pytest.raises(InputError, match=r"not on this machine. Bring it with: ") as caught:
+    with pytest.raises(AbsentDataError, match=r"not on this machine. Bring it with: ") as caught:
         task_source(name)(0)
+    assert caught.value.exit_code == 2
     assert "{" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -286,6 +293,150 @@ def test_pictures_that_are_not_cifar(
     pinned(monkeypatch, "cifar10", *write_cifar(folder, packed=False, **changes))
     with pytest.raises(InputError, match=problem):
         task_source("cifar10", SIZES)(0)
+
+
+# --- CIFAR-100 ------------------------------------------------------------------------------
+
+PER_CLASS = (3, 2)
+
+
+def records(per_class: int, seed: int) -> Any:
+    """Records in random order; the first and last value of an image tell its fine label."""
+    rng = np.random.default_rng(seed)
+    made = rng.integers(0, 256, (100 * per_class, 3074), dtype=np.uint8)
+    made[:, 1] = rng.permutation(np.arange(len(made)) % 100)
+    made[:, 0] = made[:, 1] % 20
+    made[:, 2] = made[:, -1] = 2 * made[:, 1]
+    return made
+
+
+def write_cifar100(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *, packed: bool, **files: bytes
+) -> tuple[Any, Any]:
+    """The layout of the published archive, with fewer records."""
+    parts = (records(PER_CLASS[0], 0), records(PER_CLASS[1], 1))
+    contents = {"train": parts[0].tobytes(), "test": parts[1].tobytes()} | files
+    known = images.CIFAR100_MD5
+    if packed:
+        path = folder / "cifar-100-binary.tar.gz"
+        with tarfile.open(path, "w:gz") as archive:
+            for name, content in {**contents, "fine_label_names": b"apple\n"}.items():
+                end = "txt" if name.endswith("names") else "bin"
+                info = tarfile.TarInfo(f"cifar-100-binary/{name}.{end}")
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+        known = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    else:
+        (folder / "cifar-100-binary").mkdir()
+        for name, content in contents.items():
+            (folder / "cifar-100-binary" / f"{name}.bin").write_bytes(content)
+    read = images._cifar100
+    little_read = partial(read, per_class=PER_CLASS, md5=known)
+    little_read.cache_clear = read.cache_clear  # type: ignore[attr-defined]
+    monkeypatch.setattr(images, "_cifar100", little_read)
+    return parts
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(("labels", "classes"), [("fine", 100), ("coarse", 20)])
+def test_records_of_two_labels_and_an_image(
+    packed: bool, labels: str, classes: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, test = write_cifar100(folder, monkeypatch, packed=packed)
+    sizes = {"n_train": 150, "n_val": 100, "n_test": 200, "labels": labels}
+    task = task_source("cifar100", sizes)(0)
+    assert (task.x_train.shape, task.n_classes) == ((150, 3, 32, 32), classes)
+    assert task.spec == TaskSpec(name="cifar100", arguments=sizes, seed=0)
+    known = task.spec.model_copy(update={"fingerprint": task.fingerprint})
+    assert load_task(known).fingerprint == task.fingerprint
+    by_channel = train[:, 2:].reshape(-1, 3, 1024)
+    mean, std = (getattr(by_channel, kind)((0, 2))[:, None, None] for kind in ("mean", "std"))
+    raw = np.rint(task.x_test * std + mean).astype(np.uint8)
+    assert {x.tobytes() for x in raw} == {row[2:].tobytes() for row in test}
+    for x, y in ((task.x_train, task.y_train), (raw, task.y_test)):
+        first = x[:, 0, 0, 0] if x is raw else np.rint(x[:, 0, 0, 0] * std[0] + mean[0]).ravel()
+        np.testing.assert_array_equal(first.astype(int) // 2 % classes, y)
+    np.testing.assert_array_equal(raw[:, 2, 31, 31], raw[:, 0, 0, 0])
+
+
+def changed(column: int, old: int, new: int) -> bytes:
+    made = records(PER_CLASS[1], 1)
+    made[np.flatnonzero(made[:, column] == old)[0], column] = new
+    return bytes(made.tobytes())
+
+
+def in_two_superclasses() -> bytes:
+    made = records(PER_CLASS[1], 1)
+    rows = [np.flatnonzero(made[:, 1] == fine)[0] for fine in (0, 1)]
+    made[rows, 0] = made[rows[::-1], 0]
+    return bytes(made.tobytes())
+
+
+@pytest.mark.parametrize(
+    ("test", "problem"),
+    [
+        (b"", "it has 0 bytes, not 200 records of 3,074"),
+        (records(2, 1).tobytes()[:-1], "it has 614,799 bytes"),
+        (records(3, 1).tobytes(), "it has 922,200 bytes"),
+        (changed(1, 7, 100), "it has the fine label 100 of 0 .. 99"),
+        (changed(0, 7, 20), "it has the coarse label 20 of 0 .. 19"),
+        (changed(1, 7, 27), "its fine classes do not have 2 images each"),
+        (changed(0, 7, 8), "its coarse classes do not have 10 images each"),
+        (in_two_superclasses(), "a fine class of it lies in two superclasses"),
+    ],
+)
+def test_records_that_are_not_cifar100(
+    test: bytes, problem: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_cifar100(folder, monkeypatch, packed=False, test=test)
+    with pytest.raises(InputError, match=f"test.bin in .* is not as published: {problem}"):
+        task_source("cifar100")(0)
+
+
+def test_the_published_numbers_of_records_are_the_default(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "cifar-100-binary").mkdir()
+    for name in ("train.bin", "test.bin"):
+        (folder / "cifar-100-binary" / name).write_bytes(b"")
+    with pytest.raises(InputError, match=r"train.bin in .* 0 bytes, not 50,000 records"):
+        task_source("cifar100")(0)
+    read = images.read_cifar100
+    monkeypatch.setattr(
+        images, "read_cifar100", lambda data, num: records(1, 0) if num == 500 else read(data, num)
+    )
+    with pytest.raises(InputError, match=r"test.bin in .* 0 bytes, not 10,000 records"):
+        task_source("cifar100")(0)
+
+
+def test_an_archive_of_cifar100_with_another_digest_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_cifar100(folder, monkeypatch, packed=True)
+    monkeypatch.setattr(images, "_cifar100", images._cifar100.func)  # the published digest
+    with pytest.raises(InputError, match=f"its MD5 is [0-9a-f]*, not {images.CIFAR100_MD5}"):
+        task_source("cifar100")(0)
+
+
+def test_a_folder_of_cifar100_without_a_part_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_cifar100(folder, monkeypatch, packed=False)
+    (folder / "cifar-100-binary" / "test.bin").unlink()
+    with pytest.raises(InputError, match=r"lacks test\.bin.*curl .*cifar-100-binary\.tar\.gz"):
+        task_source("cifar100")(0)
+
+
+@pytest.mark.parametrize("name", ["cifar-100-python", "cifar-100-python.tar.gz"])
+def test_the_pickled_version_of_cifar100_is_not_opened(name: str, folder: Path) -> None:
+    (folder / name).mkdir()  # opening it as a file would fail
+    with pytest.raises(AbsentDataError, match=r"pickled .* wanted is .* cifar-100-binary\.tar\.gz"):
+        task_source("cifar100")(0)
+
+
+def test_labels_that_cifar100_lacks() -> None:
+    with pytest.raises(InputError, match="labels = 'both' is not offered"):
+        task_source("cifar100", {"labels": "both"})(0)
 
 
 def _keep(path: str) -> bool:
