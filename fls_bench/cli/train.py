@@ -38,8 +38,8 @@ def train(
     model: Annotated[
         str,
         typer.Option(
-            help="mlp, two_layer, cnn, resnet, resnet18 or vit; arguments after commas: "
-            "cnn,norm=batch,width=32."
+            help="mlp, two_layer, cnn, resnet, resnet18, resnet34, resnet50, vgg19 or vit; "
+            "arguments after commas: cnn,norm=batch,width=32."
         ),
     ] = "mlp",
     depth: Annotated[
