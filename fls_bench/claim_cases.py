@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from fls_bench.facts import advised, data_findings, problems_first, setup_facts
+from fls_bench.facts import advised, data_findings, intrinsic_dimension, problems_first, setup_facts
 from fls_bench.flow_sweep import flow_sweep
 from fls_bench.schema import CaseResult, ClaimResult, Cost, Skipped, TheorySpec
 from fls_bench.suite import Case, Suite
@@ -94,6 +94,7 @@ def run_claim_case(
         own=prepared.own,
         stop=prepared.setup.stop,
         difficulty=case.difficulty,
+        notes=() if case.difficulty is None else (_dimension_note(task),),
         shift=_shift(prepared, factors),
         beside=bool(case.beside),
         control=case.expect is not None and case.expect.regime.value == "inconclusive",
@@ -162,6 +163,20 @@ def judge_claim(
         return ()
     made = JUDGES[suite.claim](cases)
     return (made.model_copy(update={"not_run": (*not_run, *made.not_run)}),)
+
+
+def _dimension_note(task: Task) -> str:
+    """The intrinsic dimension of the inputs, as it is measured."""
+    found = intrinsic_dimension(task)
+    parts = []
+    for name, one in (("within a class", found.within), ("of all classes together", found.pooled)):
+        figures = [
+            f"{kind} {value:.1f}"
+            for kind, value in (("MLE", one.mle), ("TwoNN", one.two_nn))
+            if value is not None
+        ]
+        parts.append(f"{name} {' and '.join(figures) or 'not measurable'} (n = {one.n})")
+    return f"Intrinsic dimension of the inputs, measured: {', '.join(parts)}."
 
 
 def _shift(prepared: Prepared, factors: Mapping[str, float]) -> float:

@@ -1,0 +1,306 @@
+"""Suites that test claims, from the file to the table of outcomes."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fls_bench import bench, claims, report
+from fls_bench.errors import AbsentDataError, InputError
+from fls_bench.schema import ClaimsRecord, Report
+from fls_bench.suite import load_at_scale, load_suite, suite_folder
+
+Cli = Callable[..., Any]
+
+HEAD = """
+schema = 1
+name = "mine"
+version = 1
+cost = { seconds = 1, memory_mb = 1 }
+sources = []
+seeds = 4
+"""
+
+SMALL_NET = 'model = { name = "mlp", depth = 3, width = 16 }\n'
+
+UNIVERSAL = f"""{HEAD}claim = "C1"
+[[case]]
+id = "digits"
+task = {{ name = "digits", n_train = 60 }}
+{SMALL_NET}log2_c = {{ from = -6, to = 4, step = 5 }}
+stop = {{ target_loss = 0.3, max_epochs = 200 }}
+[[case]]
+id = "absent"
+task = {{ name = "cifar10" }}
+{SMALL_NET}log2_c = {{ from = -2, to = 2, step = 2 }}
+[[case]]
+id = "large"
+task = {{ name = "digits" }}
+{SMALL_NET}log2_c = {{ from = -2, to = 2, step = 2 }}
+needs_gpu = true
+[scale.small]
+seeds = 3
+cases = ["digits"]
+"""
+
+FAMILIES = f"""{HEAD}claim = "C4"
+[[case]]
+id = "a"
+task = {{ name = "digits", n_train = 60 }}
+{SMALL_NET}log2_c = {{ from = -2, to = 2, step = 2 }}
+vary = {{ "task.n_train" = [40, 60], "model.width" = [8, 16, 32] }}
+"""
+
+
+class Quiet:
+    """Notes what a sweep tells."""
+
+    def __init__(self) -> None:
+        self.planned: list[int] = []
+
+    def plan(self, total_runs: int, text: str) -> None:
+        self.planned.append(total_runs)
+
+    def done(self, runs: int, text: str) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    return path
+
+
+def run(path: Path, scale: str = "full", *, listener: Quiet | None = None) -> Report:
+    options = bench.Options(
+        listener=listener or Quiet(), store=path.parent / "runs", device="cpu", jobs=1
+    )
+    return bench.run(load_at_scale(path, scale), options)
+
+
+# --- the file ---------------------------------------------------------------------------------
+
+
+def test_vary_makes_a_case_of_every_combination(tmp_path: Path) -> None:
+    suite = load_suite(written(tmp_path, FAMILIES))
+    assert [case.id for case in suite.cases] == [
+        f"a-n_train{n}-width{h}" for n in (40, 60) for h in (8, 16, 32)
+    ]
+    assert {case.family for case in suite.cases} == {"a"}
+    last = suite.cases[-1]
+    assert (last.task.arguments["n_train"], last.model.arguments["width"]) == (60, 32)
+    assert last.model.arguments["depth"] == 3
+    whole = FAMILIES.replace(
+        '"task.n_train" = [40, 60]', '"stop" = [{ steps = 9 }, { target_loss = 1.5 }]'
+    )
+    ids = [case.id for case in load_suite(written(tmp_path, whole)).cases]
+    assert ids[0] == "a-steps9-width8"
+    assert ids[-1] == "a-target_loss1_5-width32"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("vary = { ", 'vary = [1]\nx = { ', "vary is a table of lists"),
+        ("[8, 16, 32]", "8", "vary is a table of lists"),
+        ("[8, 16, 32]", "[]", "vary is a table of lists"),
+        ('"model.width"', '"id.width"', "'id' is no table"),
+        ("[8, 16, 32]", "[8, 8]", "two cases have the id"),
+        ("[8, 16, 32]", str(list(range(1, 600))), "more than 1000 cases"),
+        ('claim = "C4"', 'claim = "C5"', "claim: expected 'C1', 'C2', 'C3' or 'C4'"),
+        ('claim = "C4"\n', "", "family goes with a suite that has a claim"),
+        ("log2_c = { from = -2, to = 2, step = 2 }\n", "", "has cases with log2_c"),
+        ('claim = "C4"', 'claim = "C2"', "C2 needs the case's difficulty"),
+        ('claim = "C4"', 'claim = "C4"\n[theory]\nstep = 0.1\n', "a suite has one of claim"),
+        ('claim = "C4"', 'claim = "C4"\n[scale.small]\ncases = ["b"]\n', "no case or family 'b'"),
+        ('claim = "C4"', 'claim = "C4"\n[scale.small]\nseed = 3\n', "did you mean 'seeds'"),
+        ('claim = "C4"', 'claim = "C4"\n[scale.medium]\n', "scale"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_suite_of_a_claim_is_told(
+    tmp_path: Path, old: str, new: str, told: str
+) -> None:
+    assert old in FAMILIES
+    with pytest.raises(InputError) as error:
+        load_suite(written(tmp_path, FAMILIES.replace(old, new)))
+    assert told in error.value.problem
+
+
+def test_a_scale_keeps_what_it_names_under_a_name_of_its_own(tmp_path: Path) -> None:
+    path = written(tmp_path, UNIVERSAL)
+    small, full = load_at_scale(path, "small"), load_at_scale(path, "full")
+    assert (small.name, small.seeds, [case.id for case in small.cases]) == (
+        "mine-small",
+        3,
+        ["digits"],
+    )
+    assert (full.name, full.seeds, len(full.cases)) == ("mine", 4, 3)
+    assert small.digest != full.digest
+    other = written(tmp_path, UNIVERSAL.replace("seeds = 3", "seeds = 5"))
+    assert load_at_scale(other, "full").digest == full.digest
+    with pytest.raises(InputError, match="no scale 'smal', did you mean 'small'"):
+        load_at_scale(path, "smal")
+    with pytest.raises(InputError, match="has no scale small"):
+        load_at_scale("quick", "small")
+
+
+def test_every_suite_of_a_claim_has_a_small_scale_of_two_minutes_that_can_be_checked() -> None:
+    tested = set()
+    for path in sorted(suite_folder().glob("*.toml")):
+        suite = load_suite(path)
+        if suite.claim is None and suite.theory is None:
+            continue
+        tested |= {"C5", "C6"} if suite.theory else {suite.claim}
+        if path.stem == "paper-cifar":
+            continue
+        small = suite.at_scale("small")
+        assert small.cost.seconds <= 120
+        assert small.too_few_seeds is None
+        assert suite.cost.seconds <= 5400
+    assert tested == {"C1", "C2", "C3", "C4", "C5", "C6"}
+
+
+# --- the run ----------------------------------------------------------------------------------
+
+
+def test_cases_that_need_data_or_a_gpu_are_listed_and_the_rest_is_judged_and_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLS_BENCH_DATA", str(tmp_path / "nothing"))
+    path = written(tmp_path, UNIVERSAL)
+    made = run(path)
+    (claim,) = made.claims
+    assert claim.claim == "C1"
+    assert claim.outcome in ("reproduced", "not_reproduced", "undecided")
+    assert [(one.what, one.code) for one in claim.not_run] == [
+        ("absent", "no_data"), ("large", "needs_gpu")
+    ]  # fmt: skip
+    assert "npm pack" in claim.not_run[0].reason
+    (case,) = made.cases
+    assert case.diagnosis is not None
+    assert case.sweep is not None
+    assert len(case.sweep.cells) == 4  # three of the grid, and c = 1
+    again = Quiet()
+    second = run(path, listener=again)
+    assert again.planned == []
+    assert second.claims == made.claims
+
+
+def test_absent_data_is_an_input_error_of_its_own() -> None:
+    assert AbsentDataError.exit_code == 2
+    assert issubclass(AbsentDataError, InputError)
+
+
+def test_a_family_of_one_size_each_gets_its_measured_factors(tmp_path: Path) -> None:
+    made = run(written(tmp_path, FAMILIES.replace("seeds = 4", "seeds = 3")))
+    (claim,) = made.claims
+    assert claim.claim == "C4"
+    assert len(made.cases) == 6
+    judged = len(claim.not_run) + (claim.fits[0].num_cases if claim.fits else 0)
+    assert judged <= 6
+
+
+# --- stored outcomes --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> tuple[Path, Report]:
+    import report_fixtures
+
+    made = report_fixtures.claims()
+    path = tmp_path / "report.json"
+    report.write_json(made, path)
+    return path, made
+
+
+def shown(result: Any) -> str:
+    return " ".join((result.out + result.err).split())
+
+
+def test_an_outcome_is_kept_shown_and_never_lost(
+    cli: Cli, tmp_path: Path, stored: tuple[Path, Report], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path, made = stored
+    kept = cli("claims", "--record", str(path))
+    assert kept.code == 0
+    assert "C4: c* ~ n^-2 h^-1: not reproduced here" in shown(kept)
+    assert "C2: Harder data, larger gain: not run here" in shown(kept)
+    file = tmp_path / "baselines" / "claims" / "scaling-law.json"
+    record = ClaimsRecord.model_validate(json.loads(file.read_text()))
+    assert record.claims == made.claims
+    assert record.recorded == made.provenance.started
+    before = file.read_bytes()
+    assert cli("claims", "--record", str(path)).code == 2
+    assert file.read_bytes() == before
+    assert cli("claims", "--record", str(path), "--force").code == 0
+    table = cli("claims", "--md", "table.md", "--json", "-")
+    assert json.loads(table.out)[0]["schema"] == "fls-bench/claims/1"
+    lines = (tmp_path / "table.md").read_text().splitlines()
+    assert len(lines) == 2 + 6
+    assert lines[0].count("|") == lines[-1].count("|")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("claims", "--record", "nothing.json"), "There is no file nothing.json"),
+        (("claims", "--folder", "nothing"), "There is no folder nothing"),
+        (("transfer", "nothing.json", "--width", "9", "--n-train", "9"), "There is no file"),
+        (("run", "quick", "--scale", "small"), "has no scale small"),
+        (("run", "quick", "--scale", "medium"), "no scale 'medium'"),
+    ],
+)
+def test_bad_input_is_told(
+    cli: Cli, tmp_path: Path, arguments: Sequence[str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = cli(*arguments)
+    assert result.code == 2
+    assert told in shown(result)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_without_claims_has_no_outcome_to_keep(cli: Cli, tmp_path: Path) -> None:
+    import report_fixtures
+
+    path = tmp_path / "suite.json"
+    report.write_json(report_fixtures.suite(), path)
+    result = cli("claims", "--record", str(path), "--folder", str(tmp_path / "kept"))
+    assert result.code == 2
+    assert "has no outcome to keep" in shown(result)
+    assert not (tmp_path / "kept").exists()
+    result = cli("transfer", str(path), "--width", "9", "--n-train", "9")
+    assert result.code == 2
+    assert "holds no fit" in shown(result)
+
+
+def test_transfer_predicts_inside_of_the_fit_from_reports_and_outcomes(
+    cli: Cli, tmp_path: Path, stored: tuple[Path, Report]
+) -> None:
+    path, _ = stored
+    folder = tmp_path / "kept"
+    cli("claims", "--record", str(path), "--folder", str(folder))
+    sizes = ("--width", "32", "--n-train", "150", "--family", "digits", "--json", "-")
+    answers = [
+        json.loads(cli("transfer", str(file), *sizes).out)
+        for file in (path, folder / "scaling-law.json")
+    ]
+    assert answers[0] == answers[1]
+    star = answers[0]["c_star"]
+    assert star["low"] < star["value"] < star["high"]
+    assert star["value"] == pytest.approx(2 ** (-1 - 0.4 * 5))
+    outside = cli(
+        "transfer", str(path), "--width", "1024", "--n-train", "150", "--family", "digits"
+    )
+    assert outside.code == 2
+    assert "lies outside of what digits was fitted on (16 to 64)" in shown(outside)
+
+
+def test_the_outcomes_that_come_with_the_package_are_readable() -> None:
+    records, place = claims.find()
+    assert place is not None
+    assert records
