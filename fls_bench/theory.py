@@ -304,11 +304,10 @@ def optimum_exponents(
     """
 
     def c_star(n: float, h: float) -> float:
-        norm = n if x_plus == "sum" else 1.0
-        pushes = n if loss == "sum" else 1.0
-        if x_plus == "sum" and loss == "mean":
-            norm = 1.0  # a mean loss pulls along the class sum over n
-        return float(critical_scale(pushes, h, 1.0, h**w_max_exponent, norm) ** 2)
+        # A mean loss pulls along the class sum over n, which is a class mean either way.
+        norm = n if (x_plus, loss) == ("sum", "sum") else 1.0
+        points = n if loss == "sum" else 1.0
+        return float(critical_scale(points, h, 1.0, h**w_max_exponent, norm) ** 2)
 
     base = c_star(64, 64)
     return math.log2(c_star(128, 64) / base), math.log2(c_star(64, 128) / base)

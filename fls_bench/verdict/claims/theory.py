@@ -184,8 +184,8 @@ def trend(values: Values, rising: bool, margin: float) -> Trend:
     """Test over all pairs of scales, paired by seed, whether a quantity moves one way only.
 
     Against it: some pair moves the wrong way by more than the margin, by intervals that hold for all
-    pairs at once. For it: no pair does by its own 95 % interval (an intersection-union test, which needs no
-    correction), and the total change has the right sign.
+    pairs at once. For it: no pair does by its own 95 % interval (an intersection-union test, which needs
+    no correction), and the total change has the right sign.
 
     Args:
         values: [A, S].
@@ -365,8 +365,9 @@ def _trend_text(table: Table, name: str, one: Trend) -> str:
         assert one.worst is not None
         i, j = one.between
         return (
-            f"{total} It is certainly not monotone within {_power(table, first)} .. {_power(table, last)}: from "
-            f"{_power(table, i)} to {_power(table, j)} it {way}s by {_points(one.worst)}."
+            f"{total} It is certainly not monotone within {_power(table, first)} .. "
+            f"{_power(table, last)}: from {_power(table, i)} to {_power(table, j)} it "
+            f"{way}s by {_points(one.worst)}."
         )
     if one.worst is None:
         return f"{total} No pair of scales has a mean change the wrong way."
