@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fls_bench import theory
+from fls_bench import models, theory
 from fls_bench.errors import InputError
 from fls_bench.metrics.outputs import mean_error, point_losses, tied_points
 from fls_bench.schema import (
@@ -28,7 +28,7 @@ from fls_bench.store import RunStore
 from fls_bench.sweep import Listener, Stores
 from fls_bench.sweep.sweeper import seed_result
 from fls_bench.tasks import Task
-from fls_bench.training import make_net, setup_digest
+from fls_bench.training import setup_digest
 from fls_bench.training.checks import resolve_lr_rule
 from fls_bench.training.flow import Flow, gradient_flow, replica_step
 from fls_bench.training_setup import TrainingSetup
@@ -136,11 +136,17 @@ class _Runs:
     @torch.no_grad()
     def _train(self, seeds: Sequence[int], halvings: int) -> Iterator[RunRecord]:
         tasks = [self.setup.task_for(seed) for seed in seeds]
-        nets = [make_net(self.setup, seed, 1.0, torch.float64).state_dict() for seed in seeds]
+        net = self.setup.architecture
+        assert net is not None
+        # Built in float64: a net rounded to float32 first would be balanced to seven digits only.
+        nets = [
+            models.build(net.name, net.arguments, seed=seed, dtype=torch.float64).state_dict()
+            for seed in seeds
+        ]
         x = torch.stack([torch.as_tensor(t.x_train).flatten(1).double() for t in tasks])
         positive = torch.stack([torch.as_tensor(t.y_train) == 1 for t in tasks])
-        hidden = torch.stack([net["layers.0.weight"] for net in nets])
-        readout = torch.stack([net["layers.1.weight"][0] for net in nets])
+        hidden = torch.stack([state["layers.0.weight"] for state in nets])
+        readout = torch.stack([state["layers.1.weight"][0] for state in nets])
         stop = self.setup.stop
         assert isinstance(stop, TargetLoss)
         flow = gradient_flow(
