@@ -26,6 +26,7 @@ from fls_bench.training.runs import (
     batch_order,
     divergence_bound,
     out_of_epochs,
+    out_of_patience,
     progress,
     quarter_left,
     steps_after,
@@ -68,7 +69,7 @@ class _Watch:
     quarter: Tensor  # epoch when a quarter of them is left [R]
     start: Tensor | None  # f_0 on the training part [R, n, K], zero where not centered
     val_start: Tensor | None  # likewise on the validation part, where the stop looks at it
-    loss_before: Tensor  # training (or lowest validation) loss at init, then at that epoch [R]
+    loss_before: Tensor  # training loss at init, then at that epoch [R]
     bound: Tensor  # training loss beyond which a run has diverged [R]
     lowest: Tensor  # lowest validation loss so far [R]
     best_epoch: Tensor  # the epoch that had it [R]
@@ -214,8 +215,6 @@ def train_batch(
         watch.val_start = None if held_out is None else outputs(held_out) * centered
     watch.loss_before, _ = measured()
     watch.bound = divergence_bound(watch.loss_before)
-    if held_out is not None:
-        watch.loss_before = validation_loss(held_out)
     kept: dict[int, TrainedRun] = {}  # of each config its best epoch so far, where one is kept
 
     def run_of(row: int, outcome: Outcome, loss: Tensor) -> TrainedRun:
@@ -242,7 +241,8 @@ def train_batch(
         for x, y, start in islice(batches, steps - steps_after(stop, epoch - 1, num_steps)):
             replicas.step(x, y, start, factor)
         loss, target_met = measured()
-        watched, diverged = loss, ~(loss <= watch.bound)
+        watch.loss_before = torch.where(watch.quarter == epoch, loss, watch.loss_before)
+        diverged = ~(loss <= watch.bound)
         if isinstance(stop, FixedSteps):
             target_met = target_met | (steps == stop.steps)
         if isinstance(stop, ValidationLoss) and held_out is not None:
@@ -252,10 +252,8 @@ def train_batch(
             watch.lowest = torch.where(better, value, watch.lowest)
             watch.best_epoch = torch.where(better, epoch, watch.best_epoch)
             target_met = epoch - watch.best_epoch >= stop.validation_patience
-            watched = watch.lowest
             for row in (better & ~diverged).nonzero().flatten().tolist():
                 kept[int(watch.index[row])] = run_of(row, Outcome.REACHED_TARGET, loss)
-        watch.loss_before = torch.where(watch.quarter == epoch, watched, watch.loss_before)
         over = diverged | target_met | (epoch >= watch.max_epochs)
         if not over.any():
             continue
@@ -265,12 +263,14 @@ def train_batch(
             elif target_met[row]:
                 outcome = Outcome.REACHED_TARGET
             else:
-                outcome = out_of_epochs(float(watched[row]), float(watch.loss_before[row]))
+                outcome = out_of_epochs(float(loss[row]), float(watch.loss_before[row]))
             best = kept.pop(int(watch.index[row]), None)
             if best is None or outcome is Outcome.DIVERGED:
                 finish(run_of(row, outcome, loss))
+            elif target_met[row]:
+                finish(best)
             else:
-                finish(replace(best, outcome=outcome))
+                finish(replace(best, outcome=out_of_patience(best.epochs, best.config.max_epochs)))
         still = (~over).nonzero().flatten()
         watch.keep(still)
         replicas.keep(still)

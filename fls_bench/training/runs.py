@@ -260,11 +260,20 @@ def out_of_epochs(loss: float, loss_before: float) -> Outcome:
     """Tell a plateau from a run that was still improving when its epochs ran out.
 
     Args:
-        loss: Training loss at the end; under ``ValidationLoss`` the lowest validation loss so far.
-        loss_before: The same at ``quarter_left``.
+        loss: Training loss at the end.
+        loss_before: Training loss at ``quarter_left``.
 
     Returns:
         ``PLATEAU`` or ``OUT_OF_BUDGET``.
     """
     stuck = loss > (1 - PLATEAU_IMPROVEMENT) * loss_before
     return Outcome.PLATEAU if stuck else Outcome.OUT_OF_BUDGET
+
+
+def out_of_patience(best_epoch: int, max_epochs: int) -> Outcome:
+    """As ``out_of_epochs`` under ``ValidationLoss``: improving is a new lowest since ``quarter_left``.
+
+    By however little: it is what the patience goes by.
+    """
+    new = best_epoch > quarter_left(max_epochs)
+    return Outcome.OUT_OF_BUDGET if new else Outcome.PLATEAU

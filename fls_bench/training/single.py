@@ -23,6 +23,7 @@ from fls_bench.training.runs import (
     divergence_bound,
     make_net,
     out_of_epochs,
+    out_of_patience,
     progress,
     quarter_left,
     seeded,
@@ -120,7 +121,6 @@ def _train(
     if isinstance(stop, ValidationLoss):
         x_val = torch.as_tensor(task.x_val, dtype=dtype).to(device)
         y_val = torch.as_tensor(task.y_val).to(device)
-        loss_before = validation_loss()
     lowest, kept = math.inf, None
     for epoch in count(1):
         steps = steps_after(stop, epoch, per_epoch)
@@ -136,7 +136,9 @@ def _train(
                 )
             optimizer.step(loss)
         loss, target_met = measured()
-        diverged, over, watched = not loss <= bound, bool(target_met), float(loss)
+        if epoch == quarter_left(config.max_epochs):
+            loss_before = float(loss)
+        diverged, over = not loss <= bound, bool(target_met)
         if isinstance(stop, FixedSteps):
             over = steps == stop.steps
         elif isinstance(stop, ValidationLoss):
@@ -145,15 +147,14 @@ def _train(
             if value < lowest:
                 lowest, kept = value, (epoch, steps, float(loss), state())
             over = kept is not None and epoch - kept[0] >= stop.validation_patience
-            watched = lowest
-        if epoch == quarter_left(config.max_epochs):
-            loss_before = watched
         if diverged:
             outcome = Outcome.DIVERGED
         elif over:
             outcome = Outcome.REACHED_TARGET
         elif epoch >= config.max_epochs:
-            outcome = out_of_epochs(watched, loss_before)
+            outcome = out_of_epochs(float(loss), loss_before)
+            if kept is not None:
+                outcome = out_of_patience(kept[0], config.max_epochs)
         else:
             continue
         break

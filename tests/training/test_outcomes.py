@@ -27,6 +27,8 @@ from fls_bench.schema import (
     TargetLoss,
     ValidationLoss,
 )
+from fls_bench.sweep import SweepPlan, prepare
+from fls_bench.sweep.sweeper import Sweeper
 from fls_bench.tasks import Task, make_task
 from fls_bench.training import (
     epochs_trained,
@@ -262,23 +264,18 @@ def test_out_of_epochs_the_best_net_so_far_is_kept(engine: str) -> None:
     falling = built_in(depth=3, task=noisy, stop=ValidationLoss(10, max_epochs=3))
     run = trained(falling, engine, lr=0.02)
     assert (run.outcome, run.epochs) == (Outcome.OUT_OF_BUDGET, 3)
-    still = trained(falling, engine, lr=1e-9)
-    assert still.outcome is Outcome.PLATEAU
-    # Past its lowest, but for less epochs than it is given: nothing is won any more.
+    assert trained(falling, engine, lr=1e-9).outcome is Outcome.OUT_OF_BUDGET, "by however little"
     losses = [loss for loss, _, _ in every_epoch(falling, 30, LR)]
-    best = int(np.argmin(losses)) + 1
-    assert best < 20
-    past = built_in(depth=3, task=noisy, stop=ValidationLoss(29, max_epochs=30))
-    run = trained(past, engine, lr=LR)
-    assert (run.outcome, run.epochs) == (Outcome.PLATEAU, best)
-    # Nor where the loss comes down again from a peak, and not below what it was.
-    last = next(
-        n
-        for n in range(4, 31)
-        if np.argmin(losses[:n]) < 3 * n // 4 and losses[n - 1] < 0.9 * losses[3 * n // 4 - 1]
-    )
-    short = built_in(depth=3, task=noisy, stop=ValidationLoss(29, max_epochs=last))
-    assert trained(short, engine, lr=LR).outcome is Outcome.PLATEAU
+    lows = [int(np.argmin(losses[:n])) + 1 for n in range(1, 31)]
+    ends = {}
+    for most in (1, 5, 7, 13, 15, 16, 21, 22, 30):
+        short = built_in(depth=3, task=noisy, stop=ValidationLoss(29, max_epochs=most))
+        run = trained(short, engine, lr=LR)
+        new = lows[most - 1] > 3 * most // 4
+        assert run.epochs == lows[most - 1]
+        assert run.outcome is (Outcome.OUT_OF_BUDGET if new else Outcome.PLATEAU)
+        ends[most] = run.outcome
+    assert len(set(ends.values())) == 2
 
 
 @ENGINES
@@ -320,6 +317,28 @@ def test_the_epochs_beyond_the_kept_net_are_counted_as_cost(
     assert after_epochs == epochs_trained(setup.stop, run.outcome, run.epochs, most)
     assert after_epochs > run.epochs
     assert epochs_trained(setup.stop, Outcome.DIVERGED, 3, most) == 3
+
+
+class Silent:
+    def plan(self, total_runs: int, text: str) -> None: ...
+    def done(self, runs: int, text: str) -> None: ...
+    def note(self, text: str) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("stop", "most", "spent"), [(ValidationLoss(4, max_epochs=40), 40, 4), (FixedSteps(7), 2, 0)]
+)
+def test_a_sweep_plans_and_pays_for_all_epochs(stop: Any, most: int, spent: int) -> None:
+    setup = built_in(depth=3, task=noisy, stop=stop, optimizer=Sgd(lr=LR))
+    prepared = prepare(setup, SweepPlan(), stores=lambda _: None, offsets=[0.0])
+    sweeper = Sweeper.of(prepared, lambda _: None, Silent(), 1)
+    assert sweeper.expected_epochs(sweeper.config(1.0, 0, False)) == most
+    sweeper.visit([1.0], 2, False, "")
+    runs = sweeper.sweep([1.0], False).cells[0].seeds
+    assert [run.outcome for run in runs] == [Outcome.REACHED_TARGET] * 2
+    assert sweeper.replica_epochs == sum(run.epochs + spent for run in runs)
+    nearby = sweeper.expected_epochs(sweeper.config(2.0, 0, False))
+    assert nearby == max(run.epochs + spent for run in runs)
 
 
 @pytest.mark.parametrize("kind", ["fused", "single"])
