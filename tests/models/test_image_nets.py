@@ -22,6 +22,9 @@ from fls_bench.schema import ArchitectureSpec
 from fls_bench.tasks import make_task
 
 GREY, COLOUR = (1, 8, 8), (3, 16, 12)
+LARGER = (1, 17, 20)
+"""For the net whose last convolutions would see one pixel of the others."""
+PLAIN_VGG = {"width": 2, "norm": "none"}
 IMAGE_NETS = [
     ("cnn", {"width": 4}),
     ("cnn", {"width": 3, "depth": 5, "norm": "batch", "bias": True}),
@@ -29,6 +32,10 @@ IMAGE_NETS = [
     ("resnet", {"width": 4, "blocks": 2, "norm": "none"}),
     ("resnet18", {"width": 2}),
     ("resnet18", {"width": 2, "stem": "imagenet"}),
+    ("resnet34", {"width": 2}),
+    ("resnet50", {"width": 2}),
+    ("resnet50", {"width": 1, "stem": "imagenet"}),
+    ("vgg19", {"width": 2}),
     ("vit", {"dim": 8, "depth": 2, "heads": 2}),
     ("vit", {"dim": 8, "depth": 1, "heads": 4, "pooling": "class", "mlp_ratio": 1, "patch": 2}),
 ]
@@ -61,7 +68,8 @@ def test_images_go_in_and_logits_come_out(name: str, arguments: dict[str, Any]) 
     assert output.shape == (5, CLASSES)
     assert torch.equal(net(x.squeeze(1)), output)
     assert torch.isfinite(output).all()
-    assert float(output.detach().std()) > 1e-3
+    # A VGG of new norms in evaluation mode sees a map of one pixel through one weight of nine.
+    assert float(output.detach().std()) > (1e-5 if name == "vgg19" else 1e-3)
     # Points do not see each other in evaluation mode.
     torch.testing.assert_close(net(x[1:2]), output[1:2])
 
@@ -116,8 +124,23 @@ def test_a_bias_of_the_cnn_counts_the_layers_up_to_it() -> None:
     }  # fmt: skip
 
 
+def test_vgg19_without_normalisation_is_homogeneous_and_its_biases_count_their_layers() -> None:
+    net, x = built("vgg19", PLAIN_VGG, LARGER), numbers(40, *LARGER)
+    found = measured_scaling(net, x)
+    assert found is not None
+    assert (found.kind, found.depth) == ("homogeneous", 17)
+    assert float(net(x).detach().std(0).mean()) > 0.01  # what it sees matters from the start
+    layers = models.weight_matrices(net)
+    expected = {f"{layer}.weight": 1.0 for layer in layers}
+    assert found.exponents == expected | {f"{k}.bias": n for n, k in enumerate(layers, 1)}
+
+
 READOUT = {"readout.weight": 1.0}
 LAST_NORM = {"norm.weight": 1.0, "norm.bias": 1.0, "readout.weight": 1.0, "readout.bias": 2.0}
+LAST_OF_VGG = {
+    "features.50.weight": 1.0, "features.50.bias": 1.0,
+    "classifier.weight": 1.0, "classifier.bias": 2.0,
+}  # fmt: skip
 SHORTCUT = {
     **{f"layer3.0.{part}.{kind}": 1.0 for part in ("bn2", "downsample.1")
        for kind in ("weight", "bias")},
@@ -138,11 +161,17 @@ SHORTCUT = {
         ("resnet", {"width": 2}, 2, SHORTCUT),
         ("resnet", {"width": 2, "blocks": 2}, 1, {"fc.weight": 1.0, "fc.bias": 1.0}),
         ("resnet18", {"width": 2}, 1, {"fc.weight": 1.0, "fc.bias": 1.0}),
+        ("resnet34", {"width": 2}, 1, {"fc.weight": 1.0, "fc.bias": 1.0}),
+        ("resnet50", {"width": 2}, 1, {"fc.weight": 1.0, "fc.bias": 1.0}),
+        ("vgg19", {"width": 2}, 2, LAST_OF_VGG),
         ("vit", {"dim": 8, "depth": 1}, 2, LAST_NORM),
         ("vit", {"dim": 8, "depth": 1, "pooling": "class"}, 2, LAST_NORM),
     ],
-    ids=["cnn", "resnet", "two blocks", "resnet18", "vit", "class token"],
-)
+    ids=[
+        "cnn", "resnet", "two blocks", "resnet18", "resnet34", "resnet50", "vgg19", "vit",
+        "class token",
+    ],
+)  # fmt: skip
 def test_of_normalised_nets_what_comes_after_the_last_norm_scales(
     name: str, arguments: dict[str, Any], depth: int, exponents: dict[str, float]
 ) -> None:
@@ -239,14 +268,21 @@ def test_weights_have_the_variance_of_their_rule() -> None:
     for matrix in models.weight_matrices(net).values():
         near(matrix, 1 / matrix.shape[1])
     near(net.positions, 0.02**2)
-    net = built("resnet18", {"width": 8})
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d):
-            near(module.weight, 2 / (module.out_channels * module.kernel_size[0] ** 2))
-    bound = 1 / math.sqrt(net.fc.in_features)
-    for parameter in (net.fc.weight, net.fc.bias):
-        assert parameter.detach().abs().max() <= bound
-    near(net.fc.weight, bound**2 / 3)
+    for net in (built("vgg19", {"width": 8}), built("vgg19", PLAIN_VGG, LARGER)):
+        for matrix in models.weight_matrices(net).values():
+            near(matrix, 2 / matrix.shape[1])
+        assert not any(p.any() for key, p in net.named_parameters() if key.endswith("0.bias"))
+        assert not net.classifier.bias.any()
+    for name in ("resnet18", "resnet34", "resnet50"):
+        net = built(name, {"width": 8})
+        for module in net.modules():
+            if isinstance(module, nn.Conv2d):
+                near(module.weight, 2 / (module.out_channels * module.kernel_size[0] ** 2))
+        readout = read_out_of(net)
+        bound = 1 / math.sqrt(readout.in_features)
+        for parameter in (readout.weight, readout.bias):
+            assert 0 < parameter.detach().abs().max() <= bound
+        near(readout.weight, bound**2 / 3)
 
 
 def test_the_signal_stays_finite_through_many_blocks_without_normalisation() -> None:
@@ -259,60 +295,144 @@ def test_the_signal_stays_finite_through_many_blocks_without_normalisation() -> 
         assert 0.1 < float(net(x).detach().std()) < 30
 
 
-# --- ResNet-18 ------------------------------------------------------------------------------
+# --- published nets -------------------------------------------------------------------------
+
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+SIXTEEN = {"layer1": 3, "layer2": 4, "layer3": 6, "layer4": 3}
+STAGES = {"resnet18": dict.fromkeys(SIXTEEN, 2), "resnet34": SIXTEEN, "resnet50": SIXTEEN}
 
 
-def published_resnet18(num_outputs: int) -> dict[str, tuple[int, ...]]:
+def add_norm(shapes: dict[str, tuple[int, ...]], name: str, num: int) -> None:
+    shapes |= {f"{name}.{part}": (num,) for part in ("weight", "bias", *BUFFERS[:2])}
+    shapes[f"{name}.num_batches_tracked"] = ()
+
+
+def published_resnet(name: str, num_outputs: int) -> dict[str, tuple[int, ...]]:
     """Table 1 of arXiv 1512.03385 under torchvision's names, written down by hand."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def normed(conv: str, bn: str, num_out: int, num_in: int, size: int) -> None:
         shapes[f"{conv}.weight"] = (num_out, num_in, size, size)
-        for part in ("weight", "bias", "running_mean", "running_var"):
-            shapes[f"{bn}.{part}"] = (num_out,)
-        shapes[f"{bn}.num_batches_tracked"] = ()
+        add_norm(shapes, bn, num_out)
 
     normed("conv1", "bn1", 64, 3, 7)
-    for block, num_in, num_out in [
-        ("layer1.0", 64, 64), ("layer1.1", 64, 64), ("layer2.0", 64, 128), ("layer2.1", 128, 128),
-        ("layer3.0", 128, 256), ("layer3.1", 256, 256), ("layer4.0", 256, 512),
-        ("layer4.1", 512, 512),
-    ]:  # fmt: skip
-        normed(f"{block}.conv1", f"{block}.bn1", num_out, num_in, 3)
-        normed(f"{block}.conv2", f"{block}.bn2", num_out, num_out, 3)
-        if num_in != num_out:
-            normed(f"{block}.downsample.0", f"{block}.downsample.1", num_out, num_in, 1)
-    return {**shapes, "fc.weight": (num_outputs, 512), "fc.bias": (num_outputs,)}
+    num_in = 64
+    for (stage, blocks), mid in zip(STAGES[name].items(), (64, 128, 256, 512), strict=True):
+        num_out = 4 * mid if name == "resnet50" else mid
+        convs = [(mid, 1), (mid, 3), (num_out, 1)] if name == "resnet50" else [(mid, 3), (mid, 3)]
+        for block in (f"{stage}.{k}" for k in range(blocks)):
+            num_before = num_in
+            for k, (num, size) in enumerate(convs, 1):
+                normed(f"{block}.conv{k}", f"{block}.bn{k}", num, num_before, size)
+                num_before = num
+            if num_in != num_out:
+                normed(f"{block}.downsample.0", f"{block}.downsample.1", num_out, num_in, 1)
+            num_in = num_out
+    return {**shapes, "fc.weight": (num_outputs, num_in), "fc.bias": (num_outputs,)}
+
+
+def num_parameters(shapes: dict[str, tuple[int, ...]]) -> int:
+    return sum(math.prod(shape) for key, shape in shapes.items() if not key.endswith(BUFFERS))
 
 
 IMAGENET = {"input_shape": (3, 224, 224), "n_outputs": 1000, "stem": "imagenet"}
 
 
-def test_resnet18_has_the_published_names_shapes_and_number_of_parameters() -> None:
-    shapes = models.state_shapes("resnet18", IMAGENET)
-    assert list(shapes.items()) == list(published_resnet18(1000).items())
-    assert len(shapes) == 122
-    buffers = ("running_mean", "running_var", "num_batches_tracked")
-    weights = [shape for key, shape in shapes.items() if not key.endswith(buffers)]
-    assert sum(map(math.prod, weights)) == 11_689_512
+@pytest.mark.parametrize(
+    ("name", "num_tensors", "num_weights"),
+    [
+        ("resnet18", 122, 11_689_512),
+        ("resnet34", 218, 21_797_672),
+        ("resnet50", 320, 25_557_032),
+    ],
+)
+def test_resnets_have_the_published_names_shapes_and_number_of_parameters(
+    name: str, num_tensors: int, num_weights: int
+) -> None:
+    shapes = models.state_shapes(name, IMAGENET)
+    assert list(shapes.items()) == list(published_resnet(name, 1000).items())
+    assert len(shapes) == num_tensors
+    assert num_parameters(shapes) == num_weights
 
 
-def test_the_small_stem_differs_in_its_kernel_alone() -> None:
-    small = models.state_shapes("resnet18", {**IMAGENET, "stem": "small"})
-    expected = {**published_resnet18(1000), "conv1.weight": (64, 3, 3, 3)}
+@pytest.mark.parametrize("name", STAGES)
+def test_the_small_stem_differs_in_its_kernel_alone(name: str) -> None:
+    small = models.state_shapes(name, {**IMAGENET, "stem": "small"})
+    expected = {**published_resnet(name, 1000), "conv1.weight": (64, 3, 3, 3)}
     assert list(small.items()) == list(expected.items())
 
 
+@pytest.mark.parametrize("name", STAGES)
 @pytest.mark.parametrize(
     ("stem", "sides"), [("imagenet", [16, 8, 4, 2]), ("small", [64, 32, 16, 8])]
 )
-def test_maps_of_resnet18_shrink_as_published(stem: str, sides: list[int]) -> None:
-    net, seen = built("resnet18", {"width": 1, "stem": stem}, (3, 64, 64)), []
+def test_maps_of_resnets_shrink_as_published(name: str, stem: str, sides: list[int]) -> None:
+    net, seen = built(name, {"width": 1, "stem": stem}, (3, 64, 64)), []
     for stage in range(1, 5):
         net.get_submodule(f"layer{stage}").register_forward_hook(
             lambda _, __, output: seen.append(output.shape[-1])
         )
     net(numbers(2, 3, 64, 64))
+    assert seen == sides
+
+
+def test_a_bottleneck_is_the_convolutions_it_stands_for() -> None:
+    """With the stride in the middle, as torchvision has it, and the shortcut projected."""
+    net = built("resnet50", {"width": 2}).eval()
+    block, x = net.layer2[0], numbers(3, 8, 8, 8)
+    p = dict(block.named_parameters())
+
+    def conv(value: Tensor, name: str, stride: int = 1) -> Tensor:
+        padding = p[f"{name}.weight"].shape[-1] // 2
+        # A new norm in evaluation mode divides by the root of 1 plus its epsilon.
+        return functional.conv2d(value, p[f"{name}.weight"], None, stride, padding) / 1.00001**0.5
+
+    branch = conv(conv(x, "conv1").clamp_min(0), "conv2", 2).clamp_min(0)
+    expected = (conv(branch, "conv3") + conv(x, "downsample.0", 2)).clamp_min(0)
+    assert expected.shape == (3, 16, 4, 4)
+    torch.testing.assert_close(block(x), expected)
+
+
+CONFIGURATION_E = [64, 64, 0, 128, 128, 0, *[256] * 4, 0, *[512] * 4, 0, *[512] * 4, 0]
+"""Channels of the convolutions in table 1 of arXiv 1409.1556; 0 is a max pooling."""
+
+
+@pytest.mark.parametrize(
+    ("norm", "last", "num_features"), [("none", 34, 20_024_384), ("batch", 49, 20_035_392)]
+)
+def test_vgg19_has_the_published_convolutions_and_one_read_out(
+    norm: str, last: int, num_features: int
+) -> None:
+    shapes: dict[str, tuple[int, ...]] = {}
+    place, num_in = 0, 3
+    for num_out in CONFIGURATION_E:
+        if num_out:
+            shapes[f"features.{place}.weight"] = (num_out, num_in, 3, 3)
+            shapes[f"features.{place}.bias"] = (num_out,)
+            if norm == "batch":
+                add_norm(shapes, f"features.{place + 1}", num_out)
+            place, num_in = place + 2 + (norm == "batch"), num_out
+        else:
+            place += 1
+    assert f"features.{last}.weight" in shapes
+    assert num_parameters(shapes) == num_features
+    shapes |= {"classifier.weight": (100, 512), "classifier.bias": (100,)}
+    sized = {"input_shape": (3, 32, 32), "n_outputs": 100, "norm": norm}
+    assert list(models.state_shapes("vgg19", sized).items()) == list(shapes.items())
+
+
+@pytest.mark.parametrize(
+    ("side", "sides"),
+    [(64, [32, 16, 8, 4, 2]), (32, [16, 8, 4, 2, 1]), (28, [14, 7, 4, 2, 1]), (8, [4, 2, 1, 1, 1])],
+)
+def test_maps_of_vgg19_are_halved_five_times_and_odd_sides_rounded_up(
+    side: int, sides: list[int]
+) -> None:
+    net, seen = built("vgg19", {"width": 1}, (1, side, side)), []
+    for module in net.modules():
+        if isinstance(module, nn.MaxPool2d):
+            module.register_forward_hook(lambda _, __, output: seen.append(output.shape[-1]))
+    net(numbers(2, 1, side, side))
     assert seen == sides
 
 
@@ -339,6 +459,14 @@ SHAPE = {"input_shape": [1, 8, 8], "n_outputs": 3}
         ("resnet", {"blocks": 0}, "blocks"),
         ("resnet18", {"width": 4096}, "weights; the limit is"),
         ("resnet18", {"stem": "large"}, "stem"),
+        ("resnet34", {"width": 4096}, "weights; the limit is"),
+        ("resnet50", {"width": 10**12}, "width"),
+        ("resnet50", {"n_outputs": 10**9}, "n_outputs"),
+        ("vgg19", {"width": 4096}, "weights; the limit is"),
+        ("vgg19", {"width": 0}, "width"),
+        ("vgg19", {"norm": "layer"}, "norm"),
+        ("vgg19", {"norm": "none"}, "8 x 8 are too small without normalisation"),
+        ("vgg19", {"stem": "small"}, "stem"),
         ("vit", {"patch": 3}, "patch = 3 does not divide images of 8 x 8"),
         ("vit", {"patch": 16}, "patch = 16 does not divide images of 8 x 8"),
         ("vit", {"input_shape": [1, 4096, 4096], "patch": 1}, "16,777,216 tokens"),
@@ -359,7 +487,7 @@ def test_what_does_not_go_through_a_net_is_refused_before_anything_is_allocated(
         assert "Value error" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["cnn", "resnet", "resnet18", "vit"])
+@pytest.mark.parametrize("name", ["cnn", "resnet", *STAGES, "vgg19", "vit"])
 def test_data_that_are_no_images_are_refused(name: str) -> None:
     with pytest.raises(InputError, match=r"takes images, and one point of the data has .* \[64\]"):
         models.architecture(name).sized((64,), 3)
@@ -368,11 +496,16 @@ def test_data_that_are_no_images_are_refused(name: str) -> None:
 # --- many replicas as one -------------------------------------------------------------------
 
 
-@EVERY_NET
-def test_stacked_replicas_train_as_single_ones_do(name: str, arguments: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("name", "arguments", "shape"),
+    [*((*net, GREY) for net in IMAGE_NETS), ("vgg19", PLAIN_VGG, LARGER)],
+)
+def test_stacked_replicas_train_as_single_ones_do(
+    name: str, arguments: dict[str, Any], shape: tuple[int, ...]
+) -> None:
     """Outputs, gradients and the running statistics that training leaves behind."""
-    nets = [built(name, arguments, seed=seed).train() for seed in range(3)]
-    x, y = numbers(3, 6, *GREY), torch.arange(18).reshape(3, 6) % CLASSES
+    nets = [built(name, arguments, shape, seed=seed).train() for seed in range(3)]
+    x, y = numbers(3, 6, *shape), torch.arange(18).reshape(3, 6) % CLASSES
     parameters, buffers = stack_module_state(nets)
     parameters = {key: value.detach() for key, value in parameters.items()}
     skeleton = copy.deepcopy(nets[0]).to("meta")
@@ -400,6 +533,11 @@ def test_stacked_replicas_train_as_single_ones_do(name: str, arguments: dict[str
 # --- features -------------------------------------------------------------------------------
 
 
+def read_out_of(net: nn.Module) -> nn.Linear:
+    (name,) = {"fc", "classifier", "readout"} & {key for key, _ in net.named_children()}
+    return net.get_submodule(name)  # type: ignore[return-value]
+
+
 def last_input(net: nn.Module, readout: nn.Linear, x: Tensor) -> Tensor:
     seen = []
     handle = readout.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
@@ -413,7 +551,7 @@ def last_input(net: nn.Module, readout: nn.Linear, x: Tensor) -> Tensor:
 def test_the_last_feature_is_what_the_read_out_sees(name: str, arguments: dict[str, Any]) -> None:
     net, x = built(name, arguments).eval(), numbers(5, *GREY)
     features, output = models.named_features(net, x)
-    readout = net.fc if name.startswith("resnet") else net.readout
+    readout = read_out_of(net)
     last = list(features)[-1]
     assert torch.equal(features[last], last_input(net, readout, x))
     torch.testing.assert_close(output, readout(features[last]).detach())
@@ -535,11 +673,13 @@ def test_a_tensor_changed_in_place_is_a_new_feature() -> None:
 # --- model files ----------------------------------------------------------------------------
 
 
-NUM_BATCHNORMS = {"cnn": 4, "resnet": 9, "resnet18": 20, "vit": 0}
+NUM_BATCHNORMS = {
+    "cnn": 4, "resnet": 9, "resnet18": 20, "resnet34": 36, "resnet50": 53, "vgg19": 16, "vit": 0,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-@pytest.mark.parametrize("name", ["cnn", "resnet", "resnet18", "vit"])
+@pytest.mark.parametrize("name", ["cnn", "resnet", *STAGES, "vgg19", "vit"])
 def test_a_model_file_holds_running_statistics_and_whole_numbers(
     tmp_path: Path, name: str, suffix: str
 ) -> None:
