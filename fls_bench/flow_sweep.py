@@ -138,6 +138,7 @@ class _Runs:
         tasks = [self.setup.task_for(seed) for seed in seeds]
         net = self.setup.architecture
         assert net is not None
+        assert net.name is not None
         # Built in float64: a net rounded to float32 first would be balanced to seven digits only.
         nets = [
             models.build(net.name, net.arguments, seed=seed, dtype=torch.float64).state_dict()

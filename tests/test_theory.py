@@ -99,6 +99,16 @@ def test_they_do_near_perfect_alignment_and_where_phi_is_below_theta(
         assert parts.over_fitting == parts.excess
 
 
+@given(DIRECTIONS, DIRECTIONS, st.floats(0, 1), LAWS)
+def test_they_do_on_the_arc_from_the_class_mean_to_the_bayes_direction(
+    x_plus: Tensor, s: Tensor, share: float, law: tuple[float, float]
+) -> None:
+    """There w_hat is the best of the cone itself, and OF is 0 but for the rounding of three angles."""
+    parts = check((1 - share) * x_plus + share * s, x_plus, s, law)
+    if parts.phi < 3:  # nearly opposite vectors span no arc
+        assert parts.over_fitting < 1e-12
+
+
 def check(
     w_hat: Tensor, x_plus: Tensor, s: Tensor, law: tuple[float, float]
 ) -> theory.Decomposition:
