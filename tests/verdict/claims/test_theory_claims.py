@@ -226,3 +226,13 @@ def test_flat_noise_is_rarely_called_a_trend_against() -> None:
         walk = rng.standard_normal((9, 12)) * np.linspace(0.2, 2, 9)[:, None]
         false += trend(walk, True, 0.0).outcome == "not_reproduced"
     assert false <= 14
+
+
+@pytest.mark.parametrize(("spread", "outcome"), [(0.02, "reproduced"), (1.0, "undecided")])
+def test_a_trend_needs_intervals_within_the_margin_not_means_alone(
+    spread: float, outcome: str
+) -> None:
+    """Means: 1, 1, 0. Only how widely seeds scatter differs."""
+    signs = np.array([-1.0, 1.0] * 6)
+    values = np.array([np.ones(12), 1 + spread * signs, 0 * signs])
+    assert trend(values, False, 0.1).outcome == outcome
