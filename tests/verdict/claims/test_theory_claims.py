@@ -24,6 +24,7 @@ def planted(
     slope_noise: float = 0.02,
     num_seeds: int = 16,
     shared: float = 1e-3,
+    stray: int = 0,
 ) -> Sweep:
     """Runs with a common part per seed (paired differences do not see it) and a noise of their own."""
     rng = np.random.default_rng(0)
@@ -42,9 +43,10 @@ def planted(
                 "zeta_sum": 1 - 9.3 * 2**k, "zeta_mean": 1 - 93 * 2**k,
             }  # fmt: skip
             if k < -2:
-                values["phase1_angle"] = 0.5 * 2 ** (own_slopes[seed] * (k + 3))
+                own = 0.1 if seed < stray else own_slopes[seed]
+                values["phase1_angle"] = 0.5 * 2 ** (own * (k + 3))
                 values["phase1_neuron_angle"] = 0.8 * 2 ** (0.45 * (k + 3))
-                values["phase1_cone_share"] = 0.9
+                values["phase1_cone_share"] = 0.5 if seed < stray else 1.0
             if k < -3:
                 values |= {"psi_min": 0.9, "psi_bound": 0.4, "psi_slack": 0.5}
             runs.append(
@@ -163,6 +165,20 @@ def test_it_is_read_only_where_zeta_is_positive_and_the_rest_is_called_vacuous()
     assert "vacuous at 2^-3, 2^-2, 2^-1, 2^0, 2^1, 2^2, 2^3, 2^4." in c6.text
     narrow = c6.parts[1]
     assert "Over 2^-12 .. 2^-7" in narrow.text  # 93 * 2^-6 > 1
+
+
+def test_seeds_whose_neurons_are_as_assumed_have_a_slope_of_their_own() -> None:
+    """Four of the 16 seeds have a slope of 0.1 and half of their neurons outside of the cone."""
+    _, c6 = judge(planted(stray=4))
+    assert c6.parts[0].estimate is not None
+    assert c6.parts[0].estimate.value == pytest.approx(0.4, abs=0.02)
+    assert c6.outcome == "undecided"
+    (beside,) = [part for part in c6.parts if "as the theory assumes" in part.name]
+    assert beside.n == 12
+    assert beside.outcome is None
+    assert beside.estimate is not None
+    assert beside.estimate.value == pytest.approx(0.5, abs=0.02)
+    assert "12 of 16 seeds have at least 95 %" in c6.cautions[2]
 
 
 def test_angles_that_are_missing_leave_their_companion_without_a_slope() -> None:
