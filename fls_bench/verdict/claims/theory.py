@@ -527,7 +527,7 @@ def _c6_cautions(table: Table, at: Sequence[int]) -> tuple[str, ...]:
         assumed = int((shares >= CONE_SHARE).sum())
         cautions.append(
             f"Of the neurons with v_j > 0, {100 * shares.mean():.1f} % are in the positive cone at the "
-            "end of phase 1 (active on all positive and no negative points; mean over seeds and scales). "
+            "end of phase 1 (active on all positive, no negative points; mean over seeds and scales). "
             "The theory assumes that those that see the positive class get there, which noise does not "
             f"grant: {assumed} of {len(shares)} seeds have at least {100 * CONE_SHARE:g} %, and their "
             "slope stands beside that of all."
