@@ -570,7 +570,8 @@ def _expanded(tree: dict[str, Any]) -> dict[str, Any]:
                 key, told = (place, value) if not isinstance(value, dict) else next(
                     iter(value.items()), (place, "")
                 )  # fmt: skip
-                shown.append(f"{key.rpartition('.')[2]}{told}")
+                leaf = key.rpartition(".")[2]
+                shown.append(f"{'' if leaf == 'name' else leaf}{told}")
             one["id"] = "-".join([str(name), *shown]).replace(".", "_")
             made.append(one)
     if len(made) > MAX_CASES:

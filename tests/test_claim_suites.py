@@ -10,7 +10,7 @@ import pytest
 from fls_bench import bench, claims, report
 from fls_bench.errors import AbsentDataError, InputError
 from fls_bench.schema import ClaimsRecord, Report
-from fls_bench.suite import load_at_scale, load_suite, suite_folder
+from fls_bench.suite import Log2Grid, load_at_scale, load_suite, suite_folder
 
 Cli = Callable[..., Any]
 
@@ -74,9 +74,11 @@ def written(tmp_path: Path, text: str) -> Path:
     return path
 
 
-def run(path: Path, scale: str = "full", *, listener: Quiet | None = None) -> Report:
+def run(
+    path: Path, scale: str = "full", *, listener: Quiet | None = None, store: Path | None = None
+) -> Report:
     options = bench.Options(
-        listener=listener or Quiet(), store=path.parent / "runs", device="cpu", jobs=1
+        listener=listener or Quiet(), store=store or path.parent / "runs", device="cpu", jobs=1
     )
     return bench.run(load_at_scale(path, scale), options)
 
@@ -201,6 +203,48 @@ def test_a_family_of_one_size_each_gets_its_measured_factors(tmp_path: Path) -> 
     assert len(made.cases) == 6
     judged = len(claim.not_run) + (claim.fits[0].num_cases if claim.fits else 0)
     assert judged <= 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("claimed", ["cifar100-resnet18", "cifar100-vgg19"])
+def test_the_authors_setting_runs_end_to_end_at_toy_size(tmp_path: Path, claimed: str) -> None:
+    """The suite's own nets, rule, stop and batch; small in width, images, seeds and epochs."""
+    suite = load_suite("paper-cifar")
+    case = next(case for case in suite.cases if case.id == claimed)
+    task = case.task.model_copy(
+        update={
+            "name": "latent_images",
+            "arguments": {"size": 32, "n_train": 100, "n_test": 50, "n_val": 50},
+        }
+    )
+    toy = case.model_copy(
+        update={
+            "task": task,
+            "model": case.model.model_copy(update={"arguments": {"width": 4}}),
+            "needs_gpu": None,
+            "log2_c": Log2Grid.model_validate({"from": -2, "to": 2, "step": 2}),
+        }
+    )
+    options = bench.Options(
+        listener=Quiet(), store=tmp_path / "runs", device="cpu", jobs=1, max_epochs=2
+    )
+    made = bench.run(suite.model_copy(update={"cases": (toy,), "seeds": 3}), options)
+    (result,) = made.cases
+    assert result.sweep is not None
+    assert result.sweep.lr_rule.name == "plain"
+    assert result.setup["stop"]["target_accuracy"] == 0.99
+    assert len(result.sweep.cells) == 3
+    # Two epochs reach no target: that is said, and nothing is concluded.
+    assert made.claims[0].outcome == "not_run"
+    assert [one.what for one in made.claims[0].not_run] == [claimed]
+
+
+def test_without_a_gpu_the_authors_setting_is_listed_as_not_run(tmp_path: Path) -> None:
+    made = run(suite_folder() / "paper-cifar.toml", store=tmp_path)
+    (claim,) = made.claims
+    assert claim.outcome == "not_run"
+    assert {one.code for one in claim.not_run} == {"needs_gpu"}
+    assert len(claim.not_run) == len(load_suite("paper-cifar").cases) - 1
 
 
 # --- stored outcomes --------------------------------------------------------------------------
