@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow nightly calibration lint types bench bench-gpu error-rates check-rates mutants schema metrics-page example-reports clean
+CLAIM_SUITES := theory universality difficulty stopping scaling-law
+
+.PHONY: demo test slow nightly calibration claims claims-small lint types bench bench-gpu error-rates check-rates mutants schema metrics-page example-reports clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("fls-bench needs Python >= 3.11") if sys.version_info < (3, 11) else None'
@@ -28,6 +30,23 @@ nightly: $(VENV)/.installed
 # The matrix of known regimes, three seeds each (about ten minutes on 2 cores).
 calibration: $(VENV)/.installed
 	$(BIN)/python -m pytest -m calibration
+
+# The paper's claims at full scale, and their outcomes kept in baselines/claims (two hours on 2 cores).
+# The theory's seeds are others than those on which its suite was made.
+claims: $(VENV)/.installed
+	mkdir -p reports
+	set -e; for suite in $(CLAIM_SUITES); do \
+		$(BIN)/fls-bench run $$suite --seed $$(test $$suite = theory && echo 1 || echo 0) --force \
+			--json reports/$$suite.json --html reports/$$suite.html; \
+		$(BIN)/fls-bench claims --record reports/$$suite.json --force >/dev/null; \
+	done
+	$(BIN)/fls-bench claims
+
+# What CI runs of them, against the committed baselines (minutes).
+claims-small: $(VENV)/.installed
+	set -e; for suite in $(CLAIM_SUITES); do \
+		$(BIN)/fls-bench check $$suite --scale small --require-baseline; \
+	done
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -38,7 +38,7 @@ def record_of(report: Report) -> ClaimsRecord:
             "Give the JSON of a suite that tests claims, such as 'fls-bench run theory --json FILE'.",
         )
     return ClaimsRecord(
-        suite=report.suite, recorded=report.provenance.started, seconds=report.provenance.seconds,
+        suite=report.suite, recorded=report.provenance.started,
         environment=environment_of(report.provenance), claims=report.claims,
     )  # fmt: skip
 

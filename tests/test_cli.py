@@ -24,7 +24,7 @@ Cli = Callable[..., Any]
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [
     "train", "diagnose", "tune", "run", "check", "compare", "invariants", "report", "env", "suites",
-    "baseline",
+    "baseline", "claims", "transfer",
 ]  # fmt: skip
 HEAVY = ["torch", "sklearn", "scipy", "matplotlib", "jinja2"]
 
@@ -108,6 +108,9 @@ def test_without_a_command_the_help_is_shown_and_the_usage_wrong(cli: Cli) -> No
         ("env", ["--json"]),
         ("suites", ["list", "show", "validate"]),
         ("suites validate", ["trains nothing"]),
+        ("run", ["--scale", "full, or small"]),
+        ("claims", ["--record", "trains nothing"]),
+        ("transfer", ["--width", "--n-train", "--family", "inside of what was fitted", DIRECTION]),
     ],
 )
 def test_help_of_a_command(cli: Cli, command: str, words: list[str]) -> None:

@@ -28,9 +28,9 @@ def claims(
     json: JsonOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Show what became of the paper's claims: one table from stored outcomes.
+    """Show what became of the paper's claims.
 
-    Trains nothing. `fls-bench run SUITE` tests a claim again, and --record keeps what it found.
+    One table, from stored outcomes; trains nothing. `fls-bench run SUITE` tests a claim again, and --record keeps what it found.
     """
     from fls_bench import claims as stored
     from fls_bench import console
@@ -75,9 +75,9 @@ def transfer(
     json: JsonOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Predict c* for another size from fitted exponents, inside of what was fitted.
+    """Predict c* for another size from fitted exponents.
 
-    Smaller c = larger FLS = toward over-aligned.
+    Only inside of what was fitted. Smaller c = larger FLS = toward over-aligned.
     """
     from fls_bench import claims as stored
     from fls_bench import console

@@ -118,6 +118,5 @@ class ClaimsRecord(Frozen):
     """name, version, digest."""
     recorded: str
     """When it was measured, ISO 8601."""
-    seconds: float
     environment: dict[str, str]
     claims: tuple[ClaimResult, ...]
