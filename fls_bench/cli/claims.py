@@ -77,7 +77,7 @@ def transfer(
 ) -> None:
     """Predict c* for another size from fitted exponents.
 
-    Only inside of what was fitted. Smaller c = larger FLS = toward over-aligned.
+    Only inside of what was fitted. Where c is shown: smaller c = larger FLS = toward over-aligned.
     """
     from fls_bench import claims as stored
     from fls_bench import console

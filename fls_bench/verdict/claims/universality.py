@@ -144,4 +144,19 @@ def _support(of: Values) -> float:
     """Share of the resampled seeds in which the least mean lies inside of the range."""
     means = of[:, resamples(of.shape[1])].mean(axis=2)
     best = means.argmin(axis=0)
+    return float(np.mean((best > 0) & (best < len(means) - 1)))def _least(parts: Sequence[ClaimPart]) -> str:
+    """The end that loses least, of all that decide."""
+    ends = [
+        (part.estimate.value, shown(part.estimate), part.setting)
+        for part in parts
+        if part.outcome is not None and part.estimate is not None
+    ]
+    _, words, setting = min(ends)
+    return f"The end that loses least: {words} points, {setting}."
+
+
+def _support(of: Values) -> float:
+    """Share of the resampled seeds in which the least mean lies inside of the range."""
+    means = of[:, resamples(of.shape[1])].mean(axis=2)
+    best = means.argmin(axis=0)
     return float(np.mean((best > 0) & (best < len(means) - 1)))
