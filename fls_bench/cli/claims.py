@@ -30,7 +30,8 @@ def claims(
 ) -> None:
     """Show what became of the paper's claims.
 
-    One table, from stored outcomes; trains nothing. `fls-bench run SUITE` tests a claim again, and --record keeps what it found.
+    One table, from stored outcomes; trains nothing. `fls-bench run SUITE` tests a claim again, and
+    --record keeps what it found.
     """
     from fls_bench import claims as stored
     from fls_bench import console

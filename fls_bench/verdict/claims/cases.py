@@ -54,8 +54,8 @@ class ClaimCase:
         stop: When its nets stop.
         difficulty: Its place on a ladder, or None.
         beside: Whether it is shown and does not decide.
-        shift: What is added to log2 c: for the two-layer net of the theory, whose W is drawn with entries
-            N(0, 1/(d·h)), c is then that of entries of order one, c·alpha^2/(d·h), as in the theory.
+        shift: What is added to log2 c. For the two-layer net of the theory, whose W is drawn with
+            entries N(0, 1/(d·h)), c is then that of entries of order one, alpha^2/(d·h).
         control: Whether no c may win: a negative control.
         notes: What a reader should know, e.g. the measured dimension of its data.
     """

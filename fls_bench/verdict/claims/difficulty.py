@@ -100,7 +100,10 @@ def judge_difficulty(cases: Sequence[ClaimCase]) -> ClaimResult:
                 ),
             )
         )
-    text = f"The gain grows, {counted(outcomes)}." if outcomes else "No ladder was run."
+    text = "No ladder was run."
+    if outcomes:
+        slopes = [f"{part.text} ({part.setting})" for part in parts if part.outcome is not None]
+        text = f"The gain grows, {counted(outcomes)}: {'; '.join(slopes)}."
     return ClaimResult(
         claim="C2", statement=STATEMENT, reported=REPORTED, outcome=all_of(outcomes), text=text,
         data=tuple(dict.fromkeys(case.data for case in cases if case.difficulty is not None)),

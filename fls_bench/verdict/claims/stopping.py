@@ -92,7 +92,8 @@ def judge_stopping(cases: Sequence[ClaimCase]) -> ClaimResult:
             )
         )
     text = (
-        f"The best c within {MARGIN:g} octaves of that of the training-loss stop, {counted(outcomes)}."
+        f"The best c within {MARGIN:g} octaves of that of the training-loss stop, {counted(outcomes)}. "
+        f"{_largest(parts)}"
         if outcomes
         else "No stop could be compared."
     )
@@ -102,6 +103,19 @@ def judge_stopping(cases: Sequence[ClaimCase]) -> ClaimResult:
         num_seeds=seeds, parts=tuple(parts), panels=tuple(panels), cautions=tuple(cautions),
         not_run=tuple(skipped),
     )  # fmt: skip
+
+
+def _largest(parts: Sequence[ClaimPart]) -> str:
+    """The largest shift of those that decide."""
+    shifts = [
+        (abs(part.estimate.value), shown(part.estimate), part.setting)
+        for part in parts
+        if part.outcome is not None and part.estimate is not None
+    ]
+    if not shifts:
+        return ""
+    _, words, setting = max(shifts)
+    return f"The largest shift: {words} octaves, {setting}."
 
 
 def stop_name(stop: Stop) -> str:

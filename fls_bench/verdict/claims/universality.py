@@ -85,9 +85,9 @@ def judge_universality(cases: Sequence[ClaimCase]) -> ClaimResult:
         for words in errors.left_out:
             cautions.append(f"{case.id}: left out {words}.")
     outcome = all_of(outcomes)
-    text = (
-        f"An optimum inside of the range, {counted(outcomes)}." if outcomes else "No case was run."
-    )
+    text = "No case was run."
+    if outcomes:
+        text = f"An optimum inside of the range, {counted(outcomes)}. {_least(parts)}"
     return ClaimResult(
         claim="C1", statement=STATEMENT, reported=REPORTED, outcome=outcome, text=text,
         data=tuple(dict.fromkeys(c.data for c in cases if not (c.beside or c.control))),
@@ -140,11 +140,7 @@ def _part(
     )  # fmt: skip
 
 
-def _support(of: Values) -> float:
-    """Share of the resampled seeds in which the least mean lies inside of the range."""
-    means = of[:, resamples(of.shape[1])].mean(axis=2)
-    best = means.argmin(axis=0)
-    return float(np.mean((best > 0) & (best < len(means) - 1)))def _least(parts: Sequence[ClaimPart]) -> str:
+def _least(parts: Sequence[ClaimPart]) -> str:
     """The end that loses least, of all that decide."""
     ends = [
         (part.estimate.value, shown(part.estimate), part.setting)
