@@ -143,6 +143,7 @@ def test_a_scale_keeps_what_it_names_under_a_name_of_its_own(tmp_path: Path) -> 
     assert small.digest != full.digest
     other = written(tmp_path, UNIVERSAL.replace("seeds = 3", "seeds = 5"))
     assert load_at_scale(other, "full").digest == full.digest
+    assert load_suite("theory-small") == load_at_scale("theory", "small")
     with pytest.raises(InputError, match="no scale 'smal', did you mean 'small'"):
         load_at_scale(path, "smal")
     with pytest.raises(InputError, match="has no scale small"):

@@ -98,7 +98,7 @@ from fls_bench.schema.recipes import (
 from fls_bench.schema.reports import REPORT_SCHEMA, Report
 from fls_bench.schema.runs import Measurement, RunConfig, RunRecord
 from fls_bench.schema.states import Outcome, Regime, Tier
-from fls_bench.schema.theory import FlowFacts, FlowLevel, Log2Scales, TheorySpec
+from fls_bench.schema.theory import FlowFacts, FlowLevel, Log2Grid, Log2Scales, TheorySpec
 from fls_bench.schema.tuning import Trial, Tuning
 
 __all__ = [
@@ -151,6 +151,7 @@ __all__ = [
     "Invariants",
     "Judgement",
     "LabelSmoothing",
+    "Log2Grid",
     "Log2Scales",
     "Loss",
     "LrRule",

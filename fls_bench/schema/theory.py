@@ -13,22 +13,17 @@ RUNS_DIFFER = "which runs reach the target"
 """What changed most where the runs that can be judged are not the same at both steps."""
 
 
-class Log2Scales(Frozen):
-    """A grid over log2 alpha, both ends included where the step meets them."""
+class Log2Grid(Frozen):
+    """A fixed grid over log2 of the swept axis, both ends included where the step meets them."""
 
-    from_: Annotated[float, Field(alias="from", ge=-30, le=6)]
-    to: Annotated[float, Field(ge=-30, le=6)]
-    """Far in the lazy regime a flow must undo initial outputs of the size alpha^2 first: slow."""
-    step: Annotated[float, Field(ge=0.125, le=8)] = 1.0
+    from_: Annotated[float, Field(alias="from", ge=-60, le=60)]
+    to: Annotated[float, Field(ge=-60, le=60)]
+    step: Annotated[float, Field(ge=0.125)]
 
     @model_validator(mode="after")
-    def _ordered(self) -> Log2Scales:
+    def _ordered(self) -> Log2Grid:
         if self.to < self.from_:
             raise ValueError(f"'to' = {self.to:g} is smaller than 'from' = {self.from_:g}")
-        if len(self.values) < MIN_SCALES:
-            raise ValueError(
-                f"it holds {len(self.values)} init scales; a trend needs at least {MIN_SCALES}"
-            )
         return self
 
     @property
@@ -36,6 +31,23 @@ class Log2Scales(Frozen):
         """The values 2^from, 2^(from + step), ..., up to 2^to."""
         num_steps = int((self.to - self.from_) / self.step + 1e-9)
         return tuple(2.0 ** (self.from_ + k * self.step) for k in range(num_steps + 1))
+
+
+class Log2Scales(Log2Grid):
+    """A grid over log2 alpha of which a trend can be seen."""
+
+    from_: Annotated[float, Field(alias="from", ge=-30, le=6)]
+    to: Annotated[float, Field(ge=-30, le=6)]
+    """Far in the lazy regime a flow must undo initial outputs of the size alpha^2 first: slow."""
+    step: Annotated[float, Field(ge=0.125, le=8)] = 1.0
+
+    @model_validator(mode="after")
+    def _enough(self) -> Log2Scales:
+        if len(self.values) < MIN_SCALES:
+            raise ValueError(
+                f"it holds {len(self.values)} init scales; a trend needs at least {MIN_SCALES}"
+            )
+        return self
 
 
 class TheorySpec(Frozen):
