@@ -299,6 +299,9 @@ def _run_claim(suite: Suite, options: Options) -> Report:
     judged: list[ClaimCase] = []
     engines: list[Prepared] = []
     skipped: list[Skipped] = []
+    options.listener.note(
+        f"{suite.name}: {len(suite.cases)} cases, about {_duration(suite.cost.seconds)} on 2 CPU cores"
+    )
     for k, case in enumerate(suite.cases, start=1):
         if case.needs_gpu and device != "cuda":
             skipped.append(Skipped(what=case.id, code="needs_gpu", reason="It needs a GPU."))

@@ -16,7 +16,13 @@ from typing import NamedTuple, Self, TextIO
 
 from rich.console import Console
 from rich.padding import Padding
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
@@ -52,6 +58,7 @@ _COLOURS = {
 }
 _STATUS_COLOURS = {"info": "cyan", "warning": "yellow", "problem": "red"}
 _BAR_WIDTH = 16
+_SECONDS_BEFORE_ETA = 5.0
 _SECONDS_BETWEEN_LINES = 5.0
 
 # What a stream without Unicode shows for the few signs that the views use.
@@ -200,6 +207,8 @@ class Progress:
                 MofNCompleteColumn(),
                 TextColumn(self._unit),
                 TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("left"),
                 console=console,
                 transient=True,
             )
@@ -243,7 +252,12 @@ class Progress:
             self._say(text)
 
     def _count(self) -> str:
-        return f"{self._finished} of {self._total} {self._unit} done"
+        text = f"{self._finished} of {self._total} {self._unit} done"
+        elapsed = time.monotonic() - self._started
+        left = self._total - self._finished
+        if self._finished and left and elapsed >= _SECONDS_BEFORE_ETA:
+            text += f", about {elapsed / self._finished * left:.0f} s left of these"
+        return text
 
     def _safe(self, text: str) -> str:
         return _encodable(_literal(text), self._stream)

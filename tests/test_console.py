@@ -269,7 +269,16 @@ def test_a_pipe_gets_few_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     run_progress(stream)
     lines = stream.getvalue().splitlines()
-    assert any(re.fullmatch(r"coarse grid \[red\]: [1-7] of 8 runs done", line) for line in lines)
+    # Two seconds pass at every look at the clock; what is left is foreseen from what was done.
+    found = [
+        re.fullmatch(
+            r"coarse grid \[red\]: ([1-7]) of 8 runs done, about (\d+) s left of these", line
+        )
+        for line in lines
+    ]
+    told = [(int(one[1]), int(one[2])) for one in found if one is not None]
+    assert told
+    assert told == sorted(told, key=lambda one: -one[1])
     assert len(lines) < 4 + 8
 
 
