@@ -1,16 +1,20 @@
 """Suites that test claims, from the file to the table of outcomes."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fls_bench import bench, claims, report
 from fls_bench.errors import AbsentDataError, InputError
 from fls_bench.schema import ClaimsRecord, Report
 from fls_bench.suite import Log2Grid, load_at_scale, load_suite, suite_folder
+from fls_bench.verdict.claims.cases import errors_of, resamples, vertex
+from fls_bench.verdict.claims.prediction import predict
 
 Cli = Callable[..., Any]
 
@@ -349,3 +353,38 @@ def test_the_outcomes_that_come_with_the_package_are_readable() -> None:
     records, place = claims.find()
     assert place is not None
     assert records
+
+
+LAW = f"""{HEAD.replace("seeds = 4", "seeds = 8")}claim = "C4"
+[defaults]
+stop = {{ target_loss = 0.1, max_epochs = 400 }}
+[[case]]
+id = "digits"
+task = {{ name = "digits" }}
+model = {{ name = "mlp", depth = 4 }}
+log2_c = {{ from = -8, to = 1, step = 1 }}
+vary = {{ "task.n_train" = [75, 300], "model.width" = [32, 128] }}
+"""
+
+
+@pytest.mark.slow
+def test_a_prediction_agrees_with_a_real_sweep_at_a_size_that_was_not_fitted(
+    tmp_path: Path,
+) -> None:
+    """A size larger than three of the four fitted ones, within them, is swept after the prediction."""
+    (claim,) = run(written(tmp_path, LAW)).claims
+    star = predict(claim.fits[0], 100, 250)
+    assert star.low is not None
+    assert star.high is not None
+    swept = LAW.replace("[75, 300]", "[250]").replace("[32, 128]", "[100]")
+    (case,) = run(written(tmp_path, swept)).cases
+    assert case.sweep is not None
+    errors = errors_of(case.sweep)
+    assert errors is not None
+    octaves = np.log2(errors.c)
+    draws = [vertex(octaves, errors.test[:, one].mean(axis=1))[0] for one in resamples(8)[:200]]
+    low, high = np.quantile(draws, (0.025, 0.975))
+    assert math.log2(star.low) <= high
+    assert low <= math.log2(star.high)
+    # And the prediction says something: not every c would agree with it.
+    assert math.log2(star.high / star.low) < 6
