@@ -388,3 +388,73 @@ def test_a_prediction_agrees_with_a_real_sweep_at_a_size_that_was_not_fitted(
     assert low <= math.log2(star.high)
     # And the prediction says something: not every c would agree with it.
     assert math.log2(star.high / star.low) < 6
+
+
+THEORY = f"""{HEAD}[defaults]
+loss = "logistic"
+stop = {{ target_loss = 0.1, max_epochs = 9000 }}
+[theory]
+log2_alpha = {{ from = -6, to = 0, step = 3 }}
+step = 0.2
+max_halvings = 1
+[[case]]
+id = "mixture"
+task = {{ name = "mixture", input_dim = 10, n_train = 10, n_test = 200, n_val = 100 }}
+model = {{ name = "two_layer", width = 8 }}
+axis = "init_scale"
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("step = 0.2", "step = 0", "theory.step: expected a value greater than or equal to 0.0001"),
+        ("step = 0.2", "stepp = 0.2", "unknown key 'stepp', did you mean 'step'?"),
+        ("to = 0", "to = -9", "'to' = -9 is smaller than 'from' = -6"),
+        ("step = 3", "step = 6", "a trend needs at least 3"),
+        ("to = 0", "to = 40", "theory.log2_alpha.to"),
+        ("max_halvings = 1", "max_halvings = 99", "theory.max_halvings"),
+        ('axis = "init_scale"', "log2_c = { from = -2, to = 2, step = 2 }", "and no log2_c"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_suite_of_the_theory_is_told(
+    tmp_path: Path, old: str, new: str, told: str
+) -> None:
+    assert old in THEORY
+    with pytest.raises(InputError) as error:
+        load_suite(written(tmp_path, THEORY.replace(old, new)))
+    assert told in error.value.problem
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('loss = "logistic"', "", "n_outputs: Input should be 1"),
+        ('"two_layer", width = 8', '"mlp", depth = 3, width = 8', "the built-in net 'two_layer'"),
+        ("target_loss = 0.1,", "target_accuracy = 0.9,", "a stop at a training loss"),
+    ],
+)
+def test_a_setup_that_is_not_that_of_the_theory_is_refused(
+    tmp_path: Path, old: str, new: str, told: str
+) -> None:
+    assert old in THEORY
+    with pytest.raises(InputError) as error:
+        run(written(tmp_path, THEORY.replace(old, new)))
+    assert told in str(error.value)
+
+
+def test_the_theory_runs_from_its_file_to_both_claims(tmp_path: Path) -> None:
+    made = run(written(tmp_path, THEORY))
+    assert [claim.claim for claim in made.claims] == ["C5", "C6"]
+    (case,) = made.cases
+    assert case.diagnosis is not None  # alpha = 1 is judged like any other
+    assert case.sweep is not None
+    run_ = case.sweep.cells[0].seeds[0]
+    oa, of, excess = (
+        run_.measurements[f"theory.{name}"]
+        for name in ("over_alignment", "over_fitting", "excess_effective")
+    )
+    assert oa >= 0
+    assert of >= 0
+    assert oa + of == pytest.approx(excess, abs=1e-12)
+    assert len(case.setup["gradient_flow"]["levels"]) == 2

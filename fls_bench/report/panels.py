@@ -13,7 +13,7 @@ from fls_bench.schema import ClaimCurve, ClaimPanel, CurvePoint
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-WIDTH, HEIGHT = 380.0, 300.0
+WIDTH, HEIGHT = 380.0, 330.0
 """One size for a phone and, several in a row, for a wide page."""
 
 MOST_TICKS = 7
