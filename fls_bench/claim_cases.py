@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from fls_bench.facts import advised, data_findings, intrinsic_dimension, problems_first, setup_facts
 from fls_bench.flow_sweep import flow_sweep
-from fls_bench.schema import CaseResult, ClaimResult, Cost, Skipped, TheorySpec
+from fls_bench.schema import CaseResult, ClaimResult, Cost, Skipped, Sweep, TheorySpec
 from fls_bench.suite import Case, Suite
 from fls_bench.sweep import Listener, Prepared, Stores, SweepPlan, prepare, run_sweep
 from fls_bench.tasks import Task
@@ -94,9 +94,10 @@ def run_claim_case(
         own=prepared.own,
         stop=prepared.setup.stop,
         difficulty=case.difficulty,
-        notes=() if case.difficulty is None else (_dimension_note(task),),
+        notes=_notes(case, result.sweep, task),
         shift=_shift(prepared, factors),
         beside=bool(case.beside),
+        met=None if case.expect is None else diagnosis.regime == case.expect.regime,
         control=case.expect is not None and case.expect.regime.value == "inconclusive",
     )
     return made, judged, prepared
@@ -162,7 +163,35 @@ def judge_claim(
     if suite.claim is None:
         return ()
     made = JUDGES[suite.claim](cases)
-    return (made.model_copy(update={"not_run": (*not_run, *made.not_run)}),)
+    told, failed = [], False
+    for case in cases:
+        if case.control:
+            failed |= case.met is False
+            words = (
+                "a verdict where labels are random"
+                if case.met is False
+                else "no verdict, as it should be"
+            )
+            told.append(f"Negative control {case.id} ({case.setting}): {words}.")
+    update: dict[str, object] = {
+        "not_run": (*not_run, *made.not_run), "cautions": (*told, *made.cautions)
+    }  # fmt: skip
+    if failed and made.outcome in ("reproduced", "not_reproduced"):
+        update |= {
+            "outcome": "undecided",
+            "text": f"Undecided, since a negative control failed. {made.text}",
+        }
+    return (made.model_copy(update=update),)
+
+
+def _notes(case: Case, sweep: Sweep, task: Task) -> tuple[str, ...]:
+    calibrated = [f"2^{math.log2(cell.c):.3g}" for cell in sweep.cells if cell.lr_calibrated]
+    notes = [] if case.difficulty is None else [_dimension_note(task)]
+    if calibrated:
+        notes.append(
+            f"the rule's rate failed at {', '.join(calibrated)}: chosen on training behaviour."
+        )
+    return tuple(notes)
 
 
 def _dimension_note(task: Task) -> str:

@@ -604,8 +604,8 @@ def claims(text: str = "") -> Report:
     exponent = Interval(value=-0.4, low=-0.6, high=-0.2)
     fit = ScalingFit(
         family=word, width_exponent=exponent, n_exponent=None, intercept=-1.0,
-        samples=((-1.0, -0.4, 0.0),) * 3, residual=0.1, widths=(16, 64), n_trains=(150, 150),
-        num_cases=4, num_seeds=10,
+        samples=((-1.0, -0.4, 0.0),) * 3, residual=0.1, freedom=2,
+        sizes=((16, 150), (64, 150), (64, 150), (16, 150)), num_seeds=10,
     )  # fmt: skip
     claim = ClaimResult(
         claim="C4", statement=text or "c* falls with n.", reported=text or "Reported by the authors.",

@@ -84,14 +84,17 @@ def transfer(
     from fls_bench import console
     from fls_bench.files import check_target, write_whole
     from fls_bench.report import claims as words
-    from fls_bench.report.summary import c_star_text
+    from fls_bench.report.summary import axis_name, c_star_text
     from fls_bench.verdict.claims.prediction import choose_fit, predict
 
     if json not in (None, "-"):
         check_target(Path(str(json)), force)
     fit = choose_fit(stored.fits_in(report), family)
-    star = predict(fit, width, n_train)
-    value = {"family": fit.family, "width": width, "n_train": n_train, "c_star": star.model_dump()}
+    found = predict(fit, width, n_train)
+    value = {
+        "family": fit.family, "width": width, "n_train": n_train,
+        "c_star": found.c_star.model_dump(), "axis": found.axis, "setting": found.setting.model_dump(),
+    }  # fmt: skip
     text = json_text.dumps(value, indent=1) + "\n"
     if json == "-":
         print(text, end="")
@@ -100,6 +103,9 @@ def transfer(
         write_whole(Path(json), text.encode())
     console.note(words.fit_text(fit), stdout=True)
     console.note(
-        f"predicted c* at width {width}, n {n_train}: {c_star_text(star, 'output_multiplier')}",
+        f"predicted at width {width}, n {n_train}: {axis_name(found.axis)} "
+        f"{c_star_text(found.setting, found.axis)}",
         stdout=True,
     )
+    if found.axis == "init_scale":
+        console.note(f"as c: {c_star_text(found.c_star, 'output_multiplier')}", stdout=True)

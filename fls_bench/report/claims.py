@@ -101,13 +101,15 @@ def markdown(records: Sequence[ClaimsRecord]) -> str:
 def fit_text(fit: ScalingFit) -> str:
     """A fit in one line."""
     parts = []
-    for name, one, (low, high) in (
-        ("h", fit.width_exponent, fit.widths), ("n", fit.n_exponent, fit.n_trains)
-    ):  # fmt: skip
+    for name, one, sizes in (
+        ("h", fit.width_exponent, [h for h, _ in fit.sizes]),
+        ("n", fit.n_exponent, [n for _, n in fit.sizes]),
+    ):
+        low, high = min(sizes), max(sizes)
         if one is not None and one.low is not None and one.high is not None:
             parts.append(
                 f"{name}^{one.value:.2f} [{one.low:.2f}, {one.high:.2f}] for {low}..{high}"
             )
         else:
             parts.append(f"{name} = {low}" if low == high else f"{name} not fitted")
-    return f"{fit.family}: c* ~ {', '.join(parts)} ({fit.num_cases} cases, {fit.num_seeds} seeds)"
+    return f"{fit.family}: c* ~ {', '.join(parts)} ({len(fit.sizes)} cases, {fit.num_seeds} seeds)"

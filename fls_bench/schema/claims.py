@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from fls_bench.schema.base import Frozen, Measured
-from fls_bench.schema.judgements import Interval, Skipped
+from fls_bench.schema.base import Frozen, Measured, PositiveFloat
+from fls_bench.schema.judgements import Axis, Interval, Skipped
 
 CLAIMS_SCHEMA = "fls-bench/claims/1"
 
@@ -75,15 +75,20 @@ class ScalingFit(Frozen):
     width_exponent: Interval | None = None
     n_exponent: Interval | None = None
     intercept: float
-    samples: tuple[tuple[float, float, float], ...] = ()
+    samples: Annotated[tuple[tuple[float, float, float], ...], Field(min_length=1)]
     """(intercept, width exponent, n exponent) of resampled seeds; an exponent not fitted is 0."""
     residual: Annotated[float, Field(ge=0)]
-    """Root mean square of what the fit leaves, in octaves."""
-    widths: tuple[int, int]
-    """Smallest and largest width fitted."""
-    n_trains: tuple[int, int]
-    """Smallest and largest number of training points fitted."""
-    num_cases: int
+    """Root mean square of what the fit leaves, in octaves of c."""
+    freedom: Annotated[int, Field(ge=1)]
+    """Degrees of freedom of the residual."""
+    sizes: Annotated[tuple[tuple[int, int], ...], Field(min_length=1)]
+    """(width, training points) of the cases that were fitted."""
+    axis: Axis = "output_multiplier"
+    """What was swept: where that is the init scale, c = alpha^L."""
+    octaves: PositiveFloat = 1.0
+    """Octaves of c in one of the axis: L for an init scale."""
+    log2_input_dim: float | None = None
+    """Of the two-layer net of the theory, whose c is alpha^2/(d·h): log2 d."""
     num_seeds: int
 
 

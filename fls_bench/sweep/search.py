@@ -168,7 +168,7 @@ def search(sweeper: Sweeper, offsets: Sequence[float] | None) -> SweepResult:
             few = contrasts.MIN_SEEDS
             sweeper.visit(sorted(focus), few, own, f"pilot, {few} seeds each")
             outcomes = [record.outcome for record in sweeper.runs(c0, own)]
-            if Outcome.REACHED_TARGET not in outcomes:
+            if plan.follow_up and Outcome.REACHED_TARGET not in outcomes:
                 # Nothing can be compared with a c that does not train: no need to go on.
                 pilot = sweeper.sweep(sorted(focus), own)
                 return SweepResult(pilot, None, None, cost=_cost(sweeper, bound))

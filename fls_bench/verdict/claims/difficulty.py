@@ -19,6 +19,7 @@ from fls_bench.schema import (
 )
 from fls_bench.verdict.claims.cases import (
     ERROR_LABEL,
+    LEVEL,
     ClaimCase,
     Errors,
     Values,
@@ -29,9 +30,11 @@ from fls_bench.verdict.claims.cases import (
     errors_of,
     excess,
     left_out,
+    read_with_care,
     shown,
     t_interval,
 )
+from fls_bench.verdict.contrasts import MIN_SEEDS
 
 STATEMENT = (
     "The gain of the best c over c = 1 grows with the effective latent dimension of the data."
@@ -43,47 +46,61 @@ REPORTED = (
 LEAST_SLOPE = 0.005
 """Gain per doubling of the dimension below which it is said not to grow: half a point."""
 
+Rung = tuple[ClaimCase, Errors, Values]
+"""A case, its table, and [S] what its best c gains over c = 1."""
+
 
 def judge_difficulty(cases: Sequence[ClaimCase]) -> ClaimResult:
     """Judge each ladder of cases by the slope of the gain over log2 of the difficulty.
 
     Args:
-        cases: Of one or more families; each case has its difficulty.
+        cases: Of one or more families; each but the controls has its difficulty.
 
     Returns:
-        C2: reproduced where the gain grows on every ladder.
+        C2: reproduced where the gain grows on every deciding ladder; a ladder of fewer than two rungs
+        that could be judged leaves it undecided.
     """
+    cases = [case for case in cases if case.difficulty is not None and not case.control]
+    families = list(dict.fromkeys(case.family for case in cases))
+    num_deciding = len({case.family for case in cases if not case.beside})
     parts: list[ClaimPart] = []
     outcomes: list[ClaimOutcome] = []
     panels: list[ClaimPanel] = []
     skipped: list[Skipped] = []
     cautions: list[str] = []
-    seeds = 0
-    for family in dict.fromkeys(case.family for case in cases if case.difficulty is not None):
-        rungs: list[tuple[ClaimCase, Errors, Values]] = []
-        for case in cases:
-            if case.family != family or case.difficulty is None:
-                continue
+    data: list[str] = []
+    seeds = []
+    for family in families:
+        rungs: list[Rung] = []
+        members = [case for case in cases if case.family == family]
+        decides = not any(case.beside for case in members)
+        for case in members:
             errors = errors_of(case.sweep)
+            cautions += read_with_care(case, errors)
             if errors is None or case.own not in errors.c:
                 skipped.append(left_out(case, "c = 1, or most others, did not reach the target"))
                 continue
             rungs.append((case, errors, excess(errors, errors.c.index(case.own), errors.test)))
-            cautions += [f"{case.id}: {note}" for note in case.notes]
-            cautions += [f"{case.id}: left out {words}." for words in errors.left_out]
-        if len(rungs) < 2:
+        shared = sorted(set.intersection(*(set(errors.seeds) for _, errors, _ in rungs))) if (
+            rungs
+        ) else []  # fmt: skip
+        if len(rungs) < 2 or len(shared) < MIN_SEEDS:
+            outcomes += ["undecided"] if decides else []
+            cautions.append(
+                f"{family}: fewer than two rungs, or three shared seeds, can be judged."
+            )
             continue
-        decides = not any(case.beside for case, _, _ in rungs)
-        own_parts, outcome, points = _ladder(family, rungs)
+        own_parts, outcome, points = _ladder(family, rungs, shared, LEVEL / max(1, num_deciding))
         parts += [
             part if decides else part.model_copy(update={"outcome": None}) for part in own_parts
         ]
         if decides:
             outcomes.append(outcome)
-        seeds = max(seeds, min(len(errors.seeds) for _, errors, _ in rungs))
+            seeds.append(len(shared))
+            data += [case.data for case, _, _ in rungs]
         panels.append(
             ClaimPanel(
-                title=f"{family}: gain of the best c",
+                title=f"{family}: gain of the best c over the dimension",
                 x_label="dimension of the data that varies (harder →)",
                 y_label="gain over c = 1 (points of test accuracy)",
                 curves=(ClaimCurve(name="gain", points=points),),
@@ -103,24 +120,26 @@ def judge_difficulty(cases: Sequence[ClaimCase]) -> ClaimResult:
     text = "No ladder was run."
     if outcomes:
         slopes = [f"{part.text} ({part.setting})" for part in parts if part.outcome is not None]
-        text = f"The gain grows, {counted(outcomes)}: {'; '.join(slopes)}."
+        text = (
+            f"The gain grows, {counted(outcomes, 'ladders')}: {'; '.join(slopes) or 'none judged'}."
+        )
     return ClaimResult(
         claim="C2", statement=STATEMENT, reported=REPORTED, outcome=all_of(outcomes), text=text,
-        data=tuple(dict.fromkeys(case.data for case in cases if case.difficulty is not None)),
-        num_seeds=seeds, parts=tuple(parts), panels=tuple(panels), cautions=tuple(cautions),
-        not_run=tuple(skipped),
+        data=tuple(dict.fromkeys(data)), num_seeds=min(seeds, default=0), parts=tuple(parts),
+        panels=tuple(panels), cautions=tuple(cautions), not_run=tuple(skipped),
     )  # fmt: skip
 
 
 def _ladder(
-    family: str, rungs: Sequence[tuple[ClaimCase, Errors, Values]]
+    family: str, rungs: Sequence[Rung], shared: Sequence[int], level: float
 ) -> tuple[list[ClaimPart], ClaimOutcome, tuple[CurvePoint, ...]]:
-    parts, points = [], []
+    parts, points, ends = [], [], []
     for case, errors, gain in rungs:
         assert case.difficulty is not None
         one = t_interval(100 * gain, 50 / case.sweep.n_test)
         best = errors.c[int(errors.val.mean(axis=1).argmin())]
-        at_end = " (an end of the range)" if best in (errors.c[0], errors.c[-1]) else ""
+        at_end = best in (errors.c[0], errors.c[-1]) and best != case.own
+        ends += [case.id] if at_end else []
         points.append(
             CurvePoint(x=math.log2(case.difficulty), value=one.value, low=one.low, high=one.high)
         )
@@ -128,27 +147,31 @@ def _ladder(
             ClaimPart(
                 name="gain of the best c over c = 1", setting=f"{case.id}: {case.setting}",
                 outcome=None, estimate=one, unit="points", expected="shown", n=len(errors.seeds),
-                text=f"{shown(one)} points; best c = 2^{math.log2(best):g}{at_end}",
+                text=f"{shown(one)} points; best c = 2^{math.log2(best):g}"
+                + (", an end of the range: the gain may be larger" if at_end else ""),
             )
         )  # fmt: skip
-    shared = sorted(set.intersection(*(set(errors.seeds) for _, errors, _ in rungs)))
     gains = np.array([[g[e.seeds.index(s)] for s in shared] for _, e, g in rungs])
     x = np.log2([float(case.difficulty or 1) for case, _, _ in rungs])
     slopes = (x - x.mean()) @ gains / ((x - x.mean()) ** 2).sum()
-    slope = t_interval(slopes)
+    slope, outer = t_interval(slopes), t_interval(slopes, level=level)
     assert slope.low is not None
     assert slope.high is not None
+    assert outer.high is not None
     outcome: ClaimOutcome = "undecided"
     if slope.low > 0:
         outcome = "reproduced"
-    elif slope.high < LEAST_SLOPE:
+    elif outer.high < LEAST_SLOPE:
         outcome = "not_reproduced"
     scaled = Interval(value=100 * slope.value, low=100 * slope.low, high=100 * slope.high)
+    text = f"{shown(scaled)} points per doubling"
+    if ends:  # a gain that is only bounded from below has no slope
+        outcome = "undecided"
+        text += f"; at {', '.join(ends)} the best c lies at an end of the range"
     parts.append(
         ClaimPart(
             name="change of the gain per doubling of the dimension", setting=family, outcome=outcome,
-            estimate=scaled, unit="points", expected="above 0", n=len(shared),
-            text=f"{shown(scaled)} points per doubling",
+            estimate=scaled, unit="points", expected="above 0", n=len(shared), text=text,
         )
     )  # fmt: skip
     return parts, outcome, tuple(points)

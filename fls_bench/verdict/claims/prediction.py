@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from fls_bench.errors import InputError
-from fls_bench.schema import CStar, ScalingFit
+from fls_bench.schema import Axis, CStar, ScalingFit
 
 
 def choose_fit(fits: Sequence[ScalingFit], family: str | None) -> ScalingFit:
@@ -30,11 +31,26 @@ def choose_fit(fits: Sequence[ScalingFit], family: str | None) -> ScalingFit:
     raise InputError(f"There is no fit named {family!r}.", f"Fits are {', '.join(names)}.")
 
 
-def predict(fit: ScalingFit, width: int, n_train: int) -> CStar:
+@dataclass(frozen=True)
+class Prediction:
+    """c* at a size, and what to set for it.
+
+    Attributes:
+        c_star: In the unit of the fit, with its 95 % prediction interval.
+        axis: What is set: the output multiplier, or the init scale.
+        setting: c* as a value on that axis, with its interval.
+    """
+
+    c_star: CStar
+    axis: Axis
+    setting: CStar
+
+
+def predict(fit: ScalingFit, width: int, n_train: int) -> Prediction:
     """c* at a size, with a 95 % prediction interval.
 
-    log2 c* = a + b_h·log2 h + b_n·log2 n of every resample of the seeds, with what the fit left of the
-    cases added: a new case is off by as much as those that were fitted.
+    log2 c* = a + b_h·log2 h + b_n·log2 n of every resample of the seeds, and what the fit left of its
+    cases added by Student's law: a new case is off by as much as those that were fitted.
 
     Args:
         fit: Exponents and resamples.
@@ -45,22 +61,36 @@ def predict(fit: ScalingFit, width: int, n_train: int) -> CStar:
         c* and its interval.
 
     Raises:
-        InputError: The size lies outside of what was fitted.
+        InputError: The size lies outside of what was fitted: no fitted case is at least as wide and has
+            at least as many points, or as wide with at most as many, and so on.
     """
-    for name, value, (low, high) in (
-        ("width", width, fit.widths), ("n-train", n_train, fit.n_trains)
-    ):  # fmt: skip
-        if not low <= value <= high:
-            span = f"only {low}" if low == high else f"{low} to {high}"
-            raise InputError(
-                f"--{name} {value} lies outside of what {fit.family} was fitted on ({span}): a power "
-                "law says nothing of what was not measured.",
-                f"Choose {span}, or run the suite with sizes around yours.",
-            )
+    corners = [
+        any(a * (h - width) >= 0 and b * (n - n_train) >= 0 for h, n in fit.sizes)
+        for a in (1, -1) for b in (1, -1)
+    ]  # fmt: skip
+    if not all(corners):
+        (h_low, h_high), (n_low, n_high) = ((min(k), max(k)) for k in zip(*fit.sizes, strict=True))
+        raise InputError(
+            f"--width {width} with --n-train {n_train} lies outside of what {fit.family} was fitted on "
+            f"(width {h_low} to {h_high}, n {n_low} to {n_high}, {len(fit.sizes)} cases): a power law "
+            "says nothing of what was not measured.",
+            "Choose a size within, or run the suite with sizes around yours.",
+        )
     x = np.array([1.0, math.log2(width) if width else 0.0, math.log2(n_train)])
     slopes = [0.0 if one is None else one.value for one in (fit.width_exponent, fit.n_exponent)]
     middle = float(x @ np.array([fit.intercept, *slopes]))
     draws = np.array(fit.samples) @ x
-    draws = draws + np.random.default_rng(0).normal(0.0, fit.residual, len(draws))
-    ends = np.quantile(draws, (0.025, 0.975))
-    return CStar(value=2.0**middle, low=float(2.0 ** ends[0]), high=float(2.0 ** ends[1]))
+    noise = np.random.default_rng(0).standard_t(fit.freedom, len(draws))
+    ends = np.quantile(draws + fit.residual * noise, (0.025, 0.975))
+    logs = (middle, min(float(ends[0]), middle), max(float(ends[1]), middle))
+    # Back from the theory's unit to what is set: c = alpha^2/(d·h) there, alpha^L elsewhere.
+    shift = 0.0 if fit.log2_input_dim is None else fit.log2_input_dim + math.log2(width)
+    return Prediction(
+        c_star=_star(*logs),
+        axis=fit.axis,
+        setting=_star(*((one + shift) / fit.octaves for one in logs)),
+    )
+
+
+def _star(value: float, low: float, high: float) -> CStar:
+    return CStar(value=2.0**value, low=2.0**low, high=2.0**high)

@@ -15,12 +15,12 @@ from fls_bench.schema import (
     ClaimPart,
     ClaimResult,
     CurvePoint,
-    Interval,
     ScalingFit,
     Skipped,
 )
 from fls_bench.verdict.claims.cases import (
     ERROR_LABEL,
+    LEVEL,
     ClaimCase,
     Errors,
     Star,
@@ -32,11 +32,14 @@ from fls_bench.verdict.claims.cases import (
     curve,
     errors_of,
     left_out,
+    of_seeds,
     percentiles,
+    read_with_care,
     resamples,
     shown,
     within,
 )
+from fls_bench.verdict.contrasts import MIN_SEEDS
 
 STATEMENT = "The best c falls with the number of training points and the width: c* ~ n^-2 h^-1."
 REPORTED = (
@@ -72,44 +75,49 @@ def judge_scaling_law(cases: Sequence[ClaimCase]) -> ClaimResult:
 
     Args:
         cases: Sweeps; those of a family differ in ``n_train``, ``width``, ``copies`` or ``sigma``.
+            Controls are left out.
 
     Returns:
-        C4: reproduced where every exponent of n and h of every deciding family is as claimed.
+        C4: reproduced where every exponent of n and h of every deciding family is as claimed; a family
+        that could not be fitted leaves it undecided.
     """
+    cases = [case for case in cases if not case.control]
     parts: list[ClaimPart] = []
     outcomes: list[ClaimOutcome] = []
     panels: list[ClaimPanel] = []
     skipped: list[Skipped] = []
     cautions: list[str] = []
     fits: list[ScalingFit] = []
-    seeds = 0
-    for family in dict.fromkeys(case.family for case in cases if not case.control):
-        members = [case for case in cases if case.family == family and not case.control]
-        found: list[_Point] = []
-        usable = [(case, errors) for case in members if (errors := errors_of(case.sweep))]
-        fewest = min((len(errors.seeds) for _, errors in usable), default=0)
-        for case, errors in usable:
-            # Seeds count from the same first one: resampling places in the list keeps the pairs.
-            draws = resamples(fewest)
-            star = best_octave(case, errors, draws)
-            if star.at_edge:
-                skipped.append(
-                    left_out(
-                        case,
-                        f"its best c, 2^{star.value:.1f}, is not shown to lie inside of the range",
-                    )
-                )
-                continue
-            found.append(_Point(case, errors, star))
+    data: list[str] = []
+    seeds = []
+    families = {
+        one: [k for k in cases if k.family == one] for one in dict.fromkeys(k.family for k in cases)
+    }
+    num_deciding = sum(
+        name in CLAIMED
+        for members in families.values() if not any(case.beside for case in members)
+        for name in _varied(members)
+    )  # fmt: skip
+    for family, members in families.items():
+        decides = not any(case.beside for case in members)
+        tables = [(case, errors_of(case.sweep)) for case in members]
+        cautions += [line for case, errors in tables for line in read_with_care(case, errors)]
         skipped += [
             left_out(case, "fewer than three c, or three seeds, reached the target")
-            for case in members
-            if not any(case is one for one, _ in usable)
-        ]
-        cautions += [
-            f"{p.case.id}: left out {words}." for p in found for words in p.errors.left_out
-        ]
-        factors = _varied([p.case for p in found])
+            for case, errors in tables if errors is None
+        ]  # fmt: skip
+        usable = [(case, errors) for case, errors in tables if errors is not None]
+        # All cases rest on the same seeds, so that a resample is one and the same for each.
+        shared = sorted(set.intersection(*(set(e.seeds) for _, e in usable))) if usable else []
+        found: list[_Point] = []
+        for case, errors in usable if len(shared) >= MIN_SEEDS else ():
+            own = of_seeds(errors, shared)
+            star = best_octave(case, own, resamples(len(shared)))
+            if star.at_edge:
+                why = f"its best c, 2^{star.value:.1f}, is not shown to lie inside of the range"
+                skipped.append(left_out(case, why))
+            else:
+                found.append(_Point(case, own, star))
         if usable:
             panels.append(
                 ClaimPanel(
@@ -119,48 +127,55 @@ def judge_scaling_law(cases: Sequence[ClaimCase]) -> ClaimResult:
                     curves=tuple(curve(case.id, e, e.test) for case, e in usable),
                 )
             )
+        factors = _varied([p.case for p in found])
         if not factors or len(found) < len(factors) + 2:
             cautions.append(
                 f"{family}: {len(found)} cases have a best c inside: too few for a fit."
             )
+            outcomes += ["undecided" for name in _varied(members) if decides and name in CLAIMED]
             continue
-        seeds = max(seeds, fewest)
-        fit, exponents = _fit(family, found, factors, fewest)
-        decides = not any(p.case.beside for p in found)
+        fit, exponents = _fit(family, found, factors)
+        unit = (
+            "c of W with entries of order one"
+            if found[0].case.shift
+            else "c of the net as it is initialised"
+        )
         if decides:
             fits.append(fit)
-        for name, exponent in exponents.items():
-            outcome = None
-            expected = "shown"
+            seeds.append(len(shared))
+            data.append(found[0].case.data)
+        for name, (value, drawn) in exponents.items():
+            exponent = percentiles(value, drawn, len(shared))
+            outcome, expected = None, "0" if name == "copies" else "shown"
             if decides and name in CLAIMED:
                 claimed = CLAIMED[name]
-                outcome = within(exponent, claimed - MARGIN, claimed + MARGIN)
+                outer = percentiles(value, drawn, len(shared), LEVEL / max(1, num_deciding))
+                outcome = within(exponent, claimed - MARGIN, claimed + MARGIN, outer)
                 outcomes.append(outcome)
                 expected = f"{claimed:g} ± {MARGIN:g}"
-            elif name == "copies":
-                expected = "0"
             parts.append(
                 ClaimPart(
                     name=f"exponent of {NAMES[name]} in c*",
-                    setting=f"{family}: {found[0].case.setting}", outcome=outcome, estimate=exponent,
-                    expected=expected, n=fewest,
+                    setting=f"{family}: {found[0].case.setting}; {unit}", outcome=outcome,
+                    estimate=exponent, expected=expected, n=len(shared),
                     text=f"{shown(exponent)} over {len(found)} cases, {fit.residual:.2f} octaves left",
                 )
             )  # fmt: skip
         panels += [_panel(family, found, name) for name in factors]
-    text = (
-        f"Exponents as claimed within {MARGIN:g}, {counted(outcomes).replace('settings', 'exponents')}: "
-        + "; ".join(f"{p.setting.split(':')[0]} {p.name.split()[2]} {p.text.split(' over')[0]}"
-                    for p in parts if p.outcome is not None)
-        + "."
-        if outcomes
-        else "No family of cases could be fitted."
-    )  # fmt: skip
+    text = "No family of cases was run."
+    if outcomes:
+        words = [
+            f"{part.setting.split(':')[0]} {part.name.split()[2]} {part.text.split(' over')[0]}"
+            for part in parts if part.outcome is not None
+        ]  # fmt: skip
+        text = (
+            f"Exponents as claimed within {MARGIN:g}, {counted(outcomes, 'exponents')}: "
+            f"{'; '.join(words) or 'none could be fitted'}."
+        )
     return ClaimResult(
         claim="C4", statement=STATEMENT, reported=REPORTED, outcome=all_of(outcomes), text=text,
-        data=tuple(dict.fromkeys(c.data for c in cases if not (c.beside or c.control))),
-        num_seeds=seeds, parts=tuple(parts), panels=tuple(panels), cautions=tuple(cautions),
-        fits=tuple(fits), not_run=tuple(skipped),
+        data=tuple(dict.fromkeys(data)), num_seeds=min(seeds, default=0), parts=tuple(parts),
+        panels=tuple(panels), cautions=tuple(cautions), fits=tuple(fits), not_run=tuple(skipped),
     )  # fmt: skip
 
 
@@ -194,8 +209,9 @@ def _varied(cases: Sequence[ClaimCase]) -> list[str]:
 
 
 def _fit(
-    family: str, found: Sequence[_Point], factors: Sequence[str], num_seeds: int
-) -> tuple[ScalingFit, dict[str, Interval]]:
+    family: str, found: Sequence[_Point], factors: Sequence[str]
+) -> tuple[ScalingFit, dict[str, tuple[float, Values]]]:
+    """The fit, and each exponent with its resamples."""
     design = np.column_stack(
         [
             np.ones(len(found)),
@@ -206,34 +222,37 @@ def _fit(
     stars = np.array([p.star.value for p in found])
     solution: Values = inverse @ stars
     draws: Values = inverse @ np.array([p.star.draws for p in found])  # [1 + factors, B]
-    exponents = {
-        name: percentiles(float(solution[k]), draws[k]) for k, name in enumerate(factors, start=1)
-    }
+    exponents = {name: (float(solution[k]), draws[k]) for k, name in enumerate(factors, start=1)}
     freedom = max(1, len(found) - len(solution))
     residual = math.sqrt(float(((stars - design @ solution) ** 2).sum()) / freedom)
+    num_seeds, first = len(found[0].errors.seeds), found[0].case
 
     def column(name: str) -> Values:
         return draws[1 + list(factors).index(name)] if name in factors else np.zeros(draws.shape[1])
 
-    sizes = {k: [int(p.case.factors.get(k, 0)) for p in found] for k in ("width", "n_train")}
+    columns = (draws[0], column("width"), column("n_train"))
+    shown_exponents = {
+        name: percentiles(value, drawn, num_seeds) for name, (value, drawn) in exponents.items()
+    }
     fit = ScalingFit(
         family=family,
-        width_exponent=exponents.get("width"),
-        n_exponent=exponents.get("n_train"),
+        width_exponent=shown_exponents.get("width"),
+        n_exponent=shown_exponents.get("n_train"),
         intercept=float(solution[0]),
         samples=tuple(
             (round(float(a), 4), round(float(b), 4), round(float(c), 4))
-            for a, b, c in zip(
-                draws[0, :KEPT_DRAWS], column("width")[:KEPT_DRAWS], column("n_train")[:KEPT_DRAWS],
-                strict=True,
-            )
+            for a, b, c in zip(*(k[:KEPT_DRAWS] for k in columns), strict=True)
         ),
         residual=residual,
-        widths=(min(sizes["width"]), max(sizes["width"])),
-        n_trains=(min(sizes["n_train"]), max(sizes["n_train"])),
-        num_cases=len(found),
+        freedom=freedom,
+        sizes=tuple(
+            (int(p.case.factors.get("width", 0)), int(p.case.factors["n_train"])) for p in found
+        ),
+        axis=first.sweep.axis,
+        octaves=first.octaves,
+        log2_input_dim=math.log2(first.factors["input_dim"]) if first.shift else None,
         num_seeds=num_seeds,
-    )  # fmt: skip
+    )
     return fit, exponents
 
 
@@ -248,7 +267,7 @@ def _panel(family: str, found: Sequence[_Point], name: str) -> ClaimPanel:
     for label, group in groups.items():
         rows = []
         for p in sorted(group, key=lambda p: _value(p.case, name) or 0.0):
-            one = percentiles(p.star.value, p.star.draws)
+            one = percentiles(p.star.value, p.star.draws, len(p.errors.seeds))
             rows.append(
                 CurvePoint(
                     x=math.log2(_value(p.case, name) or 1.0),

@@ -19,6 +19,7 @@ from fls_bench.schema import (
 )
 from fls_bench.verdict.claims.cases import (
     ERROR_LABEL,
+    LEVEL,
     ClaimCase,
     Errors,
     all_of,
@@ -29,12 +30,15 @@ from fls_bench.verdict.claims.cases import (
     curve,
     errors_of,
     left_out,
+    of_seeds,
     percentiles,
+    read_with_care,
     resamples,
     shown,
     t_interval,
     within,
 )
+from fls_bench.verdict.contrasts import MIN_SEEDS
 
 STATEMENT = "The best c is the same whether training stops on training or on validation risk."
 REPORTED = (
@@ -48,49 +52,53 @@ def judge_stopping(cases: Sequence[ClaimCase]) -> ClaimResult:
     """Judge every stop of a family against its training-loss stop, paired by seed.
 
     Args:
-        cases: Of each family one that stops at a training loss, and others.
+        cases: Of each family one that stops at a training loss, and others; controls are left out.
 
     Returns:
-        C3: reproduced where every stop's best c lies within ``MARGIN`` octaves of the reference's.
+        C3: reproduced where every stop's best c lies within ``MARGIN`` octaves of the reference's; a
+        stop that could not be compared leaves it undecided.
     """
+    cases = [case for case in cases if not case.control]
+    num_deciding = sum(not (case.beside or isinstance(case.stop, TargetLoss)) for case in cases)
     parts: list[ClaimPart] = []
     outcomes: list[ClaimOutcome] = []
     panels: list[ClaimPanel] = []
     skipped: list[Skipped] = []
     cautions: list[str] = []
-    seeds = 0
+    data: list[str] = []
+    seeds = []
     for family in dict.fromkeys(case.family for case in cases):
-        found: list[tuple[ClaimCase, Errors]] = []
-        for case in cases:
-            if case.family == family and not case.control:
-                errors = errors_of(case.sweep)
-                if errors is None:
-                    skipped.append(left_out(case, "most c did not come to their stop"))
-                else:
-                    found.append((case, errors))
-                    cautions += [f"{case.id}: left out {words}." for words in errors.left_out]
+        members = [case for case in cases if case.family == family]
+        tables = [(case, errors_of(case.sweep)) for case in members]
+        cautions += [line for case, errors in tables for line in read_with_care(case, errors)]
+        found = [(case, errors) for case, errors in tables if errors is not None]
+        for case, errors in tables:
+            if errors is None:
+                skipped.append(left_out(case, "most c did not come to their stop"))
         reference = next((one for one in found if isinstance(one[0].stop, TargetLoss)), None)
-        if reference is None or len(found) < 2:
-            continue
-        for case, errors in found:
-            if case is reference[0]:
+        for case, errors in tables:
+            if isinstance(case.stop, TargetLoss):
                 continue
-            own, outcome = _against(reference, (case, errors))
-            decides = not case.beside
-            parts += [
-                part if decides else part.model_copy(update={"outcome": None}) for part in own
-            ]
-            if decides:
+            if errors is None or reference is None:
+                outcomes += [] if case.beside else ["undecided"]
+                continue
+            own, outcome = _against(reference, (case, errors), LEVEL / max(1, num_deciding))
+            parts += [part.model_copy(update={"outcome": None}) for part in own] if (
+                case.beside
+            ) else own  # fmt: skip
+            if not case.beside:
                 outcomes.append(outcome)
-            seeds = max(seeds, own[0].n)
-        panels.append(
-            ClaimPanel(
-                title=f"{family}: {reference[0].setting}",
-                x_label=axis_label(reference[0].sweep.axis),
-                y_label=ERROR_LABEL,
-                curves=tuple(curve(stop_name(k.stop), e, e.test) for k, e in found),
+                seeds.append(own[0].n)
+                data.append(case.data)
+        if found:
+            panels.append(
+                ClaimPanel(
+                    title=f"{family}, {found[0][0].setting}: test error over c",
+                    x_label=axis_label(found[0][0].sweep.axis),
+                    y_label=ERROR_LABEL,
+                    curves=tuple(curve(stop_name(k.stop), e, e.test) for k, e in found),
+                )
             )
-        )
     text = (
         f"The best c within {MARGIN:g} octaves of that of the training-loss stop, {counted(outcomes)}. "
         f"{_largest(parts)}"
@@ -99,9 +107,8 @@ def judge_stopping(cases: Sequence[ClaimCase]) -> ClaimResult:
     )
     return ClaimResult(
         claim="C3", statement=STATEMENT, reported=REPORTED, outcome=all_of(outcomes), text=text,
-        data=tuple(dict.fromkeys(case.data for case in cases if not case.control)),
-        num_seeds=seeds, parts=tuple(parts), panels=tuple(panels), cautions=tuple(cautions),
-        not_run=tuple(skipped),
+        data=tuple(dict.fromkeys(data)), num_seeds=min(seeds, default=0), parts=tuple(parts),
+        panels=tuple(panels), cautions=tuple(cautions), not_run=tuple(skipped),
     )  # fmt: skip
 
 
@@ -130,26 +137,27 @@ def stop_name(stop: Stop) -> str:
 
 
 def _against(
-    reference: tuple[ClaimCase, Errors], other: tuple[ClaimCase, Errors]
+    reference: tuple[ClaimCase, Errors], other: tuple[ClaimCase, Errors], level: float
 ) -> tuple[list[ClaimPart], ClaimOutcome]:
     shared = sorted(set(reference[1].seeds) & set(other[1].seeds))
     setting = (
         f"{other[0].family}: {stop_name(other[0].stop)} against {stop_name(reference[0].stop)}"
     )
-    if len(shared) < 3:
+    if len(shared) < MIN_SEEDS:
         none = ClaimPart(
             name="shift of log2 c*", setting=setting, outcome="undecided", estimate=None,
             unit="octaves", expected="", n=len(shared), text="fewer than three shared seeds",
         )  # fmt: skip
         return [none], "undecided"
     draws = resamples(len(shared))
-    sides = [(case, _of_seeds(errors, shared)) for case, errors in (reference, other)]
+    sides = [(case, of_seeds(errors, shared)) for case, errors in (reference, other)]
     before, after = (best_octave(case, errors, draws) for case, errors in sides)
-    shift = percentiles(after.value - before.value, after.draws - before.draws)
-    outcome = within(shift, -MARGIN, MARGIN)
+    value, drawn = after.value - before.value, after.draws - before.draws
+    shift = percentiles(value, drawn, len(shared))
+    outcome = within(shift, -MARGIN, MARGIN, percentiles(value, drawn, len(shared), level))
     ends = ""
     if before.at_edge or after.at_edge:
-        outcome, ends = "undecided", "; a best c lies at an end of the range"
+        outcome, ends = "undecided", "; a best c is not shown to lie inside of the range"
     expected = f"between -{MARGIN:g} and {MARGIN:g}"
     parts = [
         ClaimPart(
@@ -167,14 +175,6 @@ def _against(
             )
         )  # fmt: skip
     return parts, outcome
-
-
-def _of_seeds(errors: Errors, seeds: Sequence[int]) -> Errors:
-    at = [errors.seeds.index(seed) for seed in seeds]
-    return Errors(
-        errors.c, errors.val[:, at], errors.test[:, at], errors.loss[:, at], tuple(seeds),
-        errors.left_out,
-    )  # fmt: skip
 
 
 def _regret(reference: Errors, other: Errors, n_test: int) -> Interval | None:

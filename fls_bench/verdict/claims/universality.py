@@ -7,6 +7,7 @@ intersection-union test, Berger 1982): under a monotone curve one of the two los
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from fls_bench.schema import ClaimOutcome, ClaimPanel, ClaimPart, ClaimResult, Interval, Skipped
 from fls_bench.verdict.claims.cases import (
     ERROR_LABEL,
+    LEVEL,
     ClaimCase,
     Errors,
     Values,
@@ -24,6 +26,7 @@ from fls_bench.verdict.claims.cases import (
     errors_of,
     excess,
     left_out,
+    read_with_care,
     resamples,
     shown,
     t_interval,
@@ -39,26 +42,35 @@ REPORTED = (
     "c = 2^-4; the same shape with VGG-19 and ResNet-18 and -34."
 )
 
+MIN_SUPPORT = 0.95
+"""Share of the resampled seeds in which an inner c has to be best."""
+
 
 def judge_universality(cases: Sequence[ClaimCase]) -> ClaimResult:
     """Judge every case for an optimum inside of its range of c.
 
     Args:
-        cases: Sweeps over c; controls and cases beside don't decide.
+        cases: Sweeps over c; controls are left out, and cases beside don't decide.
 
     Returns:
-        C1: reproduced where it is in every deciding case, not where one shows that it does not hold.
+        C1: reproduced where it is in every deciding case, not where one shows that it does not hold; a
+        case that could not be judged leaves it undecided.
     """
+    cases = [case for case in cases if not case.control]
+    deciding = [case for case in cases if not case.beside]
     parts: list[ClaimPart] = []
     outcomes: list[ClaimOutcome] = []
     panels: list[ClaimPanel] = []
     skipped: list[Skipped] = []
     cautions: list[str] = []
-    seeds = 0
+    judged: list[ClaimCase] = []
+    seeds = []
     for case in cases:
         errors = errors_of(case.sweep)
+        cautions += read_with_care(case, errors)
         if errors is None:
             skipped.append(left_out(case, "fewer than three c, or three seeds, reached the target"))
+            outcomes += [] if case.beside else ["undecided"]
             continue
         panels.append(
             ClaimPanel(
@@ -70,74 +82,79 @@ def judge_universality(cases: Sequence[ClaimCase]) -> ClaimResult:
         )
         margin = practical_margin(float(errors.test.mean(axis=1).min()), case.sweep.n_test)
         resolution = 0.5 / case.sweep.n_test
-        outcome, own_parts = _ends(case, errors, errors.test, margin, resolution, "error")
-        decides = not (case.beside or case.control)
+        level = LEVEL / max(1, len(deciding))
+        outcome, own_parts = _ends(case, errors, errors.test, margin, resolution, "error", level)
         for part in own_parts:
-            parts.append(part if decides else part.model_copy(update={"outcome": None}))
-        _, of_loss = _ends(case, errors, errors.loss, 0.0, 0.0, "loss")
+            parts.append(part.model_copy(update={"outcome": None}) if case.beside else part)
+        _, of_loss = _ends(case, errors, errors.loss, 0.0, 0.0, "loss", level)
         parts += [part.model_copy(update={"outcome": None}) for part in of_loss]
-        if decides:
+        if not case.beside:
             outcomes.append(outcome)
-            seeds = max(seeds, len(errors.seeds))
-        if case.control:
-            quiet = "no optimum is found" if outcome != "reproduced" else "AN OPTIMUM IS FOUND"
-            cautions.append(f"Negative control {case.id} ({case.setting}): {quiet}.")
-        for words in errors.left_out:
-            cautions.append(f"{case.id}: left out {words}.")
-    outcome = all_of(outcomes)
+            judged.append(case)
+            seeds.append(len(errors.seeds))
     text = "No case was run."
     if outcomes:
         text = f"An optimum inside of the range, {counted(outcomes)}. {_least(parts)}"
     return ClaimResult(
-        claim="C1", statement=STATEMENT, reported=REPORTED, outcome=outcome, text=text,
-        data=tuple(dict.fromkeys(c.data for c in cases if not (c.beside or c.control))),
-        num_seeds=seeds, parts=tuple(parts), panels=tuple(panels), cautions=tuple(cautions),
-        not_run=tuple(skipped),
+        claim="C1", statement=STATEMENT, reported=REPORTED, outcome=all_of(outcomes), text=text,
+        data=tuple(dict.fromkeys(case.data for case in judged)), num_seeds=min(seeds, default=0),
+        parts=tuple(parts), panels=tuple(panels), cautions=tuple(cautions), not_run=tuple(skipped),
     )  # fmt: skip
 
 
 def _ends(
-    case: ClaimCase, errors: Errors, of: Values, margin: float, least: float, what: str
+    case: ClaimCase,
+    errors: Errors,
+    of: Values,
+    margin: float,
+    least: float,
+    what: str,
+    level: float,
 ) -> tuple[ClaimOutcome, list[ClaimPart]]:
     """What both ends lose against the c that is chosen without them."""
     parts = []
-    for at, words in (
-        (0, "smallest c (largest FLS)"),
-        (len(errors.c) - 1, "largest c (smallest FLS)"),
+    for at, there, words in (
+        (0, errors.ends[0], "smallest c (largest FLS)"),
+        (len(errors.c) - 1, errors.ends[1], "largest c (smallest FLS)"),
     ):
         lost = t_interval(excess(errors, at, of), least)
+        assert lost.low is not None
+        assert lost.high is not None
+        outcome: ClaimOutcome = "undecided"
+        if lost.low > 0:
+            outcome = "reproduced"
+        elif there and _loses_nothing(at, of, margin, least, level):
+            outcome = "not_reproduced"
+        factor, unit = (100.0, "points") if what == "error" else (1.0, "nats")
+        scaled = Interval(value=factor * lost.value, low=factor * lost.low, high=factor * lost.high)
+        text = f"{shown(scaled)} {unit} above the best c"
+        if not there:
+            text += f", at 2^{math.log2(errors.c[at]):g}: beyond it runs missed the target"
         parts.append(
-            _part(case, lost, margin, f"excess {what} at the {words}", what, len(errors.seeds))
-        )
+            ClaimPart(
+                name=f"excess {what} at the {words}", setting=f"{case.id}: {case.setting}",
+                outcome=outcome, estimate=scaled, unit=unit, expected="above 0",
+                n=len(errors.seeds), text=text,
+            )
+        )  # fmt: skip
     support = _support(of)
-    last = parts[-1]
-    parts[-1] = last.model_copy(
-        update={
-            "text": f"{last.text}; in {100 * support:.0f} % of the resampled seeds an inner c is best"
-        }
-    )
+    inner = f"; in {100 * support:.0f} % of the resampled seeds an inner c is best"
+    parts[-1] = parts[-1].model_copy(update={"text": parts[-1].text + inner})
     outcome = all_of([part.outcome for part in parts if part.outcome is not None])
-    if outcome == "reproduced" and support < 0.95:
+    if outcome == "reproduced" and support < MIN_SUPPORT:
         outcome = "undecided"
+        parts = [part.model_copy(update={"outcome": outcome}) for part in parts]
     return outcome, parts
 
 
-def _part(
-    case: ClaimCase, lost: Interval, margin: float, name: str, what: str, n: int
-) -> ClaimPart:
-    assert lost.low is not None
-    assert lost.high is not None
-    outcome: ClaimOutcome = "undecided"
-    if lost.low > 0:
-        outcome = "reproduced"
-    elif lost.high < margin:
-        outcome = "not_reproduced"
-    factor, unit = (100.0, "points") if what == "error" else (1.0, "nats")
-    scaled = Interval(value=factor * lost.value, low=factor * lost.low, high=factor * lost.high)
-    return ClaimPart(
-        name=name, setting=f"{case.id}: {case.setting}", outcome=outcome, estimate=scaled, unit=unit,
-        expected="above 0", n=n, text=f"{shown(scaled)} {unit} above the best c",
-    )  # fmt: skip
+def _loses_nothing(at: int, of: Values, margin: float, least: float, level: float) -> bool:
+    """Whether an end is shown to lose less than the margin against *every* other c.
+
+    All have to say so (Berger 1982), whichever of them is the best: no choice is made on the way.
+    """
+    others = [k for k in range(len(of)) if k != at]
+    highs = [t_interval(of[at] - of[k], least, level).high for k in others]
+    return all(high is not None and high < margin for high in highs)
 
 
 def _least(parts: Sequence[ClaimPart]) -> str:
@@ -147,6 +164,8 @@ def _least(parts: Sequence[ClaimPart]) -> str:
         for part in parts
         if part.outcome is not None and part.estimate is not None
     ]
+    if not ends:
+        return ""
     _, words, setting = min(ends)
     return f"The end that loses least: {words} points, {setting}."
 

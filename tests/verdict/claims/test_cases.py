@@ -9,6 +9,7 @@ from fls_bench.verdict.claims.cases import (
     chosen_elsewhere,
     errors_of,
     excess,
+    percentiles,
     resamples,
     vertex,
     within,
@@ -59,6 +60,29 @@ def test_an_octave_of_the_init_scale_is_so_many_octaves_of_c_as_the_net_has_laye
     assert star.value == pytest.approx(3 * -2 + 1.5)
     assert not star.at_edge
     np.testing.assert_allclose(star.draws, star.value)
+
+
+def test_against_a_claim_the_corrected_interval_has_to_speak() -> None:
+    inner, outer = Interval(value=0.8, low=0.7, high=0.9), Interval(value=0.8, low=0.5, high=1.1)
+    assert within(inner, 0.4, 0.6) == "not_reproduced"
+    assert within(inner, 0.4, 0.6, outer) == "undecided"
+
+
+@pytest.mark.parametrize("num_seeds", [6, 12])
+def test_the_interval_of_resampled_seeds_holds_the_truth_as_often_as_it_says(
+    num_seeds: int,
+) -> None:
+    """Of 200 draws 90 % or more: fewer would be under 1 % likely at 95 %. Plain percentiles: 88."""
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(200):
+        sample = rng.standard_normal(num_seeds)
+        means = sample[resamples(num_seeds)].mean(axis=1)
+        one = percentiles(float(sample.mean()), means, num_seeds)
+        assert one.low is not None
+        assert one.high is not None
+        held += one.low <= 0 <= one.high
+    assert held >= 180
 
 
 def test_equivalence_needs_the_whole_interval() -> None:
