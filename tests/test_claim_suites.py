@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fls_bench import bench, claims, report
+from fls_bench import bench, claim_cases, claims, report
 from fls_bench.errors import AbsentDataError, InputError
-from fls_bench.schema import ClaimsRecord, Report
+from fls_bench.schema import ClaimResult, ClaimsRecord, Report
 from fls_bench.suite import Log2Grid, load_at_scale, load_suite, suite_folder
-from fls_bench.verdict.claims.cases import errors_of, resamples, vertex
+from fls_bench.verdict.claims.cases import ClaimCase, errors_of, vertex
 from fls_bench.verdict.claims.prediction import predict
+from fls_bench.verdict.claims.scaling_law import judge_scaling_law
 
 Cli = Callable[..., Any]
 
@@ -124,6 +125,8 @@ def test_vary_makes_a_case_of_every_combination(tmp_path: Path) -> None:
         ('claim = "C4"', 'claim = "C4"\n[scale.small]\ncases = ["b"]\n', "no case or family 'b'"),
         ('claim = "C4"', 'claim = "C4"\n[scale.small]\nseed = 3\n', "did you mean 'seeds'"),
         ('claim = "C4"', 'claim = "C4"\n[scale.medium]\n', "scale"),
+        ('claim = "C4"', 'claim = "C4"\n[scale.small]\ntheory = { step = 0.1 }\n', "theory does not go"),
+        ('"task.n_train"', '"id"', "vary can't name the id"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_suite_of_a_claim_is_told(
@@ -201,47 +204,54 @@ def test_absent_data_is_an_input_error_of_its_own() -> None:
     assert issubclass(AbsentDataError, InputError)
 
 
-def test_a_family_of_one_size_each_gets_its_measured_factors(tmp_path: Path) -> None:
-    made = run(written(tmp_path, FAMILIES.replace("seeds = 4", "seeds = 3")))
+def test_a_family_is_judged_by_the_sizes_of_its_cases(tmp_path: Path) -> None:
+    sizes = []
+
+    def judge(cases: Sequence[ClaimCase]) -> ClaimResult:
+        sizes.extend((one.factors["width"], one.factors["n_train"], one.family) for one in cases)
+        return judge_scaling_law(cases)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(claim_cases.JUDGES, "C4", judge)
+        made = run(written(tmp_path, FAMILIES.replace("seeds = 4", "seeds = 3")))
+    assert sizes == [(h, n, "a") for n in (40, 60) for h in (8, 16, 32)]
     (claim,) = made.claims
-    assert claim.claim == "C4"
-    assert len(made.cases) == 6
-    judged = len(claim.not_run) + (claim.fits[0].num_cases if claim.fits else 0)
-    assert judged <= 6
+    # Three seeds are too few to be resampled: nothing is concluded, and every case is listed.
+    assert claim.outcome == "undecided"
+    assert [one.what for one in claim.not_run] == [case.id for case in made.cases]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("claimed", ["cifar100-resnet18", "cifar100-vgg19"])
 def test_the_authors_setting_runs_end_to_end_at_toy_size(tmp_path: Path, claimed: str) -> None:
-    """The suite's own nets, rule, stop and batch; small in width, images, seeds and epochs."""
+    """The suite's own nets, rule, stop and batch; small in width, images, seeds and values of c."""
     suite = load_suite("paper-cifar")
     case = next(case for case in suite.cases if case.id == claimed)
-    task = case.task.model_copy(
-        update={
-            "name": "latent_images",
-            "arguments": {"size": 32, "n_train": 100, "n_test": 50, "n_val": 50},
-        }
-    )
+    arguments = {
+        "size": 32, "latent_dim": 4, "n_classes": 3, "n_train": 30, "n_test": 50, "n_val": 50
+    }  # fmt: skip
     toy = case.model_copy(
         update={
-            "task": task,
+            "task": case.task.model_copy(update={"name": "latent_images", "arguments": arguments}),
             "model": case.model.model_copy(update={"arguments": {"width": 4}}),
             "needs_gpu": None,
-            "log2_c": Log2Grid.model_validate({"from": -2, "to": 2, "step": 2}),
+            "log2_c": Log2Grid.model_validate({"from": -1, "to": 1, "step": 1}),
         }
     )
-    options = bench.Options(
-        listener=Quiet(), store=tmp_path / "runs", device="cpu", jobs=1, max_epochs=2
-    )
+    options = bench.Options(listener=Quiet(), store=tmp_path / "runs", device="cpu", jobs=1)
     made = bench.run(suite.model_copy(update={"cases": (toy,), "seeds": 3}), options)
     (result,) = made.cases
     assert result.sweep is not None
     assert result.sweep.lr_rule.name == "plain"
     assert result.setup["stop"]["target_accuracy"] == 0.99
-    assert len(result.sweep.cells) == 3
-    # Two epochs reach no target: that is said, and nothing is concluded.
-    assert made.claims[0].outcome == "not_run"
-    assert [one.what for one in made.claims[0].not_run] == [claimed]
+    assert [cell.usable for cell in result.sweep.cells] == [True] * 3
+    (claim,) = made.claims
+    assert claim.outcome in ("reproduced", "not_reproduced", "undecided")
+    assert [part.n for part in claim.parts if part.unit == "points"] == [3, 3]
+    assert claim.panels
+    # And the views of it.
+    report.write_html(made, tmp_path / "toy.html")
+    assert claimed in (tmp_path / "toy.html").read_text()
 
 
 def test_without_a_gpu_the_authors_setting_is_listed_as_not_run(tmp_path: Path) -> None:
@@ -371,23 +381,21 @@ vary = {{ "task.n_train" = [75, 300], "model.width" = [32, 128] }}
 def test_a_prediction_agrees_with_a_real_sweep_at_a_size_that_was_not_fitted(
     tmp_path: Path,
 ) -> None:
-    """A size larger than three of the four fitted ones, within them, is swept after the prediction."""
+    """A larger size than three of the four fitted ones is swept after the prediction."""
     (claim,) = run(written(tmp_path, LAW)).claims
-    star = predict(claim.fits[0], 100, 250)
+    star = predict(claim.fits[0], 120, 280).setting
     assert star.low is not None
     assert star.high is not None
-    swept = LAW.replace("[75, 300]", "[250]").replace("[32, 128]", "[100]")
+    swept = LAW.replace("[75, 300]", "[280]").replace("[32, 128]", "[120]")
     (case,) = run(written(tmp_path, swept)).cases
     assert case.sweep is not None
     errors = errors_of(case.sweep)
     assert errors is not None
-    octaves = np.log2(errors.c)
-    draws = [vertex(octaves, errors.test[:, one].mean(axis=1))[0] for one in resamples(8)[:200]]
-    low, high = np.quantile(draws, (0.025, 0.975))
-    assert math.log2(star.low) <= high
-    assert low <= math.log2(star.high)
-    # And the prediction says something: not every c would agree with it.
-    assert math.log2(star.high / star.low) < 6
+    found = vertex(np.log2(errors.c), errors.test.mean(axis=1))[0]
+    assert abs(found - math.log2(star.value)) < 1
+    assert math.log2(star.low) <= found <= math.log2(star.high)
+    # And the prediction says something: far from every c of the sweep would agree with it.
+    assert math.log2(star.high / star.low) < 4
 
 
 THEORY = f"""{HEAD}[defaults]
@@ -415,6 +423,7 @@ axis = "init_scale"
         ("to = 0", "to = 40", "theory.log2_alpha.to"),
         ("max_halvings = 1", "max_halvings = 99", "theory.max_halvings"),
         ('axis = "init_scale"', "log2_c = { from = -2, to = 2, step = 2 }", "and no log2_c"),
+        ("[theory]", "[scale.small]\nlog2_c = { from = 0, to = 1, step = 1 }\n[theory]", "does not go"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_suite_of_the_theory_is_told(

@@ -162,6 +162,8 @@ def _expanded(tree: dict[str, Any]) -> dict[str, Any]:
                 f'case {name!r}: vary is a table of lists, such as {{ "task.n_train" = [10, 20] }}'
             )
         rest = {key: value for key, value in case.items() if key != "vary"}
+        if "id" in vary:
+            raise ValueError(f"case {name!r}: vary can't name the id, which it makes")
         for values in itertools.islice(itertools.product(*lists), MAX_CASES + 1):
             one = {"family": name, **rest}
             for place, value in zip(vary, values, strict=True):
