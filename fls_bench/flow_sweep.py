@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,7 +22,7 @@ from fls_bench.schema import (
     TargetLoss,
     canonical_digest,
 )
-from fls_bench.schema.theory import RUNS_DIFFER, FlowFacts, FlowLevel, TheorySpec
+from fls_bench.schema.theory import FlowFacts, FlowLevel, TheorySpec
 from fls_bench.store import RunStore
 from fls_bench.sweep import Listener, Stores
 from fls_bench.sweep.sweeper import seed_result
@@ -31,9 +30,10 @@ from fls_bench.tasks import Task
 from fls_bench.training import setup_digest
 from fls_bench.training.checks import resolve_lr_rule
 from fls_bench.training.flow import Flow, gradient_flow, replica_step
+from fls_bench.training.flow_measures import Mixture, measure_flow
 from fls_bench.training_setup import TrainingSetup
-from fls_bench.verdict.claims.cases import t_interval
-from fls_bench.verdict.claims.theory import MIN_SEEDS, phase1_slope, table_of
+from fls_bench.verdict.claims.theory.settling import flow_level
+from fls_bench.verdict.claims.theory.table import MIN_SEEDS
 from fls_bench.verdict.contrasts import usable
 
 FLOW_VERSION = 1
@@ -41,41 +41,6 @@ FLOW_VERSION = 1
 
 SEEDS_AT_ONCE = 4
 """Each with all alphas: few enough to stay within a core's cache, and to lose little if interrupted."""
-
-ERROR_FLOOR, ANGLE_FLOOR, SLOPE_FLOOR = 1e-5, 1e-3, 2e-3
-"""A halved step may move a mean by this much in any case: error rates, radians, and the slope."""
-
-WATCHED: Mapping[str, float] = {
-    "over_alignment": ERROR_FLOOR,
-    "over_fitting": ERROR_FLOOR,
-    "excess_effective": ERROR_FLOOR,
-    "theta": ANGLE_FLOOR,
-}
-
-UNCOMPARABLE = 1e6
-"""The change where the runs that can be judged are not the same at both steps."""
-
-
-@dataclass(frozen=True)
-class _Mixture:
-    """The law of the data: x = kappa·y·s + sigma·z."""
-
-    kappa: float
-    sigma: float
-    s: Tensor
-
-    @classmethod
-    def of(cls, task: Task) -> _Mixture:
-        if task.spec is None or task.spec.name != "mixture":
-            raise InputError(
-                f"The theory is about two Gaussian classes, not about {task.name!r}.",
-                "Choose the task 'mixture'.",
-            )
-        arguments = task.spec.arguments
-        kappa = float(arguments["kappa"])
-        s = torch.zeros(task.input_dim, dtype=torch.float64)
-        s[0] = math.copysign(1.0, kappa)  # the direction that points to the positive class
-        return cls(abs(kappa), float(arguments["sigma"]), s)
 
 
 @dataclass
@@ -154,7 +119,7 @@ class _Runs:
             x, positive, hidden, readout, self.alphas, step=self.spec.step / 2**halvings,
             target_loss=stop.target_loss, max_steps=stop.max_epochs * 2**halvings,
         )  # fmt: skip
-        measured = measure_flow(flow, x, positive, hidden, self.alphas, _Mixture.of(tasks[0]))
+        measured = measure_flow(flow, x, positive, hidden, self.alphas, Mixture.of(tasks[0]))
         for k, task in enumerate(tasks):
             parts = [
                 (torch.as_tensor(inputs).flatten(1).double(), torch.as_tensor(labels))
@@ -207,95 +172,6 @@ def _record(
     )
 
 
-def measure_flow(
-    flow: Flow,
-    x: Tensor,
-    positive: Tensor,
-    hidden: Tensor,
-    alphas: Sequence[float],
-    mixture: _Mixture,
-) -> dict[str, Tensor]:
-    """What the theory says of replicas, in closed form.
-
-    The neurons of the theory are those with v_j > 0 that are active on all positive and on no negative
-    training points (the positive cone). ``phase1_neuron_angle`` is their mean angle to x_+ weighted by
-    v_j^2, the weight of a balanced neuron in w_hat; ``psi_min`` the least of their cosines,
-    ``psi_bound`` the bound for that neuron, with x_+ the class sum; ``psi_slack`` the least of
-    psi_j - bound. Times are those of the flow on the mean loss.
-
-    Args:
-        flow: The replicas.
-        x: Training inputs ``[S, n, d]``.
-        positive: ``[S, n]``.
-        hidden: W before alpha, ``[S, h, d]``.
-        alphas: [A].
-        mixture: The law of the data.
-
-    Returns:
-        Name -> ``[R]``, NaN where there is none: no phase 1, no such neuron, a vacuous bound.
-    """
-    count, (_, n, _), h = len(alphas), x.shape, hidden.shape[1]
-
-    def repeated(values: Tensor) -> Tensor:
-        return values.repeat(count, *[1] * (values.ndim - 1))
-
-    alpha = torch.tensor(alphas, dtype=torch.float64).repeat_interleave(len(x))
-    total = repeated(theory.positive_vector(x, positive, "sum"))
-    x_max = repeated(torch.linalg.vector_norm(x, dim=-1).amax(dim=-1))
-    w_max = repeated(torch.linalg.vector_norm(hidden, dim=-1).amax(dim=-1))
-    norm: Tensor = torch.linalg.vector_norm(total, dim=-1)
-    mean_norm = norm / repeated(positive.double().sum(dim=-1)).clamp_min(1)
-    law = (mixture.kappa, mixture.sigma)
-    parts = theory.decompose(
-        theory.effective_predictor(flow.hidden, flow.readout), total, mixture.s, *law
-    )
-    linear = theory.linear_direction(flow.hidden, flow.readout)
-    zeta_sum = theory.zeta(alpha, n, h, x_max, w_max, norm)
-    values = {
-        "bayes": theory.bayes_error(*law).expand(len(alpha)),
-        "over_alignment": parts.over_alignment,
-        "over_fitting": parts.over_fitting,
-        "excess_effective": parts.excess,
-        "excess_linear": theory.excess_error(linear, mixture.s, *law),
-        "theta": parts.theta,
-        "phi": parts.phi,
-        "zeta_sum": zeta_sum,
-        "zeta_mean": theory.zeta(alpha, n, h, x_max, w_max, mean_norm),
-    }
-    nan = torch.full_like(alpha, torch.nan)
-    for name, label in (("norm", "phase1"), ("time", "time"), ("gradient", "gradient")):
-        moment = flow.moments[name]  # type: ignore[index]
-        # What held at init already has no phase before it.
-        seen = moment.found & (moment.time > 0)
-        predictor = theory.effective_predictor(moment.hidden, moment.readout)
-        values[f"{label}_angle"] = torch.where(seen, theory.angle(predictor, total), nan)
-        if name != "norm":
-            continue
-        values["phase1_time"] = torch.where(seen, moment.time, nan)
-        upward = moment.readout > 0
-        cone = moment.in_cone_since.isfinite() & upward & seen[:, None]
-        angles = theory.angle(moment.hidden, total[:, None])
-        weights = moment.readout.square() * cone
-        values["phase1_neuron_angle"] = (weights * angles).sum(dim=-1) / weights.sum(dim=-1)
-        largest = moment.readout.argmax(dim=-1, keepdim=True)
-        values["phase1_largest_angle"] = torch.where(
-            seen & upward.any(dim=-1), angles.gather(-1, largest)[:, 0], nan
-        )
-        values["phase1_cone_share"] = torch.where(
-            seen, cone.double().sum(dim=-1) / upward.sum(dim=-1), nan
-        )
-        since = torch.where(cone, moment.in_cone_since, 0.0)
-        elapsed = (moment.time[:, None] - since) / theory.mean_loss_time(1.0, n)
-        bound = theory.alignment_bound(zeta_sum[:, None], norm[:, None], elapsed)
-        psi = torch.where(cone, torch.cos(angles), torch.inf)
-        least, where = psi.min(dim=-1, keepdim=True)
-        says = cone.any(dim=-1) & (zeta_sum > 0)
-        values["psi_min"] = torch.where(says, least[:, 0], nan)
-        values["psi_bound"] = torch.where(says, bound.gather(-1, where)[:, 0], nan)
-        values["psi_slack"] = torch.where(says, (psi - bound).amin(dim=-1), nan)
-    return values
-
-
 def flow_sweep(
     setup: TrainingSetup,
     spec: TheorySpec,
@@ -306,10 +182,9 @@ def flow_sweep(
 ) -> tuple[Sweep, FlowFacts]:
     """Sweep alpha under gradient flow, with ever smaller steps until the outcome no longer moves.
 
-    The outcome: for every alpha the means over seeds of OA, OF, excess and theta, and the slope of the
-    angle at the end of phase 1. It has stopped moving when a halving of the step changes each by less
-    than ``spec.tolerance`` of its own 95 % half-width, plus a floor. Every run is stored under its step,
-    so that an interrupted sweep resumes.
+    The outcome has stopped moving when a halving of the step leaves what C5 and C6 are judged by as it
+    was: see ``fls_bench.verdict.claims.theory.settling``. Every run is stored under its step, so that an
+    interrupted sweep resumes.
 
     Args:
         setup: ``two_layer`` on ``mixture`` with the logistic loss; ``stop.max_epochs`` is the most steps
@@ -334,20 +209,17 @@ def flow_sweep(
         setup, spec, tuple(seeds), digest, rule, store, listener,
         known=dict(store.load()) if store is not None else {},
     )  # fmt: skip
-    mixture, stop = _Mixture.of(task), setup.stop
+    mixture, stop = Mixture.of(task), setup.stop
     assert isinstance(stop, TargetLoss)
     levels: list[FlowLevel] = []
     before: Sweep | None = None
     settled = False
     for halvings in range(spec.max_halvings + 1):
         sweep = runs.sweep_at(halvings)
-        level = _level(spec.step / 2**halvings, before, sweep, spec.tolerance)
+        level = flow_level(spec.step / 2**halvings, before, sweep, spec.tolerance)
         levels.append(level)
         if level.change is not None:
-            listener.note(
-                f"step {level.step:g}: {level.changed} changed most, by {level.change:.2g} of what is "
-                "allowed"
-            )
+            listener.note(f"step {level.step:g}: {level.sentence}")
             settled = level.change <= 1
         before = sweep
         if settled:
@@ -385,36 +257,5 @@ def _checked(setup: TrainingSetup, seeds: Sequence[int]) -> Task:
             f"Give at least {MIN_SEEDS}, each once.",
         )
     task = setup.task_for(seeds[0])
-    _Mixture.of(task)
+    Mixture.of(task)
     return task
-
-
-def _level(step: float, before: Sweep | None, sweep: Sweep, tolerance: float) -> FlowLevel:
-    outcomes = [run.outcome for cell in sweep.cells for run in cell.seeds]
-    slope = phase1_slope(sweep)
-    change, changed = (None, None) if before is None else _change(before, sweep, tolerance)
-    return FlowLevel(
-        step=step, num_runs=len(outcomes), num_reached=outcomes.count(Outcome.REACHED_TARGET),
-        slope=None if slope is None else slope.value, change=change, changed=changed,
-    )  # fmt: skip
-
-
-def _change(before: Sweep, after: Sweep, tolerance: float) -> tuple[float, str]:
-    """The largest change of the outcome in units of what is allowed, and of what."""
-    found: list[tuple[float, str]] = []
-    old, new = table_of(before), table_of(after)
-    if old is None or new is None or old.alphas != new.alphas or old.seeds != new.seeds:
-        return UNCOMPARABLE, RUNS_DIFFER
-    for name, floor in WATCHED.items():
-        a, b = old.of(name), new.of(name)
-        for k, alpha in enumerate(new.alphas):
-            interval = t_interval(b[k])
-            assert interval.high is not None
-            allowed = tolerance * (interval.high - interval.value) + floor
-            moved = abs(float(np.mean(b[k] - a[k])))
-            found.append((moved / allowed, f"mean {name.replace('_', ' ')} at {alpha:.3g}"))
-    slopes = [phase1_slope(one) for one in (before, after)]
-    if slopes[0] is not None and slopes[1] is not None and slopes[1].high is not None:
-        allowed = tolerance * (slopes[1].high - slopes[1].value) + SLOPE_FLOOR
-        found.append((abs(slopes[1].value - slopes[0].value) / allowed, "the slope of the angle"))
-    return max(found)

@@ -25,7 +25,7 @@ from fls_bench.training_setup import TrainingSetup
 from fls_bench.verdict.claims.theory import judge_theory
 
 SEEDS = range(6)
-TASK = {"n_train": 10, "input_dim": 8, "sigma": 0.4, "n_test": 300, "n_val": 100}
+TASK = {"n_train": 10, "input_dim": 8, "sigma": 1.2, "n_test": 300, "n_val": 100}
 
 
 def setup(model: str = "two_layer", task: str = "mixture", **others: Any) -> TrainingSetup:
@@ -80,7 +80,7 @@ def test_every_run_is_measured_in_closed_form_and_on_test_data(
     assert all(run.measurements["theory.phase1_time"] > 0 for run in small)
     # Nothing is said of a phase that there was not: alpha = 2 is beyond 2/sqrt(h).
     assert not any("theory.phase1_angle" in run.measurements for run in sweep.cells[-1].seeds)
-    assert facts.bayes_error == pytest.approx(0.5 * math.erfc(1 / 0.4 / math.sqrt(2)))
+    assert facts.bayes_error == pytest.approx(0.5 * math.erfc(1 / 1.2 / math.sqrt(2)))
     assert (facts.n_train, facts.input_dim, facts.width) == (10, 8, 8)
     for claim in judge_theory(sweep, facts):
         assert claim.parts
@@ -130,6 +130,11 @@ def test_steps_are_halved_until_nothing_moves(whole: tuple[Sweep, FlowFacts]) ->
     assert all((level.change or 0) > 1 for level in loose.levels[1:-1])
     assert (loose.levels[-1].change or 9) <= 1
     assert f"step of {steps[-1]:g}" in loose.sentence
+    sweep, _ = whole
+    last = sum(run.epochs for cell in sweep.cells for run in cell.seeds)
+    assert loose.levels[-1].replica_steps == last
+    assert loose.num_runs == len(steps) * 4 * len(SEEDS)
+    assert loose.replica_steps == sum(level.replica_steps for level in loose.levels) > last
     _, strict = swept(None, spec(tolerance=0.001, max_halvings=1, step=0.4))
     assert [level.step for level in strict.levels] == [0.4, 0.2]
     assert not strict.settled

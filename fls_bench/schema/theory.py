@@ -7,10 +7,17 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from fls_bench.schema.base import Frozen, Measured, PositiveFloat
+from fls_bench.schema.claims import ClaimOutcome
 
 MIN_SCALES = 3
 RUNS_DIFFER = "which runs reach the target"
 """What changed most where the runs that can be judged are not the same at both steps."""
+
+NOT_BY_DEGREES = 1e6
+"""The change of what either changes or does not, as an outcome: no halving that shows it suffices."""
+
+DIFFERENCE_SHARE = 0.25
+"""Of C5's margin: what a halved step may move a difference between two scales, paired by seed, by."""
 
 
 class Log2Grid(Frozen):
@@ -67,12 +74,23 @@ class FlowLevel(Frozen):
     step: PositiveFloat
     num_runs: Annotated[int, Field(ge=0)]
     num_reached: Annotated[int, Field(ge=0)]
+    replica_steps: Annotated[int, Field(ge=0)]
+    """Steps taken by all of them together."""
     slope: Measured | None = None
     """Of log2 angle at the end of phase 1 against log2 alpha, mean over seeds."""
     change: Measured | None = None
     """The largest change against the step before, 1 = just allowed; None at the first step."""
     changed: str | None = None
     """What changed most."""
+
+    @property
+    def sentence(self) -> str:
+        """What changed most against the step before, and by how much."""
+        if self.changed is None or self.change is None:
+            return "there is no step before"
+        if self.change >= NOT_BY_DEGREES:
+            return f"{self.changed} changed"
+        return f"{self.changed} moved most, by {self.change:.2g} times what is allowed"
 
 
 class FlowFacts(Frozen):
@@ -81,7 +99,7 @@ class FlowFacts(Frozen):
     levels: Annotated[tuple[FlowLevel, ...], Field(min_length=1)]
     """From the first step to the one that is reported."""
     settled: bool
-    """Whether the last halving moved nothing by more than was allowed."""
+    """Whether the last halving left both outcomes, and moved nothing by more than was allowed."""
     tolerance: PositiveFloat
     n_train: Annotated[int, Field(ge=1)]
     input_dim: Annotated[int, Field(ge=1)]
@@ -97,20 +115,28 @@ class FlowFacts(Frozen):
         return self.levels[-1].step
 
     @property
+    def num_runs(self) -> int:
+        """Runs at all steps."""
+        return sum(level.num_runs for level in self.levels)
+
+    @property
+    def replica_steps(self) -> int:
+        """Steps taken by all of these."""
+        return sum(level.replica_steps for level in self.levels)
+
+    def decided(self, outcome: ClaimOutcome) -> ClaimOutcome:
+        """An outcome of the runs; undecided where they still depend on their step."""
+        return outcome if self.settled else "undecided"
+
+    @property
     def sentence(self) -> str:
-        """What step sufficed, or that none did."""
+        """What step sufficed and why, or that none did."""
         last = self.levels[-1]
         if self.settled and len(self.levels) > 1:
             return (
                 f"A step of {last.step:g} (alpha^-2 of it beyond alpha = 1) suffices: halving to it "
-                f"moved nothing by more than {last.change:.2g} of what is allowed "
-                f"({self.tolerance:g} of each 95 % half-width, and a floor)."
+                f"left both outcomes as they were, moved no mean by more than {self.tolerance:g} of its "
+                f"95 % half-width (and a floor), and no difference between two scales, paired by seed, "
+                f"by more than {DIFFERENCE_SHARE:g} of C5's margin ({last.sentence})."
             )
-        if last.changed == RUNS_DIFFER:
-            return (
-                f"No step sufficed: at the last halving, to {last.step:g}, {RUNS_DIFFER} changed."
-            )
-        return (
-            f"No step sufficed: the last halving, to {last.step:g}, still moved {last.changed} by "
-            f"{last.change or 0:.2g} times what is allowed."
-        )
+        return f"No step sufficed: at the last halving, to {last.step:g}, {last.sentence}."

@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 
 from fls_bench.schema import Cell, ClaimResult, LrRule, Outcome, SeedResult, Sweep
-from fls_bench.schema.theory import RUNS_DIFFER, FlowFacts, FlowLevel
-from fls_bench.verdict.claims.theory import judge_theory, table_of, trend
+from fls_bench.schema.theory import NOT_BY_DEGREES, RUNS_DIFFER, FlowFacts, FlowLevel
+from fls_bench.verdict.claims.theory import judge_theory
+from fls_bench.verdict.claims.theory.c5 import trends
+from fls_bench.verdict.claims.theory.settling import flow_level, largest_change
+from fls_bench.verdict.claims.theory.table import table_of
+from fls_bench.verdict.claims.theory.trend import trend
 
 LOG2 = np.arange(-12.0, 5.0)
 Law = Callable[[float], float]
@@ -60,10 +64,13 @@ def planted(
     return Sweep(axis="init_scale", lr_rule=rule, n_test=20_000, cells=tuple(cells))
 
 
-def facts(settled: bool = True, changed: str = "mean theta") -> FlowFacts:
+def facts(settled: bool = True, changed: str = "mean theta", change: float = 3) -> FlowFacts:
     levels = (
-        FlowLevel(step=0.1, num_runs=10, num_reached=10),
-        FlowLevel(step=0.05, num_runs=10, num_reached=10, change=0.5 if settled else 3, changed=changed),
+        FlowLevel(step=0.1, num_runs=10, num_reached=10, replica_steps=700),
+        FlowLevel(
+            step=0.05, num_runs=10, num_reached=10, replica_steps=1400,
+            change=0.5 if settled else change, changed=changed,
+        ),
     )  # fmt: skip
     return FlowFacts(
         levels=levels, settled=settled, tolerance=0.1, n_train=20, input_dim=100, width=64,
@@ -100,7 +107,7 @@ def test_over_fitting_that_falls_first_is_seen_with_its_range() -> None:
     assert beside.outcome is None
     assert "from 2^-3 on" in beside.name
     assert "holds" in beside.text
-    assert "it certainly falls within 2^-12 .. 2^-3" in c5.cautions[2]
+    assert "it falls beyond noise within 2^-12 .. 2^-3" in c5.cautions[2]
 
 
 def test_over_alignment_that_rises_is_not_reproduced() -> None:
@@ -117,7 +124,7 @@ def test_what_noise_hides_is_undecided() -> None:
 
 @pytest.mark.parametrize(("bump", "outcome"), [(5e-5, "reproduced"), (4e-4, "not_reproduced")])
 def test_only_a_change_beyond_the_margin_counts(bump: float, outcome: str) -> None:
-    """Both rises are certain; the margin is a fiftieth of the least excess, about 0.00012."""
+    """Both rises are beyond noise; the margin is a fiftieth of the least excess, about 0.00012."""
     c5, _ = judge(planted(oa=lambda k: 0.004 + (bump if k == -10 else 0) - 1e-4 * max(0, k + 8)))
     assert c5.parts[0].outcome == outcome
     assert "not monotone within 2^-12 .. 2^-10" in c5.parts[0].text
@@ -193,7 +200,22 @@ def test_a_flow_that_still_moves_decides_nothing() -> None:
     for claim in judge(planted(), facts(settled=False)):
         assert claim.outcome == "undecided"
         assert "No step sufficed" in claim.text
-    assert RUNS_DIFFER in facts(settled=False, changed=RUNS_DIFFER).sentence
+    assert "mean theta moved most, by 3 times" in facts(settled=False).sentence
+    differ = facts(settled=False, changed=RUNS_DIFFER, change=NOT_BY_DEGREES).sentence
+    assert differ.endswith(f"{RUNS_DIFFER} changed.")
+
+
+def test_facts_count_all_steps_and_say_what_sufficed() -> None:
+    assert facts().num_runs == 20
+    assert facts().replica_steps == 2100
+    for words in (
+        "step of 0.05",
+        "both outcomes",
+        "0.1 of its",
+        "0.25 of C5's margin",
+        "0.5 times",
+    ):
+        assert words in facts().sentence
 
 
 def test_too_few_runs_decide_nothing() -> None:
@@ -252,3 +274,100 @@ def test_a_trend_needs_intervals_within_the_margin_not_means_alone(
     signs = np.array([-1.0, 1.0] * 6)
     values = np.array([np.ones(12), 1 + spread * signs, 0 * signs])
     assert trend(values, False, 0.1).outcome == outcome
+
+
+# --- a halving of the step ------------------------------------------------------------------
+
+
+def moved(sweep: Sweep, by: Law) -> Sweep:
+    """The same with OF, and the excess with it, moved by so much at every scale in every run."""
+    cells = []
+    for k, cell in zip(LOG2, sweep.cells, strict=True):
+        runs = []
+        for run in cell.seeds:
+            of, excess = (f"theory.{name}" for name in ("over_fitting", "excess_effective"))
+            values = dict(run.measurements)
+            values |= {of: values[of] + by(k), excess: values[excess] + by(k)}
+            runs.append(run.model_copy(update={"measurements": values}))
+        cells.append(cell.model_copy(update={"seeds": tuple(runs)}))
+    return sweep.model_copy(update={"cells": tuple(cells)})
+
+
+def test_nothing_changed_is_no_change() -> None:
+    assert largest_change(planted(), planted(), 0.1)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("by", "words"),
+    [
+        (lambda k: 1e-4 * (k == -5), "the difference in OF between 2^"),
+        (lambda k: 7e-6 * (k + 4), "the difference in OF between 2^-12 and 2^4"),
+    ],
+    ids=["one scale", "a ramp"],
+)
+def test_differences_paired_by_seed_settle_later_than_means(by: Law, words: str) -> None:
+    """Seeds differ so widely that their means may move by 0.00016, but the margin is 0.0003.
+
+    Neighbours of the ramp move by a tenth of what is allowed, its ends by more than all of it.
+    """
+    before = planted(shared=1e-2)
+    change, changed = largest_change(before, moved(before, by), 0.1)
+    assert 1 < change < 2
+    assert changed.startswith(words)
+    assert largest_change(before, moved(before, lambda k: by(k) / 2), 0.1)[0] < 1
+    # What all scales share moves no difference, and C5 does not see it.
+    assert largest_change(before, moved(before, lambda _: 1e-4), 0.1)[1].startswith("mean")
+
+
+def test_an_outcome_that_changes_is_a_move_however_small_its_numbers() -> None:
+    def bumped(share: float) -> Sweep:
+        bump = share * margin
+        return planted(lambda k: 0.004 + (bump if k == -10 else 0) - 1e-4 * max(0, k + 8), noise=0)
+
+    margin = 0.0
+    table = table_of(bumped(1))
+    assert table is not None
+    margin = trends(table).margin
+    change, changed = largest_change(bumped(0.99), bumped(1.01), 0.1)
+    assert change == NOT_BY_DEGREES
+    assert changed == "the outcome of C5 (reproduced, then not reproduced here)"
+    assert largest_change(bumped(0.97), bumped(0.99), 0.1)[0] < 1
+
+    slopes = [planted(slope=slope, slope_noise=0) for slope in (0.4017, 0.4005, 0.3995)]
+    change, changed = largest_change(slopes[1], slopes[2], 0.1)
+    assert change == NOT_BY_DEGREES
+    assert changed == "the outcome of C6 (reproduced, then not reproduced here)"
+    assert largest_change(slopes[0], slopes[1], 0.1)[0] < 1
+
+
+def test_a_slope_at_only_one_of_two_steps_is_a_move() -> None:
+    with_slope = planted(slope=0.41, slope_noise=0.2)
+    cells = []
+    for cell in with_slope.cells:
+        runs = [
+            run.model_copy(
+                update={
+                    "measurements": {
+                        name: value
+                        for name, value in run.measurements.items()
+                        if name != "theory.phase1_angle"
+                    }
+                }
+            )
+            for run in cell.seeds
+        ]
+        cells.append(cell.model_copy(update={"seeds": tuple(runs)}))
+    without = with_slope.model_copy(update={"cells": tuple(cells)})
+    assert [judge(one)[1].outcome for one in (with_slope, without)] == ["undecided"] * 2
+    for pair in ((with_slope, without), (without, with_slope)):
+        assert largest_change(*pair, 0.1) == (NOT_BY_DEGREES, "whether the angle has a slope")
+    assert largest_change(without, without, 0.1)[0] == 0
+
+
+def test_a_level_counts_its_runs_and_steps() -> None:
+    sweep = planted()
+    level = flow_level(0.1, None, sweep, 0.1)
+    assert (level.num_runs, level.num_reached, level.replica_steps) == (17 * 16, 17 * 16, 2720)
+    assert level.change is None
+    few = sweep.model_copy(update={"cells": sweep.cells[:2]})
+    assert flow_level(0.05, sweep, few, 0.1).sentence == f"{RUNS_DIFFER} changed"
