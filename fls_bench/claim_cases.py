@@ -130,8 +130,7 @@ def run_theory_case(
     """
     seeds = [plan.first_seed + k for k in range(plan.seeds[-1])]
     sweep, facts = flow_sweep(setup, spec, seeds, stores=stores, listener=listener)
-    runs = [run for cell in sweep.cells for run in cell.seeds]
-    cost = Cost(replica_epochs=sum(run.epochs for run in runs), num_runs=len(runs))
+    cost = Cost(replica_epochs=facts.replica_steps, num_runs=facts.num_runs)  # at all steps
     diagnosis = diagnose(Evidence(sweep, setup.init_scale, advised=advised(setup), cost=cost))
     task = setup.task_for(seeds[0])
     made = CaseResult(
