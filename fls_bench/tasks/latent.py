@@ -102,8 +102,19 @@ def latent_images(
             f"Choose {', '.join(map(str, SIZES[:-1]))} or {SIZES[-1]}.",
         )
     sizes = checked_sizes("latent_images", arguments, 3 * size**2)
+    return _drawn(checked_seed(seed), latent_dim, n_classes, size, tuple(sizes))
+
+
+@lru_cache(maxsize=8)
+def _drawn(seed: int, latent_dim: int, n_classes: int, size: int, sizes: tuple[int, ...]) -> Task:
+    """The last few draws are kept: nets that are trained one by one ask for them again and again."""
+    n_train, n_val, n_test = sizes
+    arguments = {
+        "latent_dim": latent_dim, "n_classes": n_classes, "size": size,
+        "n_train": n_train, "n_val": n_val, "n_test": n_test,
+    }  # fmt: skip
     generator = frozen_generator(size, n_classes)
-    rng = np.random.default_rng([SPLIT_SEED, checked_seed(seed)])
+    rng = np.random.default_rng([SPLIT_SEED, seed])
     parts = [draw_latents(rng, n, latent_dim, n_classes) for n in sizes]
     images, labels = [generator.images(z, y) for z, y in parts], [y for _, y in parts]
     train, val, test = standardised(images)
