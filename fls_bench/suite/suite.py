@@ -71,6 +71,11 @@ class Suite(Frozen):
             raise ValueError("a suite with [theory] has one case, and no log2_c")
         known = {case.id for case in self.cases} | {case.family for case in self.cases}
         for name, scale in self.scale.items():
+            if (scale.theory is not None and self.theory is None) or (
+                scale.log2_c is not None and self.claim is None
+            ):
+                key = "theory" if scale.theory is not None else "log2_c"
+                raise ValueError(f"scale.{name}: {key} does not go with this kind of suite")
             for chosen in scale.cases or ():
                 if chosen not in known:
                     near = did_you_mean(chosen, sorted(one for one in known if one))
@@ -152,13 +157,17 @@ class Suite(Frozen):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON of the parsed suite without title, cost and sources.
+        """SHA-256 of the canonical JSON of the suite at full scale without title, cost and sources.
+
+        It is that of ``at_scale("full")``, so that a suite and the reports of its runs have one digest;
+        what ``[scale.small]`` says is in the digest of the small suite alone.
 
         Keys that have no value are left out as well, so that a later optional key changes no
         digest of a suite that doesn't use it.
         """
         without = {"title", "cost", "sources"}
-        return canonical_digest(self.model_dump(mode="json", exclude=without, exclude_none=True))
+        full = self.at_scale("full")
+        return canonical_digest(full.model_dump(mode="json", exclude=without, exclude_none=True))
 
     def recipe(self, case: Case) -> Recipe:
         """How the nets of a case are trained: its own keys, the defaults elsewhere.
