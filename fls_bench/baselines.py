@@ -15,17 +15,21 @@ from fls_bench.schema import (
     BASELINE_SCHEMA,
     Baseline,
     Cell,
+    ClaimResult,
+    Interval,
     Judgement,
     Outcome,
     Provenance,
     RecordedCase,
     RecordedCell,
+    RecordedClaim,
+    RecordedPart,
     Report,
     SeedResult,
     Side,
 )
 
-_MACHINE = ("python", "numpy", "platform", "cpu")
+_MACHINE = ("python", "numpy", "platform", "cpu", "gpu")
 _DIGITS = 7
 """Nets are trained in single precision; equal runs give equal text."""
 
@@ -92,7 +96,7 @@ def baseline_of(report: Report, setup: str | None = None) -> Baseline:
     side = side_of_report(report, "this run")
     return Baseline(
         suite=report.suite, setup=setup, recorded=side.recorded, environment=side.environment,
-        cases=side.cases,
+        cases=side.cases, claims=tuple(recorded_claim(one) for one in report.claims),
     )  # fmt: skip
 
 
@@ -143,7 +147,28 @@ def _values(run: SeedResult) -> dict[str, float]:
     own = ("epochs", "train_loss", "val_error", "val_loss", "test_error", "test_loss",
            "test_ties", "chance_error")  # fmt: skip
     found = {name: getattr(run, name) for name in own} | dict(run.measurements)
-    return {k: float(f"{v:.{_DIGITS}g}") for k, v in found.items() if v is not None}
+    return {k: _rounded(v) for k, v in found.items() if v is not None}
+
+
+def recorded_claim(result: ClaimResult) -> RecordedClaim:
+    """What is kept of a claim: its outcome, and the numbers that it was judged by."""
+    parts = tuple(
+        RecordedPart(
+            name=part.name, setting=part.setting, outcome=part.outcome,
+            estimate=None if part.estimate is None else _rounded_interval(part.estimate),
+        )
+        for part in result.parts
+    )  # fmt: skip
+    return RecordedClaim(claim=result.claim, outcome=result.outcome, parts=parts)
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{_DIGITS}g}")
+
+
+def _rounded_interval(found: Interval) -> Interval:
+    low, high = (None if k is None else _rounded(k) for k in (found.low, found.high))
+    return Interval(value=_rounded(found.value), low=low, high=high, level=found.level)
 
 
 # --- files ----------------------------------------------------------------------------------
@@ -152,6 +177,8 @@ def _values(run: SeedResult) -> dict[str, float]:
 def to_text(baseline: Baseline) -> str:
     """The baseline as JSON to commit: sorted, each metric's values over the seeds in one line."""
     value = baseline.model_dump(mode="json", by_alias=True)
+    if not baseline.claims:  # of suites without claims it reads as it did before there were any
+        del value["claims"]
     text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
     # Within a string a line never ends, so that only lists of plain values are drawn together.
     row = re.compile(r"\[\n\s+([^\[\]{}]*?)\n\s+\]")

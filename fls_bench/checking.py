@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fls_bench import baselines, bench
 from fls_bench.baselines import Found
 from fls_bench.bench import Options
 from fls_bench.errors import InputError, RunFailedError
-from fls_bench.schema import Baseline, Comparison, Regime, Report
+from fls_bench.report.comparison import claim_name, estimate_text
+from fls_bench.schema import (
+    OUTCOME_WORDS,
+    Baseline,
+    ClaimDifference,
+    ClaimOutcome,
+    Comparison,
+    Interval,
+    Pair,
+    RecordedClaim,
+    RecordedPart,
+    Regime,
+    Report,
+)
 from fls_bench.suite import Suite
 from fls_bench.training_setup import TrainingSetup
 from fls_bench.verdict.comparison import compare_sides
@@ -117,6 +133,11 @@ def weak_points(made: Report, baseline: Baseline) -> list[str]:
                 f"{case.id}: {len(own.missed)} of {len(own.seeds)} runs missed the target and leave no "
                 "numbers"
             )
+    lines += [
+        f"{one.claim}: it is {OUTCOME_WORDS[one.outcome]}, so that no change of its outcome can be seen"
+        for one in baseline.claims
+        if one.outcome in ("undecided", "not_run")
+    ]
     return lines
 
 
@@ -182,9 +203,151 @@ def compare_run(
         )  # fmt: skip
         return made.model_copy(update={"kind": "check", "comparison": comparison})
     before = baselines.side_of_baseline(found.baseline, found.shown)
-    pair = compare_sides(before, now, suite.gates, controls=controls_of(suite), whole=True)
+    pair = with_claims(
+        compare_sides(before, now, suite.gates, controls=controls_of(suite), whole=True),
+        compare_claims(
+            found.baseline.claims, [baselines.recorded_claim(one) for one in made.claims]
+        ),
+    )
     comparison = Comparison(
         status=pair.status, text=pair.text, baseline=found.shown, sides=(before, now),
         pairs=(pair,), target=target,
     )  # fmt: skip
     return made.model_copy(update={"kind": "check", "comparison": comparison})
+
+
+# --- claims ---------------------------------------------------------------------------------
+
+
+def compare_claims(
+    before: Sequence[RecordedClaim], after: Sequence[RecordedClaim]
+) -> tuple[ClaimDifference, ...]:
+    """What became of claims since they were recorded: each as a whole, and what decides it.
+
+    Args:
+        before: What the baseline holds.
+        after: What the run found.
+
+    Returns:
+        One difference for each claim, and for each number that it is judged by on either side.
+    """
+    old, new = ({one.claim: one for one in side} for side in (before, after))
+    found: list[ClaimDifference] = []
+    for name in sorted({*old, *new}):
+        one, two = old.get(name), new.get(name)
+        if one is None or two is None:
+            side = "the baseline" if one is None else "this run"
+            found.append(
+                ClaimDifference(
+                    claim=name, before=one and one.outcome, after=two and two.outcome,
+                    status="inconclusive", text=f"{side} has no outcome of it",
+                )
+            )  # fmt: skip
+            continue
+        status, text = _turned(one.outcome, two.outcome)
+        found.append(
+            ClaimDifference(
+                claim=name, before=one.outcome, after=two.outcome, status=status, text=text
+            )
+        )
+        first, second = _by_name(one.parts), _by_name(two.parts)
+        for key in dict.fromkeys([*first, *second]):
+            a, b = first.get(key), second.get(key)
+            outcomes = a and a.outcome, b and b.outcome
+            if outcomes == (None, None):
+                continue
+            status, text = _part_turned(a, b)
+            found.append(
+                ClaimDifference(
+                    claim=name, part=key[0], setting=key[1], before=outcomes[0], after=outcomes[1],
+                    estimate_before=a and a.estimate, estimate_after=b and b.estimate,
+                    status=status, text=text,
+                )
+            )  # fmt: skip
+    return tuple(found)
+
+
+def _by_name(parts: Sequence[RecordedPart]) -> dict[tuple[str, str, int], RecordedPart]:
+    """Parts by name, setting and, where two have the same, their order."""
+    seen: Counter[tuple[str, str]] = Counter()
+    found = {}
+    for part in parts:
+        key = (part.name, part.setting)
+        found[*key, seen[key]] = part
+        seen[key] += 1
+    return found
+
+
+def _turned(before: ClaimOutcome, after: ClaimOutcome) -> tuple[str, str]:
+    was, now = OUTCOME_WORDS[before], OUTCOME_WORDS[after]
+    if before == after:
+        return "same", f"{now} as before"
+    text = f"was {was}, is {now} now"
+    if {before, after} == {"reproduced", "not_reproduced"}:
+        return "changed", text
+    return ("decided_now" if before == "undecided" else "inconclusive"), text
+
+
+def _part_turned(before: RecordedPart | None, after: RecordedPart | None) -> tuple[str, str]:
+    if before is None or after is None:
+        there = "this run" if before is None else "the baseline"
+        return "inconclusive", f"only {there} is judged by it"
+    if before.outcome is None or after.outcome is None:
+        ways = ["decides" if one.outcome else "is shown alone" for one in (before, after)]
+        return "inconclusive", f"it {ways[0]} in the baseline, and {ways[1]} in this run"
+    status, text = _turned(before.outcome, after.outcome)
+    old, new = before.estimate, after.estimate
+    if status == "changed" or old is None:
+        return status, text
+    if new is None:
+        return "inconclusive", f"was {estimate_text(old)}, is not measured now"
+    if _apart(old, new):
+        numbers = f"was {estimate_text(old)}, is {estimate_text(new)} now"
+        return "changed", f"{numbers}: the intervals have nothing in common"
+    return status, text
+
+
+def _apart(first: Interval, second: Interval) -> bool:
+    """Whether two intervals have nothing in common, by more than rounding; an open end has no bound."""
+    bounds = [k for one in (first, second) for k in (one.low, one.high) if k is not None]
+    (a, b), (c, d) = (
+        (-math.inf if one.low is None else one.low, math.inf if one.high is None else one.high)
+        for one in (first, second)
+    )
+    return max(a - d, c - b) > max(1e-9, 1e-6 * max(map(abs, bounds), default=0.0))
+
+
+def with_claims(pair: Pair, claims: tuple[ClaimDifference, ...]) -> Pair:
+    """A comparison of runs, and what became of the claims that they test, as one result.
+
+    Args:
+        pair: From ``compare_sides``.
+        claims: From ``compare_claims``.
+
+    Returns:
+        The pair with the worse of both results; as it was where there is no claim.
+    """
+    if not claims:
+        return pair
+    lines = {
+        status: [f"{claim_name(one)} {one.text}" for one in claims if one.status == status]
+        for status in ("changed", "inconclusive", "decided_now")
+    }
+    status, text = pair.status, f"{pair.text} No change of {', '.join(_named(claims))}."
+    if lines["changed"]:
+        status = "regression"
+        text = f"Regression: {_first(lines['changed'])}. Beside the claims: {pair.text}"
+    elif lines["inconclusive"]:
+        status = "inconclusive" if pair.status == "no_regression" else pair.status
+        text = f"Open: {_first(lines['inconclusive'])}. Beside the claims: {pair.text}"
+    elif lines["decided_now"]:
+        text = f"{pair.text} Decided now: {_first(lines['decided_now'])}."
+    return pair.model_copy(update={"status": status, "text": text, "claims": claims})
+
+
+def _named(claims: Sequence[ClaimDifference]) -> list[str]:
+    return list(dict.fromkeys(one.claim for one in claims))
+
+
+def _first(lines: Sequence[str]) -> str:
+    return "; ".join(lines[:3]) + (f" (and {len(lines) - 3} more)" if len(lines) > 3 else "")

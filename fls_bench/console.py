@@ -128,6 +128,10 @@ def show_baseline(baseline: Baseline, place: str) -> None:
         page.heading(of_comparison.case_label(case))
         shown = of_comparison.case_rows(case)
         page.table([_Column(k) for k in of_comparison.CASE_COLUMNS], shown)
+    if baseline.claims:
+        page.heading("Claims of the paper")
+        columns = [_Column(k) for k in of_comparison.RECORDED_COLUMNS]
+        page.table(columns, of_comparison.recorded_rows(baseline.claims))
     page.flush()
 
 
@@ -601,6 +605,14 @@ def _comparison(page: _Page, report: Report, found: Comparison) -> None:
                     rows.append([*cells, Text(verdict, style=_COMPARED.get(one.status, ""))])
             if rows:
                 page.table([_Column(k) for k in of_comparison.SHORT_COLUMNS], rows)
+        if pair.claims:
+            page.heading("Claims of the paper")
+            rows = []
+            for claim in pair.claims:
+                *cells, verdict = of_comparison.claim_cells(claim)
+                style = _COMPARED.get(claim.status, "")
+                rows.append([*cells, Text(of_comparison.word(claim.status), style=style)])
+            page.table([_Column(k) for k in of_comparison.CLAIM_COLUMNS], rows)
         if sentences := of_comparison.undecided(pair):
             page.heading("What did not simply hold")
             for text in sentences:

@@ -13,14 +13,19 @@ from fls_bench.report.summary import (
     power,
 )
 from fls_bench.schema import (
+    OUTCOME_WORDS,
+    ClaimDifference,
+    ClaimOutcome,
     Comparison,
     CStar,
     Different,
     Gain,
+    Interval,
     MetricDifference,
     Pair,
     RecordedCase,
     RecordedCell,
+    RecordedClaim,
     RegimeDifference,
     Report,
     SampleMean,
@@ -30,6 +35,7 @@ from fls_bench.schema import (
 COLUMNS = ("case", "metric", "before [95 %]", "now [95 %]", "difference [interval]", "n", "verdict")
 SHORT_COLUMNS = ("metric", "now", "difference [interval]", "verdict")
 REGIME_COLUMNS = ("case", "before", "now", "log2(c/c*) before", "log2(c/c*) now", "verdict")
+CLAIM_COLUMNS = ("claim", "what", "before [95 %]", "now [95 %]", "verdict")
 SIDE_COLUMNS = (
     "side",
     "case",
@@ -114,6 +120,7 @@ def undecided(pair: Pair) -> list[str]:
     lines: list[tuple[str, str]] = [
         (one.status, f"{one.case}: regime {one.text}") for one in pair.regimes
     ]
+    lines += [(one.status, f"{claim_name(one)}: {one.text}") for one in pair.claims]
     lines += [(one.status, f"{one.case}: {one.metric}: {one.text}") for one in gated(pair)]
     return [text for status in order for found, text in lines if found == status]
 
@@ -176,6 +183,38 @@ def regime_cells(one: RegimeDifference) -> tuple[str, ...]:
     return (
         one.case, one.before.label, one.after.label, *ratios, f"{word(one.status)}: {one.text}"
     )  # fmt: skip
+
+
+def claim_name(one: ClaimDifference) -> str:
+    """The claim, and what of it is compared, in one line."""
+    return f"{one.claim}: {claim_part(one)}" if one.part else one.claim
+
+
+def claim_part(one: ClaimDifference) -> str:
+    """What of a claim is compared."""
+    return ", ".join(k for k in (one.part, one.setting) if k) or "outcome"
+
+
+def claim_cells(one: ClaimDifference) -> tuple[str, ...]:
+    """A claim, or a number that it is judged by, as texts, in the order of ``CLAIM_COLUMNS``."""
+    return (
+        one.claim, claim_part(one), _judged_text(one.before, one.estimate_before),
+        _judged_text(one.after, one.estimate_after), f"{word(one.status)}: {one.text}",
+    )  # fmt: skip
+
+
+def estimate_text(found: Interval) -> str:
+    """A number that a claim is judged by, with its interval."""
+    if found.low is None and found.high is None:
+        return f"{found.value:.4g}"
+    low, high = ("open" if k is None else f"{k:.4g}" for k in (found.low, found.high))
+    return f"{found.value:.4g} [{low}, {high}]"
+
+
+def _judged_text(outcome: ClaimOutcome | None, estimate: Interval | None) -> str:
+    words = [] if outcome is None else [OUTCOME_WORDS[outcome]]
+    words += [] if estimate is None else [estimate_text(estimate)]
+    return ", ".join(words) or "-"
 
 
 def side_cells(side: Side, case: RecordedCase) -> tuple[str, ...]:
@@ -257,6 +296,26 @@ def next_words(report: Report) -> str | None:
     if report.comparison.status == "no_baseline":
         return f"Record one with '{step}' (what was trained is stored), and commit the file."
     return f"If the change is meant, '{step}' shows it once more and replaces the baseline."
+
+
+RECORDED_COLUMNS = ("claim", "what", "recorded [95 %]")
+
+
+def recorded_rows(claims: Sequence[RecordedClaim]) -> list[tuple[str, ...]]:
+    """What a baseline holds of claims, in the order of ``RECORDED_COLUMNS``."""
+    rows: list[tuple[str, ...]] = []
+    for one in claims:
+        rows.append((one.claim, "outcome", OUTCOME_WORDS[one.outcome]))
+        rows += [
+            (
+                one.claim,
+                f"{part.name}, {part.setting}",
+                _judged_text(part.outcome, part.estimate)
+                + ("; shown beside it" if part.outcome is None else ""),
+            )
+            for part in one.parts
+        ]
+    return rows
 
 
 CASE_COLUMNS = ("metric", "mean [95 %]", "seeds")

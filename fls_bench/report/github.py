@@ -33,6 +33,11 @@ def workflow_commands(report: Report) -> list[str]:
                 errors.append(command("error", f"{one.case}: regime", one.text))
             elif one.status == "inconclusive":
                 undecided.append(command("warning", f"{one.case}: regime", one.text))
+        for claim in pair.claims:
+            if words.is_bad(claim.status):
+                errors.append(command("error", words.claim_name(claim), claim.text))
+            elif claim.status == "inconclusive":
+                undecided.append(command("warning", words.claim_name(claim), claim.text))
         for metric in words.gated(pair):
             if words.is_bad(metric.status):
                 text = f"{words.difference_text(metric)}: {metric.text}"

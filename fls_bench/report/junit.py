@@ -119,6 +119,12 @@ def _of_comparison(report: Report, found: Comparison) -> Iterable[_Test]:
                 f"{group}.{one.case}", "regime", _OUTCOMES.get(one.status, "passed"), one.text,
                 hyphens(one.status), " | ".join(of_comparison.regime_cells(one)),
             )  # fmt: skip
+        for claim in pair.claims:
+            yield _Test(
+                f"{group}.{claim.claim}", of_comparison.claim_part(claim),
+                _OUTCOMES.get(claim.status, "passed"), claim.text, hyphens(claim.status),
+                " | ".join(of_comparison.claim_cells(claim)),
+            )  # fmt: skip
         for metric in of_comparison.gated(pair):
             yield _Test(
                 f"{group}.{metric.case}", metric.metric, _OUTCOMES.get(metric.status, "passed"),

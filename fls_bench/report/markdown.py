@@ -36,7 +36,7 @@ def render(report: Report) -> str:
         rows = [of_invariants.row(one) for one in report.invariants.findings]
         parts += [
             _text(of_invariants.headline(report.invariants)),
-            _table(of_invariants.COLUMNS, rows),
+            table(of_invariants.COLUMNS, rows),
         ]
     elif report.tuning is not None:
         parts += [_text(report.tuning.text), _pairs(summary.tuning_facts(report.tuning))]
@@ -61,7 +61,7 @@ def _claim(claim: ClaimResult) -> list[str]:
         _text(claim.reported),
     ]
     if rows := [of_claims.part_cells(one) for one in of_claims.deciding(claim)]:
-        parts.append(_table(of_claims.PART_COLUMNS, rows))
+        parts.append(table(of_claims.PART_COLUMNS, rows))
     if others := [of_claims.part_cells(one)[:-1] for one in of_claims.beside(claim)]:
         head = summary.counted(len(others), "number") + " beside it that decide nothing"
         parts.append(_folded(head, of_claims.PART_COLUMNS[:-1], others))
@@ -91,7 +91,7 @@ def _comparison(report: Report, found: Comparison) -> list[str]:
     for pair in found.pairs:
         parts += _pair(pair, found.sides[0].name, heading=len(found.pairs) > 1)
     if report.kind == "compare" or not found.pairs:
-        parts += ["### Sides", _table(words.SIDE_COLUMNS, words.side_rows(found))]
+        parts += ["### Sides", table(words.SIDE_COLUMNS, words.side_rows(found))]
         parts.append(_text(f"c: {DIRECTION}."))
     return parts
 
@@ -104,11 +104,14 @@ def _pair(pair: Pair, reference: str, heading: bool) -> list[str]:
         )
     if pair.regimes:
         rows = [words.regime_cells(one) for one in pair.regimes]
-        parts += ["#### Regime", _table(words.REGIME_COLUMNS, rows)]
+        parts += ["#### Regime", table(words.REGIME_COLUMNS, rows)]
+    if pair.claims:
+        rows = [words.claim_cells(one) for one in pair.claims]
+        parts += ["#### Claims of the paper", table(words.CLAIM_COLUMNS, rows)]
     if counted := words.gated(pair):
         parts += [
             "#### Gated metrics",
-            _table(words.COLUMNS, [words.cells(one) for one in counted]),
+            table(words.COLUMNS, [words.cells(one) for one in counted]),
         ]
         parts.append(_text(words.note(pair)))
     if others := words.shown(pair):
@@ -160,14 +163,15 @@ def _provenance(report: Report) -> str:
 
 
 def _pairs(rows: Iterable[tuple[str, str]]) -> str:
-    return _table(("what", "value"), list(rows))
+    return table(("what", "value"), list(rows))
 
 
 def _folded(head: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return f"<details><summary>{_text(head)}</summary>\n\n{_table(columns, rows)}\n\n</details>"
+    return f"<details><summary>{_text(head)}</summary>\n\n{table(columns, rows)}\n\n</details>"
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; no cell can close it, or mean anything beyond its text."""
     head = " | ".join(_text(k, cell=True) for k in columns)
     rule = " | ".join("---" for _ in columns)
     body = [f"| {' | '.join(_text(cell, cell=True) for cell in row)} |" for row in rows]

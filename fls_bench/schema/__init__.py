@@ -12,6 +12,8 @@ from fls_bench.schema.baselines import (
     Gate,
     RecordedCase,
     RecordedCell,
+    RecordedClaim,
+    RecordedPart,
 )
 from fls_bench.schema.bundles import (
     BUNDLE_SCHEMA,
@@ -36,6 +38,7 @@ from fls_bench.schema.claims import (
     ScalingFit,
 )
 from fls_bench.schema.comparisons import (
+    ClaimDifference,
     Comparison,
     Different,
     MetricDifference,
@@ -123,6 +126,7 @@ __all__ = [
     "CaseResult",
     "Cell",
     "ClaimCurve",
+    "ClaimDifference",
     "ClaimName",
     "ClaimOutcome",
     "ClaimPanel",
@@ -173,6 +177,8 @@ __all__ = [
     "Recommendation",
     "RecordedCase",
     "RecordedCell",
+    "RecordedClaim",
+    "RecordedPart",
     "Regime",
     "RegimeDifference",
     "Report",

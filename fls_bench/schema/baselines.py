@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from fls_bench.schema.base import Frozen, Measured, PositiveFloat, Seed
+from fls_bench.schema.claims import ClaimName, ClaimOutcome
 from fls_bench.schema.judgements import Axis, CStar, Gain, Interval
 from fls_bench.schema.states import Outcome, Regime
 
@@ -92,6 +93,24 @@ class RecordedCase(Frozen):
         return next((cell for cell in self.cells if cell.c == self.c), None)
 
 
+class RecordedPart(Frozen):
+    """One number that a claim was judged by, or one that was shown beside it."""
+
+    name: str
+    setting: str
+    outcome: ClaimOutcome | None
+    """None where it did not decide."""
+    estimate: Interval | None
+
+
+class RecordedClaim(Frozen):
+    """What became of a claim of the paper."""
+
+    claim: ClaimName
+    outcome: ClaimOutcome
+    parts: tuple[RecordedPart, ...] = ()
+
+
 class Baseline(Frozen):
     """A committed reference, schema ``fls-bench/baseline/1``."""
 
@@ -106,9 +125,13 @@ class Baseline(Frozen):
     environment: dict[str, str]
     """What rounding may depend on: versions, BLAS, threads, device, instruction set."""
     cases: Annotated[tuple[RecordedCase, ...], Field(min_length=1)]
+    claims: tuple[RecordedClaim, ...] = ()
+    """Of a suite that tests claims of the paper."""
 
     @model_validator(mode="after")
     def _distinct_ids(self) -> Baseline:
         if len({case.id for case in self.cases}) < len(self.cases):
             raise ValueError("a case stands twice in a baseline")
+        if len({one.claim for one in self.claims}) < len(self.claims):
+            raise ValueError("a claim stands twice in a baseline")
         return self

@@ -6,6 +6,7 @@ from typing import Literal
 
 from fls_bench.schema.base import Frozen
 from fls_bench.schema.baselines import Better, RecordedCase
+from fls_bench.schema.claims import ClaimName, ClaimOutcome
 from fls_bench.schema.judgements import Interval, Skipped
 from fls_bench.schema.states import Regime
 
@@ -66,6 +67,26 @@ class RegimeDifference(Frozen):
     text: str
 
 
+class ClaimDifference(Frozen):
+    """A claim of the paper, or a number that it was judged by, before and after.
+
+    A change is an outcome that turned to its contrary, or an interval that has nothing in common with
+    the recorded one.
+    """
+
+    claim: ClaimName
+    part: str = ""
+    """What was measured; empty for the claim as a whole."""
+    setting: str = ""
+    before: ClaimOutcome | None
+    """None where that side has no such claim or number, or it did not decide there."""
+    after: ClaimOutcome | None
+    estimate_before: Interval | None = None
+    estimate_after: Interval | None = None
+    status: Literal["same", "changed", "inconclusive", "decided_now"]
+    text: str
+
+
 class Different(Frozen):
     """A fact that differs."""
 
@@ -103,6 +124,8 @@ class Pair(Frozen):
     """Ids of the cases that were compared: (of the first side, of this one)."""
     regimes: tuple[RegimeDifference, ...] = ()
     metrics: tuple[MetricDifference, ...] = ()
+    claims: tuple[ClaimDifference, ...] = ()
+    """For a check of a suite that tests claims."""
     skipped: tuple[Skipped, ...] = ()
     """What is not comparable, and why."""
     environment: tuple[Different, ...] = ()
