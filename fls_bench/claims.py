@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from fls_bench.baselines import environment_of
 from fls_bench.errors import InputError
@@ -14,7 +18,9 @@ from fls_bench.schema import (
     ClaimsRecord,
     Report,
     ScalingFit,
+    Seed,
 )
+from fls_bench.suite.tables import Name
 
 PROJECT_FOLDER = Path("baselines") / "claims"
 _MADE_BY = "fls-bench claims --record REPORT"
@@ -30,17 +36,43 @@ def record_of(report: Report) -> ClaimsRecord:
         The record.
 
     Raises:
-        InputError: The report tests no claim.
+        InputError: The report tests no claim, or is of a small scale or of a suite without a name.
     """
     if not report.claims or report.suite is None:
         raise InputError(
             f"A report of kind {report.kind} without claims has no outcome to keep.",
             "Give the JSON of a suite that tests claims, such as 'fls-bench run theory --json FILE'.",
         )
+    name = _name_of(report.suite)
+    if name.endswith("-small"):
+        raise InputError(
+            f"{name} is a suite at its small scale, and outcomes are kept of the full one alone.",
+            f"Give the JSON of 'fls-bench run {name.removesuffix('-small')} --json FILE'.",
+        )
     return ClaimsRecord(
         suite=report.suite, recorded=report.provenance.started,
-        environment=environment_of(report.provenance), claims=report.claims,
+        environment=environment_of(report.provenance), seeds=_seeds_of(report),
+        claims=report.claims,
     )  # fmt: skip
+
+
+def _name_of(suite: Mapping[str, Any]) -> str:
+    """The suite's name, which becomes that of a file: nothing but what a suite may be called."""
+    try:
+        name: str = TypeAdapter(Name).validate_python(suite.get("name"))
+    except ValidationError:
+        raise InputError(
+            f"{str(suite.get('name'))[:80]!r} is no name of a suite, so that its outcome has no place.",
+            "Give a report as 'fls-bench run SUITE --json FILE' wrote it.",
+        ) from None
+    return name
+
+
+def _seeds_of(report: Report) -> tuple[Seed, Seed] | None:
+    """First and last seed of the report's sweeps."""
+    sweeps = [case.sweep for case in report.cases if case.sweep is not None]
+    seeds = [run.seed for sweep in sweeps for cell in sweep.cells for run in cell.seeds]
+    return (min(seeds), max(seeds)) if seeds else None
 
 
 def write(record: ClaimsRecord, folder: Path, force: bool = False) -> Path:
@@ -55,9 +87,9 @@ def write(record: ClaimsRecord, folder: Path, force: bool = False) -> Path:
         The file.
 
     Raises:
-        InputError: It exists and ``force`` is false, or can't be written.
+        InputError: It exists and ``force`` is false, can't be written, or its suite has no name.
     """
-    path = folder / f"{record.suite['name']}.json"
+    path = folder / f"{_name_of(record.suite)}.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -69,14 +101,16 @@ def write(record: ClaimsRecord, folder: Path, force: bool = False) -> Path:
     return write_whole(path, f"{text}\n".encode())
 
 
-def find(folder: Path | None = None) -> tuple[list[ClaimsRecord], Path | None]:
-    """All stored outcomes, by suite, of a folder: the one given, else the project's, else the package's.
+def find(folder: Path | None = None) -> tuple[list[ClaimsRecord], tuple[Path, ...]]:
+    """All stored outcomes of a folder: the one given, else the project's and the package's.
+
+    Of a suite that has an outcome in both, the project's stands for it.
 
     Args:
         folder: A folder of records, or None.
 
     Returns:
-        (the records, the folder they are from; None where there is none).
+        (the records by suite, the folders that they are from).
 
     Raises:
         InputError: The given folder is missing, or a file in it can't be used.
@@ -87,12 +121,19 @@ def find(folder: Path | None = None) -> tuple[list[ClaimsRecord], Path | None]:
     places = [folder] if folder is not None else [
         PROJECT_FOLDER, *([] if of_package is None else [of_package / "claims"])
     ]  # fmt: skip
+    found: list[ClaimsRecord] = []
+    used = []
     for place in places:
-        if files := sorted(place.glob("*.json")) if place.is_dir() else []:
-            return [
-                read_stored(path, {CLAIMS_SCHEMA: ClaimsRecord}, _MADE_BY) for path in files
-            ], place
-    return [], None
+        nearer = {one.suite.get("name") for one in found}
+        read = [
+            read_stored(path, {CLAIMS_SCHEMA: ClaimsRecord}, _MADE_BY)
+            for path in (sorted(place.glob("*.json")) if place.is_dir() else [])
+        ]
+        # In the source tree the project's folder is the package's too, and adds nothing.
+        if new := [one for one in read if one.suite.get("name") not in nearer]:
+            found += new
+            used.append(place)
+    return sorted(found, key=lambda one: str(one.suite.get("name"))), tuple(used)
 
 
 def fits_in(path: Path) -> tuple[ScalingFit, ...]:

@@ -11,6 +11,7 @@ import pytest
 
 from fls_bench import bench, claim_cases, claims, report
 from fls_bench.errors import AbsentDataError, InputError
+from fls_bench.report import claims as words
 from fls_bench.schema import ClaimResult, ClaimsRecord, Report
 from fls_bench.suite import Log2Grid, load_at_scale, load_suite, suite_folder
 from fls_bench.verdict.claims.cases import ClaimCase, errors_of, vertex
@@ -283,6 +284,7 @@ def test_an_outcome_is_kept_shown_and_never_lost(
     cli: Cli, tmp_path: Path, stored: tuple[Path, Report], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(claims, "packaged", lambda name: None)
     path, made = stored
     kept = cli("claims", "--record", str(path))
     assert kept.code == 0
@@ -300,7 +302,7 @@ def test_an_outcome_is_kept_shown_and_never_lost(
     assert json.loads(table.out)[0]["schema"] == "fls-bench/claims/1"
     lines = (tmp_path / "table.md").read_text().splitlines()
     assert len(lines) == 2 + 6
-    assert lines[0].count("|") == lines[-1].count("|")
+    assert lines[0].count("|") == lines[-1].count("|") == len(words.COLUMNS) + 1
 
 
 @pytest.mark.parametrize(
@@ -360,9 +362,100 @@ def test_transfer_predicts_inside_of_the_fit_from_reports_and_outcomes(
 
 
 def test_the_outcomes_that_come_with_the_package_are_readable() -> None:
-    records, place = claims.find()
-    assert place is not None
+    records, places = claims.find()
+    assert len(places) == 1
     assert records
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/evil", "", "a b", ".", "a/b", 3, None])
+def test_an_outcome_is_written_under_the_name_of_a_suite_and_nowhere_else(
+    cli: Cli, tmp_path: Path, stored: tuple[Path, Report], name: object
+) -> None:
+    _, made = stored
+    suite = {"version": 1, "digest": "0" * 64} | ({} if name is None else {"name": name})
+    path = tmp_path / "bad.json"
+    report.write_json(made.model_copy(update={"suite": suite}), path)
+    folder = tmp_path / "one" / "two"
+    result = cli("claims", "--record", str(path), "--folder", str(folder))
+    assert result.code == 2
+    assert "is no name of a suite" in shown(result)
+    with pytest.raises(InputError, match="is no name of a suite"):
+        claims.write(claims.record_of(made).model_copy(update={"suite": suite}), folder)
+    assert {one.name for one in tmp_path.rglob("*.json")} == {"bad.json", "report.json"}
+
+
+def test_an_outcome_of_a_small_scale_is_not_kept(
+    cli: Cli, tmp_path: Path, stored: tuple[Path, Report]
+) -> None:
+    _, made = stored
+    path = tmp_path / "small.json"
+    suite = {"name": "scaling-law-small", "version": 1, "digest": "0" * 64}
+    report.write_json(made.model_copy(update={"suite": suite}), path)
+    result = cli("claims", "--record", str(path), "--folder", str(tmp_path / "kept"))
+    assert result.code == 2
+    assert "scaling-law-small is a suite at its small scale" in shown(result)
+    assert "'fls-bench run scaling-law --json FILE'" in shown(result)
+    assert not (tmp_path / "kept").exists()
+
+
+def test_a_projects_outcome_stands_for_the_packages_and_hides_no_other(
+    tmp_path: Path, stored: tuple[Path, Report], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(claims, "packaged", lambda name: tmp_path / "package" / name)
+    package = tmp_path / "package" / "baselines" / "claims"
+    record = claims.record_of(stored[1])
+    for name, folder, date in (
+        ("theory", package, "2026-01-01"), ("scaling-law", package, "2026-01-01"),
+        ("scaling-law", claims.PROJECT_FOLDER, "2026-02-02"),
+    ):  # fmt: skip
+        suite = record.suite | {"name": name}
+        claims.write(record.model_copy(update={"suite": suite, "recorded": date}), folder)
+    found, places = claims.find()
+    assert [(one.suite["name"], one.recorded) for one in found] == [
+        ("scaling-law", "2026-02-02"), ("theory", "2026-01-01")
+    ]  # fmt: skip
+    assert places == (claims.PROJECT_FOLDER, package)
+    assert claims.find(package)[1] == (package,)
+    # The source tree is both.
+    monkeypatch.setattr(claims, "packaged", lambda name: tmp_path / name)
+    found, places = claims.find()
+    assert [one.suite["name"] for one in found] == ["scaling-law"]
+    assert places == (claims.PROJECT_FOLDER,)
+
+
+def test_the_seeds_that_were_run_are_kept_and_shown(stored: tuple[Path, Report]) -> None:
+    _, made = stored
+    cases = made.cases
+    every = [
+        run.seed
+        for case in cases
+        if case.sweep is not None
+        for cell in case.sweep.cells
+        for run in cell.seeds
+    ]
+    record = claims.record_of(made)
+    assert record.seeds == (min(every), max(every))
+    cells = dict(zip(words.COLUMNS, words.rows([record])[3], strict=True))
+    assert cells["seeds"] == f"10 ({min(every)}..{max(every)})"
+    old = json.loads(record.model_dump_json(by_alias=True))
+    del old["seeds"]
+    read = ClaimsRecord.model_validate(old)  # written before seeds were kept
+    assert read.seeds is None
+    assert dict(zip(words.COLUMNS, words.rows([read])[3], strict=True))["seeds"] == "10"
+
+
+def test_no_text_in_an_outcome_breaks_the_table_of_markdown(stored: tuple[Path, Report]) -> None:
+    import report_fixtures
+
+    record = claims.record_of(stored[1])
+    hostile = report_fixtures.claims("a\nb | c <script>x</script> ~y~ **z**").claims
+    text = words.markdown([record.model_copy(update={"claims": hostile})])
+    lines = text.splitlines()
+    assert len(lines) == 2 + 6
+    assert {line.replace("\\|", "").count("|") for line in lines} == {len(words.COLUMNS) + 1}
+    assert "<" not in text
+    assert "\\*\\*z\\*\\*" in text
 
 
 LAW = f"""{HEAD.replace("seeds = 4", "seeds = 8")}claim = "C4"

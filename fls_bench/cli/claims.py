@@ -46,7 +46,7 @@ def claims(
         kept = stored.record_of(reports.read(record))
         written = stored.write(kept, folder or stored.PROJECT_FOLDER, force)
         console.note(f"outcome kept in {written}: commit it")
-    records, place = stored.find(folder)
+    records, places = stored.find(folder)
     if md is not None:
         write_whole(md, words.markdown(records).encode())
     if json is not None:
@@ -56,8 +56,8 @@ def claims(
             print(text, end="")
             return
         write_whole(Path(json), text.encode())
-    if place is not None:
-        console.note(f"stored outcomes of {place}")
+    if places:
+        console.note(f"stored outcomes of {' and '.join(map(str, places))}")
     console.show_claims(records)
 
 

@@ -67,7 +67,7 @@ def rows(records: Sequence[ClaimsRecord]) -> list[tuple[str, ...]]:
                     OUTCOME_WORDS[result.outcome],
                     result.text,
                     ", ".join(result.data) or "-",
-                    str(result.num_seeds) if result.num_seeds else "-",
+                    seeds_text(record, result),
                     f"{suite.get('name')} {suite.get('version')}",
                     record.recorded[:10],
                     hardware(record),
@@ -80,22 +80,28 @@ def rows(records: Sequence[ClaimsRecord]) -> list[tuple[str, ...]]:
     return sorted(found, key=lambda row: (row[0][:2], row[5]))
 
 
+def seeds_text(record: ClaimsRecord, result: ClaimResult) -> str:
+    """How many seeds a claim was judged from, and which were run."""
+    if not result.num_seeds:
+        return "-"
+    which = "" if record.seeds is None else f" ({record.seeds[0]}..{record.seeds[1]})"
+    return f"{result.num_seeds}{which}"
+
+
 def hardware(record: ClaimsRecord) -> str:
     """On what a record was measured, in short."""
     env = record.environment
     device = env.get("device", "cpu")
     machine = f"{env.get('threads', '?')} CPU cores" if device == "cpu" else device
-    return f"{machine} ({env.get('cpu', 'unknown')}), torch {env.get('torch', '?')}"
+    kind = env.get("gpu") or env.get("cpu", "unknown")
+    return f"{machine} ({kind}), torch {env.get('torch', '?')}"
 
 
 def markdown(records: Sequence[ClaimsRecord]) -> str:
     """The table of all claims as Markdown."""
-    head = f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}\n"
-    body = "".join(
-        f"| {' | '.join(cell.replace('|', '/').replace('~', '∼') for cell in row)} |\n"
-        for row in rows(records)
-    )
-    return head + body
+    from fls_bench.report.markdown import table  # which itself imports this module
+
+    return table(COLUMNS, rows(records)) + "\n"
 
 
 def fit_text(fit: ScalingFit) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from fls_bench.schema.base import Frozen, Measured, PositiveFloat
+from fls_bench.schema.base import Frozen, Measured, PositiveFloat, Seed
 from fls_bench.schema.judgements import Axis, Interval, Skipped
 
 CLAIMS_SCHEMA = "fls-bench/claims/1"
@@ -124,4 +124,6 @@ class ClaimsRecord(Frozen):
     recorded: str
     """When it was measured, ISO 8601."""
     environment: dict[str, str]
+    seeds: tuple[Seed, Seed] | None = None
+    """First and last seed of its runs; None where it is not known."""
     claims: tuple[ClaimResult, ...]
