@@ -19,6 +19,7 @@ from fls_bench.facts import (
     data_findings,
     environment,
     file_findings,
+    gpu_name,
     loss_facts,
     not_run,
     problems_first,
@@ -620,6 +621,7 @@ def make_report(
         The report.
     """
     facts = environment()
+    device = engines[0].engine.device if engines else "cpu"
     # A budget is a measured number: where it did not bind, it is no part of the result.
     budgets = [one.cost.budget_replica_epochs for one in (judgement, *cases) if one is not None]
     known = [str(budget) for budget in budgets if budget is not None]
@@ -640,7 +642,7 @@ def make_report(
             torch=facts["torch"],
             blas=facts["blas"],
             threads=options.num_jobs,
-            device=engines[0].engine.device if engines else "cpu",
+            device=device,
             started=options.clock.isoformat(timespec="seconds"),
             seconds=round(time.perf_counter() - options.started, 2),
             extra={
@@ -652,6 +654,7 @@ def make_report(
                     f"engine of {k.setup.name}": f"{k.engine.kind}: {k.engine.why}" for k in engines
                 },
                 **({"budget in replica-epochs": ", ".join(known)} if known else {}),
+                **({"gpu": gpu_name(device)} if device.startswith("cuda") else {}),
             },
         ),
         **fields,

@@ -344,6 +344,11 @@ def setup_facts(setup: TrainingSetup, task: Task, rule: LrRule) -> dict[str, Any
     }  # fmt: skip
 
 
+def gpu_name(device: str) -> str:
+    """What the GPU behind ``cuda`` or ``cuda:1`` is called by its driver."""
+    return torch.cuda.get_device_name(device)
+
+
 def environment() -> dict[str, str]:
     """Versions and machine facts, for ``fls-bench env`` and provenance."""
     config = torch.__config__.show().lower()
