@@ -358,7 +358,7 @@ def test_transfer_predicts_inside_of_the_fit_from_reports_and_outcomes(
         "transfer", str(path), "--width", "1024", "--n-train", "150", "--family", "digits"
     )
     assert outside.code == 2
-    assert "lies outside of what digits was fitted on (16 to 64)" in shown(outside)
+    assert "lies outside of what digits was fitted on (width 16 to 64" in shown(outside)
 
 
 def test_the_outcomes_that_come_with_the_package_are_readable() -> None:
