@@ -16,6 +16,9 @@ from fls_bench.verdict.claims.theory.table import Table, table_of
 ERROR_FLOOR, ANGLE_FLOOR, SLOPE_FLOOR = 1e-5, 1e-3, 2e-3
 """A halved step may move a mean by this much in any case: error rates, radians, and the slope."""
 
+LARGE_SHARE = 0.05
+"""A halved step may move a difference by this share of itself beside its part of the margin."""
+
 WATCHED: Mapping[str, float] = {
     "over_alignment": ERROR_FLOOR,
     "over_fitting": ERROR_FLOOR,
@@ -55,7 +58,8 @@ def largest_change(before: Sweep, after: Sweep, tolerance: float) -> Change:
     watched may move by the tolerance times its 95 % half-width, plus a floor, and so may the slope of
     C6. C5 is decided by differences between scales that are paired by seed, which are known far better
     than the means: between any two scales, neighbours or not, these may move by ``DIFFERENCE_SHARE`` of
-    C5's margin.
+    C5's margin, and by ``LARGE_SHARE`` of the difference itself: between a scale that fits like a kernel
+    and one that does not, errors differ by so much that the margin is no measure of it.
 
     Args:
         before: The runs at twice the step.
@@ -88,11 +92,15 @@ def _c5(old: Table, new: Table) -> Iterator[Change]:
         yield _other("C5", first.outcome, second.outcome)
     allowed = DIFFERENCE_SHARE * second.margin + ROUNDING
     for name, words in (("over_alignment", "OA"), ("over_fitting", "OF")):
-        moves = (new.of(name) - old.of(name)).mean(axis=1)
-        # A mean of paired differences is a difference of means: the extremes are of the worst pair.
-        i, j = sorted((int(moves.argmin()), int(moves.argmax())))
+        before, after = (one.of(name).mean(axis=1) for one in (old, new))
+        moves = after - before
+        shares = [
+            (abs(moves[j] - moves[i]) / (allowed + LARGE_SHARE * abs(after[j] - after[i])), i, j)
+            for i in range(len(moves)) for j in range(i + 1, len(moves))
+        ]  # fmt: skip
+        share, i, j = max(shares)
         yield (
-            float(np.ptp(moves)) / allowed,
+            float(share),
             f"the difference in {words} between {new.power(i)} and {new.power(j)}",
         )
 
