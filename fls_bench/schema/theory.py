@@ -18,6 +18,8 @@ NOT_BY_DEGREES = 1e6
 
 DIFFERENCE_SHARE = 0.25
 """Of C5's margin: what a halved step may move a difference between two scales, paired by seed, by."""
+LARGE_SHARE = 0.05
+"""Of the difference itself, which a halved step may move it by as well."""
 
 
 class Log2Grid(Frozen):
@@ -137,6 +139,7 @@ class FlowFacts(Frozen):
                 f"A step of {last.step:g} (alpha^-2 of it beyond alpha = 1) suffices: halving to it "
                 f"left both outcomes as they were, moved no mean by more than {self.tolerance:g} of its "
                 f"95 % half-width (and a floor), and no difference between two scales, paired by seed, "
-                f"by more than {DIFFERENCE_SHARE:g} of C5's margin ({last.sentence})."
+                f"by more than {DIFFERENCE_SHARE:g} of C5's margin and {LARGE_SHARE:g} of itself "
+                f"({last.sentence})."
             )
         return f"No step sufficed: at the last halving, to {last.step:g}, {last.sentence}."

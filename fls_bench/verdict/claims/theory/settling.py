@@ -7,7 +7,13 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from fls_bench.schema import OUTCOME_WORDS, Outcome, Sweep
-from fls_bench.schema.theory import DIFFERENCE_SHARE, NOT_BY_DEGREES, RUNS_DIFFER, FlowLevel
+from fls_bench.schema.theory import (
+    DIFFERENCE_SHARE,
+    LARGE_SHARE,
+    NOT_BY_DEGREES,
+    RUNS_DIFFER,
+    FlowLevel,
+)
 from fls_bench.verdict.claims.cases import t_interval
 from fls_bench.verdict.claims.theory.c5 import ROUNDING, trends
 from fls_bench.verdict.claims.theory.c6 import main_slope, slope_outcome
@@ -15,9 +21,6 @@ from fls_bench.verdict.claims.theory.table import Table, table_of
 
 ERROR_FLOOR, ANGLE_FLOOR, SLOPE_FLOOR = 1e-5, 1e-3, 2e-3
 """A halved step may move a mean by this much in any case: error rates, radians, and the slope."""
-
-LARGE_SHARE = 0.05
-"""A halved step may move a difference by this share of itself beside its part of the margin."""
 
 WATCHED: Mapping[str, float] = {
     "over_alignment": ERROR_FLOOR,
