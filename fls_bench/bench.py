@@ -635,6 +635,7 @@ def make_report(
         suite=None if suite is None else suite_facts(suite),
         cases=cases,
         claims=claims,
+        **({"cost": _total(cases)} if claims else {}),
         tuning=tuning,
         invariants=invariants,
         provenance=Provenance(
@@ -658,6 +659,14 @@ def make_report(
             },
         ),
         **fields,
+    )
+
+
+def _total(cases: Sequence[CaseResult]) -> Cost:
+    """What all cases cost together."""
+    return Cost(
+        replica_epochs=sum(case.cost.replica_epochs for case in cases),
+        num_runs=sum(case.cost.num_runs for case in cases),
     )
 
 

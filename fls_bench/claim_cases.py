@@ -8,7 +8,16 @@ from dataclasses import replace
 
 from fls_bench.facts import advised, data_findings, intrinsic_dimension, problems_first, setup_facts
 from fls_bench.flow_sweep import flow_sweep
-from fls_bench.schema import CaseResult, ClaimResult, Cost, Skipped, Sweep, TheorySpec
+from fls_bench.schema import (
+    CaseResult,
+    ClaimResult,
+    Code,
+    Cost,
+    Diagnosis,
+    Skipped,
+    Sweep,
+    TheorySpec,
+)
 from fls_bench.suite import Case, Suite
 from fls_bench.sweep import Listener, Prepared, Stores, SweepPlan, prepare, run_sweep
 from fls_bench.tasks import Task
@@ -76,7 +85,7 @@ def run_claim_case(
     factors = _factors(case, prepared, task)
     made = CaseResult(
         id=case.id,
-        diagnosis=diagnosis.model_copy(update={"findings": problems_first(found)}),
+        diagnosis=_unconfirmed(diagnosis).model_copy(update={"findings": problems_first(found)}),
         sweep=result.sweep,
         setup=setup_facts(prepared.setup, task, result.sweep.lr_rule),
         cost=result.cost,
@@ -88,7 +97,9 @@ def run_claim_case(
         id=case.id,
         family=case.family or case.id,
         setting=_setting(case, task),
-        data=f"{case.task.name} (n = {task.n_train})" if case.family is None else case.task.name,
+        data=f"{case.task.name} (n = {task.n_train}), {case.model.name}"
+        if case.family is None
+        else f"{case.task.name}, {case.model.name}",
         factors=factors,
         sweep=result.sweep,
         own=prepared.own,
@@ -135,7 +146,7 @@ def run_theory_case(
     task = setup.task_for(seeds[0])
     made = CaseResult(
         id=case.id,
-        diagnosis=diagnosis,
+        diagnosis=_unconfirmed(diagnosis),
         sweep=sweep,
         setup={
             **setup_facts(setup, task, sweep.lr_rule),
@@ -144,6 +155,20 @@ def run_theory_case(
         cost=cost,
     )
     return made, judge_theory(sweep, facts)
+
+
+def _unconfirmed(diagnosis: Diagnosis) -> Diagnosis:
+    """A verdict in the words of a suite that trains no fresh seeds: nobody tried to confirm a gain."""
+    if diagnosis.reason.code != "not_confirmed":
+        return diagnosis
+    reason = Code(
+        code="not_confirmed",
+        text="Other c did better here; a suite of a claim trains no fresh seeds to confirm by how much.",
+    )
+    advice = diagnosis.recommendation.model_copy(
+        update={"text": "No verdict is drawn from a claim's runs alone: fls-bench diagnose does."}
+    )
+    return diagnosis.model_copy(update={"reason": reason, "recommendation": advice})
 
 
 def judge_claim(

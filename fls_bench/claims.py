@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from fls_bench import __version__
 from fls_bench.baselines import environment_of
 from fls_bench.errors import InputError
 from fls_bench.files import check_target, packaged, read_stored, write_whole
@@ -16,6 +17,7 @@ from fls_bench.schema import (
     CLAIMS_SCHEMA,
     REPORT_SCHEMA,
     ClaimsRecord,
+    Provenance,
     Report,
     ScalingFit,
     Seed,
@@ -38,6 +40,11 @@ def record_of(report: Report) -> ClaimsRecord:
     Raises:
         InputError: The report tests no claim, or is of a small scale or of a suite without a name.
     """
+    if report.claims and all(one.outcome == "not_run" for one in report.claims):
+        raise InputError(
+            "Nothing of the claim could be run, so there is no outcome to keep.",
+            "See in the report what was missing.",
+        )
     if not report.claims or report.suite is None:
         raise InputError(
             f"A report of kind {report.kind} without claims has no outcome to keep.",
@@ -134,6 +141,36 @@ def find(folder: Path | None = None) -> tuple[list[ClaimsRecord], tuple[Path, ..
             found += new
             used.append(place)
     return sorted(found, key=lambda one: str(one.suite.get("name"))), tuple(used)
+
+
+def page_of(records: Sequence[ClaimsRecord]) -> Report:
+    """All stored outcomes as a report of kind suite, for the page.
+
+    Args:
+        records: From :func:`find`.
+
+    Returns:
+        The report; its provenance is that of the latest record.
+
+    Raises:
+        InputError: There is no record.
+    """
+    if not records:
+        raise InputError("There are no stored outcomes to show.", f"Keep one with '{_MADE_BY}'.")
+    latest = max(records, key=lambda one: one.recorded)
+    env = latest.environment
+    return Report(
+        kind="suite",
+        suite={"name": "claims", "version": "of all stored outcomes"},
+        claims=tuple(sorted((c for one in records for c in one.claims), key=lambda c: c.claim)),
+        provenance=Provenance(
+            version=env.get("fls-bench", __version__), torch=env.get("torch"), blas=env.get("blas"),
+            device=env.get("device", "cpu"), started=latest.recorded, seconds=0.0,
+            extra={
+                f"{one.suite.get('name')} {one.suite.get('version')}": one.recorded for one in records
+            },
+        ),
+    )  # fmt: skip
 
 
 def fits_in(path: Path) -> tuple[ScalingFit, ...]:

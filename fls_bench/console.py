@@ -104,7 +104,10 @@ def show(report: Report, stream: TextIO | None = None, width: int | None = None)
     if (stream or sys.stdout).isatty():
         # The verdict has scrolled away by now.
         page.heading("In short")
-        for one in report.cases if report.kind == "suite" else (report,):
+        for claim in report.claims:
+            page.line(f"{of_claims.title(claim)}: {of_claims.word(claim)}. {claim.text}")
+        cases = () if report.claims else report.cases
+        for one in cases if report.kind == "suite" else (report,):
             if one.diagnosis is not None:
                 name = f"{one.id}: " if isinstance(one, CaseResult) else ""
                 page.line(
@@ -426,7 +429,7 @@ def _claim(page: _Page, claim: ClaimResult) -> None:
     colour = {"reproduced": "green", "not_reproduced": "red"}.get(claim.outcome, "yellow")
     page.heading(f"{of_claims.title(claim)}: {of_claims.word(claim)}")
     page.line(claim.text, f"bold {colour}")
-    page.line(claim.statement)
+    page.line(f"The authors claim: {claim.statement}")
     page.line(claim.reported, "dim")
     for part in of_claims.deciding(claim):
         page.line(f"{of_claims.word(part)}: {part.name}, {part.setting}: {part.text}")
@@ -441,9 +444,14 @@ def _claim(page: _Page, claim: ClaimResult) -> None:
 def show_claims(records: Sequence[ClaimsRecord]) -> None:
     """Print the table of all claims."""
     page = _Page(sys.stdout, None)
+    page.line("The claims of arXiv 2602.00827, tested here; intervals are 95 %.", "bold")
+    page.line("What was measured, and what to read with care: docs/claims.md, or --html FILE.")
     for row in of_claims.rows(records):
         cells = dict(zip(of_claims.COLUMNS, row, strict=True))
         page.heading(f"{cells['claim']}: {cells['outcome']}")
+        if cells["in numbers"] == "-":
+            page.line(f"fls-bench run {of_claims.SUITES[cells['claim'][:2]]} tests it.")
+            continue
         page.line(cells["in numbers"])
         rest = [k for k in ("data", "seeds", "suite", "date", "hardware") if cells[k] != "-"]
         page.pairs([(k, cells[k]) for k in rest])

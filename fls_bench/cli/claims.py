@@ -22,9 +22,12 @@ def claims(
     ] = None,
     folder: Annotated[
         Path | None,
-        typer.Option(help="Stored outcomes; default: ./baselines/claims, else the package's."),
+        typer.Option(help="Stored outcomes; default: ./baselines/claims and the package's."),
     ] = None,
     md: Annotated[Path | None, typer.Option("--md", help="Write the table as Markdown.")] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write all of it as one page, with the plots.")
+    ] = None,
     json: JsonOption = None,
     force: ForceOption = False,
 ) -> None:
@@ -39,7 +42,7 @@ def claims(
     from fls_bench.files import check_target, write_whole
     from fls_bench.report import claims as words
 
-    for target in (md, None if json in (None, "-") else Path(str(json))):
+    for target in (md, html, None if json in (None, "-") else Path(str(json))):
         if target is not None:
             check_target(target, force)
     if record is not None:
@@ -47,6 +50,8 @@ def claims(
         written = stored.write(kept, folder or stored.PROJECT_FOLDER, force)
         console.note(f"outcome kept in {written}: commit it")
     records, places = stored.find(folder)
+    if html is not None:
+        reports.write_html(stored.page_of(records), html, force)
     if md is not None:
         write_whole(md, words.markdown(records).encode())
     if json is not None:
@@ -108,4 +113,10 @@ def transfer(
         stdout=True,
     )
     if found.axis == "init_scale":
-        console.note(f"as c: {c_star_text(found.c_star, 'output_multiplier')}", stdout=True)
+        console.note(
+            f"as c of weights of order one, alpha^2/(d·h), not to be set: "
+            f"{c_star_text(found.c_star, 'output_multiplier')}"
+            if fit.log2_input_dim is not None
+            else f"as c = alpha^L: {c_star_text(found.c_star, 'output_multiplier')}",
+            stdout=True,
+        )

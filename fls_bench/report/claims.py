@@ -21,8 +21,14 @@ TITLES = {
     "C6": "Angle ~ sqrt(alpha)",
 }
 
+SUITES = {
+    "C1": "universality", "C2": "difficulty", "C3": "stopping", "C4": "scaling-law", "C5": "theory",
+    "C6": "theory",
+}  # fmt: skip
+"""Which suite tests a claim."""
+
 COLUMNS = ("claim", "outcome", "in numbers", "data", "seeds", "suite", "date", "hardware")
-PART_COLUMNS = ("what", "on", "measured [95 %]", "would reproduce it", "seeds", "outcome")
+PART_COLUMNS = ("what", "outcome", "measured [95 %]", "on", "would reproduce it", "seeds")
 
 
 def word(result: ClaimResult | ClaimPart) -> str:
@@ -37,7 +43,7 @@ def title(result: ClaimResult) -> str:
 
 def part_cells(part: ClaimPart) -> tuple[str, ...]:
     """A number that a claim is judged by, as a row under ``PART_COLUMNS``."""
-    return (part.name, part.setting, part.text, part.expected, str(part.n), word(part))
+    return (part.name, word(part), part.text, part.setting, part.expected, str(part.n))
 
 
 def deciding(result: ClaimResult) -> list[ClaimPart]:
@@ -66,7 +72,7 @@ def rows(records: Sequence[ClaimsRecord]) -> list[tuple[str, ...]]:
                     title(result),
                     OUTCOME_WORDS[result.outcome],
                     result.text,
-                    ", ".join(result.data) or "-",
+                    "; ".join(result.data) or "-",
                     seeds_text(record, result),
                     f"{suite.get('name')} {suite.get('version')}",
                     record.recorded[:10],
@@ -84,8 +90,12 @@ def seeds_text(record: ClaimsRecord, result: ClaimResult) -> str:
     """How many seeds a claim was judged from, and which were run."""
     if not result.num_seeds:
         return "-"
-    which = "" if record.seeds is None else f" ({record.seeds[0]}..{record.seeds[1]})"
-    return f"{result.num_seeds}{which}"
+    if record.seeds is None:
+        return str(result.num_seeds)
+    first, last = record.seeds
+    if last - first + 1 == result.num_seeds:
+        return f"{result.num_seeds} ({first}..{last})"
+    return f"{result.num_seeds} to {last - first + 1} a case (from {first})"
 
 
 def hardware(record: ClaimsRecord) -> str:

@@ -56,15 +56,15 @@ def render(report: Report) -> str:
 def _claim(claim: ClaimResult) -> list[str]:
     parts = [
         f"### {_text(of_claims.title(claim))}: {of_claims.word(claim)}",
-        _text(claim.statement),
+        _text(f"The authors claim: {claim.statement}"),
         _text(claim.text),
         _text(claim.reported),
     ]
     if rows := [of_claims.part_cells(one) for one in of_claims.deciding(claim)]:
         parts.append(table(of_claims.PART_COLUMNS, rows))
-    if others := [of_claims.part_cells(one)[:-1] for one in of_claims.beside(claim)]:
+    if others := [of_claims.part_cells(one) for one in of_claims.beside(claim)]:
         head = summary.counted(len(others), "number") + " beside it that decide nothing"
-        parts.append(_folded(head, of_claims.PART_COLUMNS[:-1], others))
+        parts.append(_folded(head, of_claims.PART_COLUMNS, others))
     left = [f"{one.what}: {one.reason}" for one in claim.not_run]
     if lines := [*claim.cautions, *left]:
         parts.append("\n".join(f"- {_text(line)}" for line in lines))

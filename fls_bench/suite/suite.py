@@ -78,8 +78,7 @@ class Suite(Frozen):
                 raise ValueError(f"scale.{name}: {key} does not go with this kind of suite")
             for chosen in scale.cases or ():
                 if chosen not in known:
-                    near = did_you_mean(chosen, sorted(one for one in known if one))
-                    raise ValueError(f"scale.{name}: no case or family {chosen!r}{near}")
+                    raise ValueError(f"scale.{name}: there is no case or family {chosen!r}")
         return self
 
     @model_validator(mode="after")

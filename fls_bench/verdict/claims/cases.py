@@ -299,6 +299,15 @@ def within(inner: Interval, low: float, high: float, outer: Interval | None = No
     return "undecided"
 
 
+def corrected(
+    inner: Interval, outer: Interval, outcome: ClaimOutcome, low: float, high: float
+) -> str:
+    """Where the 95 % interval alone would speak against the claim: the one that decides, in words."""
+    if outcome != "undecided" or within(inner, low, high) == "undecided":
+        return ""
+    return f"; at the level that all settings share {shown(outer)}"
+
+
 def all_of(outcomes: Sequence[ClaimOutcome]) -> ClaimOutcome:
     """The outcome of a claim that has to hold in every setting.
 

@@ -43,6 +43,7 @@ REPORTED = (
     "Reported by the authors: on BigGAN images of effective latent dimension 32, 64 and 128 with "
     "ResNet-18 the gain grows; at 128, 59.95 % of accuracy at c = 1 and 76.62 % at c = 2^-6."
 )
+SLOPE_NAME = "change of the gain per doubling of the dimension"
 LEAST_SLOPE = 0.005
 """Gain per doubling of the dimension below which it is said not to grow: half a point."""
 
@@ -120,9 +121,13 @@ def judge_difficulty(cases: Sequence[ClaimCase]) -> ClaimResult:
     text = "No ladder was run."
     if outcomes:
         slopes = [f"{part.text} ({part.setting})" for part in parts if part.outcome is not None]
-        text = (
-            f"The gain grows, {counted(outcomes, 'ladders')}: {'; '.join(slopes) or 'none judged'}."
-        )
+        slopes += [
+            f"{part.text} ({part.setting}), beside it"
+            for part in parts
+            if part.outcome is None and part.name == SLOPE_NAME
+        ]
+        words = "; ".join(slopes) or "none judged"
+        text = f"The gain grows, {counted(outcomes, 'ladders')}: {words}."
     return ClaimResult(
         claim="C2", statement=STATEMENT, reported=REPORTED, outcome=all_of(outcomes), text=text,
         data=tuple(dict.fromkeys(data)), num_seeds=min(seeds, default=0), parts=tuple(parts),
@@ -170,7 +175,7 @@ def _ladder(
         text += f"; at {', '.join(ends)} the best c lies at an end of the range"
     parts.append(
         ClaimPart(
-            name="change of the gain per doubling of the dimension", setting=family, outcome=outcome,
+            name=SLOPE_NAME, setting=family, outcome=outcome,
             estimate=scaled, unit="points", expected="above 0", n=len(shared), text=text,
         )
     )  # fmt: skip

@@ -28,6 +28,7 @@ from fls_bench.verdict.claims.cases import (
     all_of,
     axis_label,
     best_octave,
+    corrected,
     counted,
     curve,
     errors_of,
@@ -146,26 +147,28 @@ def judge_scaling_law(cases: Sequence[ClaimCase]) -> ClaimResult:
             data.append(found[0].case.data)
         for name, (value, drawn) in exponents.items():
             exponent = percentiles(value, drawn, len(shared))
-            outcome, expected = None, "0" if name == "copies" else "shown"
+            outcome, expected, also = None, "0" if name == "copies" else "shown", ""
             if decides and name in CLAIMED:
                 claimed = CLAIMED[name]
                 outer = percentiles(value, drawn, len(shared), LEVEL / max(1, num_deciding))
                 outcome = within(exponent, claimed - MARGIN, claimed + MARGIN, outer)
+                also = corrected(exponent, outer, outcome, claimed - MARGIN, claimed + MARGIN)
                 outcomes.append(outcome)
                 expected = f"{claimed:g} ± {MARGIN:g}"
             parts.append(
                 ClaimPart(
                     name=f"exponent of {NAMES[name]} in c*",
-                    setting=f"{family}: {found[0].case.setting}; {unit}", outcome=outcome,
+                    setting=f"{family}: {_sizes(found)}; {unit}", outcome=outcome,
                     estimate=exponent, expected=expected, n=len(shared),
-                    text=f"{shown(exponent)} over {len(found)} cases, {fit.residual:.2f} octaves left",
+                    text=f"{shown(exponent)}{also}; over {len(found)} cases, which the fit misses by "
+                    f"{fit.residual:.2f} octaves",
                 )
             )  # fmt: skip
         panels += [_panel(family, found, name) for name in factors]
     text = "No family of cases was run."
     if outcomes:
         words = [
-            f"{part.setting.split(':')[0]} {part.name.split()[2]} {part.text.split(' over')[0]}"
+            f"{part.setting.split(':')[0]} {part.name.split()[2]} {part.text.split(';')[0]}"
             for part in parts if part.outcome is not None
         ]  # fmt: skip
         text = (
@@ -177,6 +180,19 @@ def judge_scaling_law(cases: Sequence[ClaimCase]) -> ClaimResult:
         data=tuple(dict.fromkeys(data)), num_seeds=min(seeds, default=0), parts=tuple(parts),
         panels=tuple(panels), cautions=tuple(cautions), fits=tuple(fits), not_run=tuple(skipped),
     )  # fmt: skip
+
+
+def _sizes(found: Sequence[_Point]) -> str:
+    """Data and net of a family, with the range of what differs."""
+    first = found[0].case
+    spans = []
+    for name in ("n_train", "width", "sigma", "copies"):
+        values = [p.case.factors[name] for p in found if name in p.case.factors]
+        if values and (low := min(values)) < (high := max(values)):
+            spans.append(f"{name} {low:g} .. {high:g}")
+        elif values and name != "copies":
+            spans.append(f"{name} {values[0]:g}")
+    return ", ".join([first.data, *spans])
 
 
 def mixture_angle(factors: Mapping[str, float]) -> float | None:
@@ -280,7 +296,8 @@ def _panel(family: str, found: Sequence[_Point], name: str) -> ClaimPanel:
     return ClaimPanel(
         title=f"{family}: best c over {NAMES[name]}",
         x_label=NAMES[name],
-        y_label="best c (smaller c = larger FLS)",
+        y_label="best c (smaller c = larger FLS)"
+        + (", of weights of order one" if found[0].case.shift else ""),
         y_log2=True,
         curves=tuple(curves),
     )

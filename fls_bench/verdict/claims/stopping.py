@@ -26,6 +26,7 @@ from fls_bench.verdict.claims.cases import (
     axis_label,
     best_octave,
     chosen_elsewhere,
+    corrected,
     counted,
     curve,
     errors_of,
@@ -113,16 +114,21 @@ def judge_stopping(cases: Sequence[ClaimCase]) -> ClaimResult:
 
 
 def _largest(parts: Sequence[ClaimPart]) -> str:
-    """The largest shift of those that decide."""
-    shifts = [
-        (abs(part.estimate.value), shown(part.estimate), part.setting)
+    """The largest shift of those that decide, how far any may go, and how many are told from none."""
+    found = [
+        (part.estimate, part.setting)
         for part in parts
         if part.outcome is not None and part.estimate is not None
     ]
-    if not shifts:
+    if not found:
         return ""
-    _, words, setting = max(shifts)
-    return f"The largest shift: {words} octaves, {setting}."
+    bounds = [abs(end) for one, _ in found for end in (one.low, one.high) if end is not None]
+    apart = sum((one.low or 0.0) > 0 or (one.high or 0.0) < 0 for one, _ in found)
+    one, setting = max(found, key=lambda pair: abs(pair[0].value))
+    return (
+        f"The largest shift: {shown(one)} octaves, {setting}; no interval goes beyond {max(bounds):.2f} "
+        f"octaves, and {apart} of {len(found)} exclude 0."
+    )
 
 
 def stop_name(stop: Stop) -> str:
@@ -154,7 +160,9 @@ def _against(
     before, after = (best_octave(case, errors, draws) for case, errors in sides)
     value, drawn = after.value - before.value, after.draws - before.draws
     shift = percentiles(value, drawn, len(shared))
-    outcome = within(shift, -MARGIN, MARGIN, percentiles(value, drawn, len(shared), level))
+    outer = percentiles(value, drawn, len(shared), level)
+    outcome = within(shift, -MARGIN, MARGIN, outer)
+    also = corrected(shift, outer, outcome, -MARGIN, MARGIN)
     ends = ""
     if before.at_edge or after.at_edge:
         outcome, ends = "undecided", "; a best c is not shown to lie inside of the range"
@@ -163,7 +171,7 @@ def _against(
         ClaimPart(
             name="shift of log2 c*", setting=setting, outcome=outcome, estimate=shift,
             unit="octaves", expected=expected, n=len(shared),
-            text=f"{shown(shift)} octaves, from 2^{before.value:.1f} to 2^{after.value:.1f}{ends}",
+            text=f"{shown(shift)} octaves, from 2^{before.value:.1f} to 2^{after.value:.1f}{also}{ends}",
         )
     ]  # fmt: skip
     if (regret := _regret(sides[0][1], sides[1][1], other[0].sweep.n_test)) is not None:

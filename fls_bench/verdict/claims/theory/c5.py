@@ -73,7 +73,7 @@ def judge_c5(table: Table, facts: FlowFacts, data: tuple[str, ...]) -> ClaimResu
         ClaimPart(
             name=f"{name} {way} with alpha", setting=setting, outcome=facts.decided(one.outcome),
             estimate=_percent(one.total), unit="points of error, last scale minus first",
-            expected=expected, n=n, text=_trend_text(table, name, one),
+            expected=expected, n=n, text=_trend_text(table, name, one, margin),
         )
         for name, way, one in (("OA", "falls", falls), ("OF", "rises", rises))
     ]  # fmt: skip
@@ -100,7 +100,7 @@ def judge_c5(table: Table, facts: FlowFacts, data: tuple[str, ...]) -> ClaimResu
     return ClaimResult(
         claim="C5", statement=C5_STATEMENT, reported=C5_REPORTED, outcome=facts.decided(found.outcome),
         text=f"OA falling: {OUTCOME_WORDS[falls.outcome]}. OF rising: {OUTCOME_WORDS[rises.outcome]}. "
-        f"{_trend_text(table, 'OA', falls)} {_trend_text(table, 'OF', rises)} "
+        f"{_trend_text(table, 'OA', falls, margin)} {_trend_text(table, 'OF', rises, margin)} "
         f"The sum is the excess in every run (largest difference {found.gap:.1g}). {facts.sentence}",
         data=data, num_seeds=n, parts=tuple(parts), panels=c5_panels(table),
         cautions=_cautions(table, rises),
@@ -120,7 +120,7 @@ def _percent(interval: Interval) -> Interval:
     )
 
 
-def _trend_text(table: Table, name: str, one: Trend) -> str:
+def _trend_text(table: Table, name: str, one: Trend, margin: float) -> str:
     way = "fall" if name == "OF" else "rise"
     total = f"From {table.power(0)} to {table.power(-1)} {name} changes by {_points(one.total)}."
     if one.back:
@@ -128,16 +128,16 @@ def _trend_text(table: Table, name: str, one: Trend) -> str:
         assert one.worst is not None
         i, j = one.between
         return (
-            f"{total} Beyond noise it is not monotone within {table.power(first)} .. "
-            f"{table.power(last)}: from {table.power(i)} to {table.power(j)} it "
-            f"{way}s by {_points(one.worst)}."
+            f"{total} Between some scales of {table.power(first)} .. {table.power(last)} it {way}s "
+            f"beyond noise; most, and this is judged, from {table.power(i)} to {table.power(j)}: by "
+            f"{_points(one.worst)}, where less than {100 * margin:.3f} points count as none."
         )
     if one.worst is None:
         return f"{total} No pair of scales has a mean change the wrong way."
     i, j = one.between
     return (
         f"{total} The largest {way} is {_points(one.worst)}, from {table.power(i)} to "
-        f"{table.power(j)}."
+        f"{table.power(j)}, where less than {100 * margin:.3f} points count as none."
     )
 
 

@@ -63,12 +63,13 @@ def judge_c6(table: Table, facts: FlowFacts, data: tuple[str, ...]) -> ClaimResu
     ):
         of = aligned if name.startswith(_AS_ASSUMED) else table
         found = slopes(of, angle, scales)
+        measured = "" if found is None else f"{shown(t_interval(found), 1, 3)}. "
         parts.append(
             ClaimPart(
                 name=f"slope of log2 angle against log2 alpha: {name}", setting=setting,
                 outcome=facts.decided(slope_outcome(main)) if decides else None,
                 estimate=None if found is None else t_interval(found), unit="1", expected=expected,
-                n=0 if found is None else len(found), text=_slope_text(of, angle, scales),
+                n=0 if found is None else len(found), text=f"{measured}{_slope_text(of, angle, scales)}",
             )
         )  # fmt: skip
     span = f"{table.power(at[0])} .. {table.power(at[-1])}" if at else "no scale"
