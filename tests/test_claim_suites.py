@@ -123,7 +123,7 @@ def test_vary_makes_a_case_of_every_combination(tmp_path: Path) -> None:
         ("log2_c = { from = -2, to = 2, step = 2 }\n", "", "has cases with log2_c"),
         ('claim = "C4"', 'claim = "C2"', "C2 needs the case's difficulty"),
         ('claim = "C4"', 'claim = "C4"\n[theory]\nstep = 0.1\n', "a suite has one of claim"),
-        ('claim = "C4"', 'claim = "C4"\n[scale.small]\ncases = ["b"]\n', "there is no case or family 'b'"),
+        ('claim = "C4"', 'claim = "C4"\n[scale.small]\ncases = ["b"]\n', "no case or family 'b'"),
         ('claim = "C4"', 'claim = "C4"\n[scale.small]\nseed = 3\n', "did you mean 'seeds'"),
         ('claim = "C4"', 'claim = "C4"\n[scale.medium]\n', "scale"),
         ('claim = "C4"', 'claim = "C4"\n[scale.small]\ntheory = { step = 0.1 }\n', "theory does not go"),
