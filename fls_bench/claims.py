@@ -161,7 +161,6 @@ def page_of(records: Sequence[ClaimsRecord]) -> Report:
     env = latest.environment
     return Report(
         kind="suite",
-        suite={"name": "claims", "version": "of all stored outcomes"},
         claims=tuple(sorted((c for one in records for c in one.claims), key=lambda c: c.claim)),
         provenance=Provenance(
             version=env.get("fls-bench", __version__), torch=env.get("torch"), blas=env.get("blas"),

@@ -672,6 +672,8 @@ def provenance_rows(report: Report) -> tuple[tuple[str, str], ...]:
 
 def title(report: Report) -> str:
     """What the report is about, in a few words."""
+    if report.claims and not report.cases:
+        return "The paper's claims, as stored"
     if report.kind == "compare":
         return "Comparison"
     if report.kind in ("suite", "check"):
