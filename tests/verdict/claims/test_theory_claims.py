@@ -101,7 +101,7 @@ def test_over_fitting_that_falls_first_is_seen_with_its_range() -> None:
         "reproduced", "not_reproduced", "reproduced"
     )  # fmt: skip
     assert c5.outcome == "not_reproduced"
-    assert "not monotone within 2^-12 .. 2^-3" in of.text
+    assert "Between some scales of 2^-12 .. 2^-3" in of.text
     assert "falls by 0.09" in of.text
     # Where its mean is least it rises, beside the claim.
     assert beside.outcome is None
@@ -127,7 +127,7 @@ def test_only_a_change_beyond_the_margin_counts(bump: float, outcome: str) -> No
     """Both rises are beyond noise; the margin is a fiftieth of the least excess, about 0.00012."""
     c5, _ = judge(planted(oa=lambda k: 0.004 + (bump if k == -10 else 0) - 1e-4 * max(0, k + 8)))
     assert c5.parts[0].outcome == outcome
-    assert "not monotone within 2^-12 .. 2^-10" in c5.parts[0].text
+    assert "Between some scales of 2^-12 .. 2^-10" in c5.parts[0].text
 
 
 def test_parts_that_do_not_sum_to_the_excess_are_a_mistake() -> None:
