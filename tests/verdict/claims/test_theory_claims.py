@@ -102,7 +102,7 @@ def test_over_fitting_that_falls_first_is_seen_with_its_range() -> None:
     )  # fmt: skip
     assert c5.outcome == "not_reproduced"
     assert "Between some scales of 2^-12 .. 2^-3" in of.text
-    assert "falls by 0.09" in of.text
+    assert "from 2^-12 to 2^-3: by 0.09" in of.text
     # Where its mean is least it rises, beside the claim.
     assert beside.outcome is None
     assert "from 2^-3 on" in beside.name
