@@ -205,9 +205,9 @@ def test_the_built_in_image_nets_keep_the_identity(net: str, optimizer: str, bat
 
 @pytest.mark.parametrize(
     ("net", "batched"),
-    # To measure the exponents of 161 parameters takes seconds: once is enough.
+    # To measure the exponents of 161 parameters takes 15 s: once, and not by default, is enough.
     [
-        (net, batched)
+        pytest.param(net, batched, marks=[pytest.mark.slow] if "50" in net else [])
         for batched in (False, True)
         for net in DEEP_NETS
         if not (batched and "50" in net)
