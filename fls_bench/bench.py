@@ -301,7 +301,7 @@ def _run_claim(suite: Suite, options: Options) -> Report:
     engines: list[Prepared] = []
     skipped: list[Skipped] = []
     options.listener.note(
-        f"{suite.name}: {len(suite.cases)} cases, about {_duration(suite.cost.seconds)} on 2 CPU cores"
+        f"{suite.name}: {len(suite.cases)} case{'s' * (len(suite.cases) != 1)}, about {_duration(suite.cost.seconds)} on 2 CPU cores"
     )
     for k, case in enumerate(suite.cases, start=1):
         if case.needs_gpu and device != "cuda":
@@ -539,6 +539,7 @@ def _duration(seconds: float) -> str:
 
 def stores_of(options: Options) -> Stores:
     """Where the runs of each setup are kept, as the options say."""
+    told: set[Path] = set()
 
     def store(digest: str) -> RunStore | None:
         if options.store is False:
@@ -559,7 +560,8 @@ def stores_of(options: Options) -> Stores:
                 options.listener.note(f"runs are not stored: {error}")
                 return None
         known = found.load()
-        if known:
+        if known and found.path not in told:
+            told.add(found.path)
             options.listener.note(f"resuming: {len(known)} runs of this setup in {found.path}")
         if found.num_damaged:
             options.listener.note(f"{found.num_damaged} damaged lines of the store are left out")

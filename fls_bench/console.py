@@ -438,7 +438,8 @@ def _claim(page: _Page, claim: ClaimResult) -> None:
     for one in claim.not_run:
         page.line(f"not run or not judged: {one.what}: {one.reason}")
     if others := len(of_claims.beside(claim)):
-        page.line(f"{others} more numbers, and the plots: --html, --md or --json.", "dim")
+        more = summary.counted(others, "more number")
+        page.line(f"{more}, and the plots: --html, --md or --json.", "dim")
 
 
 def show_claims(records: Sequence[ClaimsRecord]) -> None:
