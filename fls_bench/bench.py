@@ -301,7 +301,8 @@ def _run_claim(suite: Suite, options: Options) -> Report:
     engines: list[Prepared] = []
     skipped: list[Skipped] = []
     options.listener.note(
-        f"{suite.name}: {len(suite.cases)} case{'s' * (len(suite.cases) != 1)}, about {_duration(suite.cost.seconds)} on 2 CPU cores"
+        f"{suite.name}: {len(suite.cases)} case{'s' * (len(suite.cases) != 1)}, about "
+        f"{_duration(suite.cost.seconds)} on 2 CPU cores"
     )
     for k, case in enumerate(suite.cases, start=1):
         if case.needs_gpu and device != "cuda":
