@@ -314,9 +314,7 @@ def _run_claim(suite: Suite, options: Options) -> Report:
         except AbsentDataError as error:
             skipped.append(Skipped(what=case.id, code="no_data", reason=str(error)))
             continue
-        if options.max_epochs is not None:
-            stop = setup.stop.model_copy(update={"max_epochs": options.max_epochs})
-            setup = replace(setup, stop=stop)
+        setup = _limited(setup, options)
         own = setup.init_scale if setup.axis == "init_scale" else setup.output_multiplier
         assert case.log2_c is not None
         result, one, prepared = run_claim_case(
@@ -353,9 +351,7 @@ def _intervene(
     spec: InterventionSpec, case: Case, c_low: float, setup: TrainingSetup, options: Options
 ) -> tuple[CaseResult, Prepared]:
     """One case of a suite of interventions; the budget does not bound it."""
-    if options.max_epochs is not None:
-        stop = setup.stop.model_copy(update={"max_epochs": options.max_epochs})
-        setup = replace(setup, stop=stop)
+    setup = _limited(setup, options)
     first = spec.first_seed + 1000 * options.seed
     plan = replace(options.plan(), first_seed=first)
     prepared, intervention, cost = run_intervention(
@@ -369,6 +365,14 @@ def _intervene(
         cost=cost,
     )
     return result, prepared
+
+
+def _limited(setup: TrainingSetup, options: Options) -> TrainingSetup:
+    """The setup with the most epochs that the options allow, where they say so."""
+    if options.max_epochs is None:
+        return setup
+    stop = setup.stop.model_copy(update={"max_epochs": options.max_epochs})
+    return replace(setup, stop=stop)
 
 
 def _met(judged: Judgement, expect: dict[str, str]) -> bool:
@@ -431,9 +435,7 @@ def make_ready(
     Raises:
         InputError: The setup can't be trained.
     """
-    if options.max_epochs is not None:
-        stop = setup.stop.model_copy(update={"max_epochs": options.max_epochs})
-        setup = replace(setup, stop=stop)
+    setup = _limited(setup, options)
     own = setup.init_scale if setup.axis == "init_scale" else setup.output_multiplier
     offsets = None if grid is None else [math.log2(value / own) for value in grid]
     stores, device = stores_of(options), choose_device(options.device)

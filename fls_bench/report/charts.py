@@ -11,7 +11,7 @@ import io
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from fls_bench.report.summary import (
     CellSummary,
@@ -75,6 +75,27 @@ STYLE: dict[Any, Any] = {
 # Points (1/72 inch), which are the units of the SVG's own coordinates.
 SIZES: dict[Layout, tuple[float, float]] = {"wide": (760.0, 440.0), "narrow": (340.0, 460.0)}
 _SUPERSCRIPTS = str.maketrans("-.0123456789", "⁻·⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+# Roles that a page gives colours on light and on dark; beyond six the dashes tell curves apart.
+_ROLES = ("curve", "fitted", "centered", "now", "aligned", "best")
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+_DASHES = ((0, ()), (0, (4, 2)), (0, (1, 1.5)))
+
+
+class Look(NamedTuple):
+    """How one of several curves is drawn."""
+
+    colour: str
+    marker: str
+    dash: tuple[float, tuple[float, ...]]
+
+
+def look(k: int) -> Look:
+    """How the k-th of several curves in one drawing looks."""
+    num = len(_ROLES)
+    dash = _DASHES[(k // num) % len(_DASHES)]
+    return Look(COLOURS[_ROLES[k % num]], _MARKERS[k % len(_MARKERS)], dash)
 
 
 def u_curve(

@@ -17,11 +17,6 @@ from fls_bench.schema import RecordedCase
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Roles that a page gives colours on light and on dark; beyond six the dashes tell curves apart.
-_ROLES = ("curve", "fitted", "centered", "now", "aligned", "best")
-_MARKERS = ("o", "s", "^", "D", "v", "P")
-_DASHES = ((0, ()), (0, (4, 2)), (0, (1, 1.5)))
-
 
 class Curve(NamedTuple):
     """One side's case."""
@@ -146,8 +141,7 @@ def _label(name: str) -> str:
 def _draw(panel: Axes, curve: Curve, row: Sequence[Point], k: int) -> None:
     if not row:
         return
-    colour = charts.COLOURS[_ROLES[k % len(_ROLES)]]
-    marker = _MARKERS[k % len(_MARKERS)]
+    colour, marker, dash = charts.look(k)
     values = [100 * point.error.value for point in row]
     bounds = [
         [100 * abs(point.error.value - (point.error.value if end is None else end)) for point, end
@@ -156,7 +150,7 @@ def _draw(panel: Axes, curve: Curve, row: Sequence[Point], k: int) -> None:
     ]  # fmt: skip
     panel.errorbar(
         [math.log2(point.c) for point in row], values, yerr=bounds, color=colour, linewidth=2.0,
-        linestyle=_DASHES[(k // len(_ROLES)) % len(_DASHES)], elinewidth=1.1, capsize=3,
+        linestyle=dash, elinewidth=1.1, capsize=3,
         marker=marker, markersize=5.5, label=_label(curve.name),
     )  # fmt: skip
     own = [point for point in row if point.c == curve.case.c]
@@ -171,11 +165,11 @@ def _draw_star(panel: Axes, case: RecordedCase, k: int) -> None:
     star = case.c_star
     if star is None:
         return
-    colour = charts.COLOURS[_ROLES[k % len(_ROLES)]]
+    colour, marker, _ = charts.look(k)
     cells = [cell.c for cell in case.cells]
     low, high = star.low or min(cells), star.high or max(cells)
     panel.plot([math.log2(low), math.log2(high)], [k, k], color=colour, linewidth=3, alpha=0.55)
     panel.plot(
-        [math.log2(star.value)], [k], color=colour, marker=_MARKERS[k % len(_MARKERS)],
+        [math.log2(star.value)], [k], color=colour, marker=marker,
         markersize=7, linestyle="none",
     )  # fmt: skip

@@ -18,10 +18,6 @@ WIDTH, HEIGHT = 380.0, 330.0
 
 MOST_TICKS = 7
 
-_ROLES = ("curve", "fitted", "centered", "now", "aligned", "best")
-_MARKERS = ("o", "s", "^", "D", "v", "P")
-_DASHES = ((0, ()), (0, (4, 2)), (0, (1, 1.5)))
-
 
 def panel(found: ClaimPanel, prefix: str) -> str:
     """Draw one panel; bars are 95 % intervals over seeds.
@@ -114,11 +110,12 @@ def _draw(axes: Axes, curve: ClaimCurve, k: int) -> None:
             for point in curve.points
         ],
     ]
+    colour, marker, dash = charts.look(k)
     axes.errorbar(
         [point.x for point in curve.points], values, yerr=[[max(0.0, v) for v in row] for row in bounds],
-        color=charts.COLOURS[_ROLES[k % len(_ROLES)]], linewidth=1.8,
-        linestyle=_DASHES[(k // len(_ROLES)) % len(_DASHES)], elinewidth=1.0, capsize=2.5,
-        marker=_MARKERS[k % len(_MARKERS)], markersize=4.5,
+        color=colour, linewidth=1.8,
+        linestyle=dash, elinewidth=1.0, capsize=2.5,
+        marker=marker, markersize=4.5,
         label=f"\u200b{curve.name}" if curve.name.startswith("_") else curve.name,
     )  # fmt: skip
 
