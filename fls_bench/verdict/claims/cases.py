@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +14,15 @@ from fls_bench.schema import (
     OUTCOME_WORDS,
     Axis,
     ClaimCurve,
+    ClaimName,
     ClaimOutcome,
+    ClaimPanel,
+    ClaimPart,
+    ClaimResult,
     CurvePoint,
     Interval,
     Outcome,
+    ScalingFit,
     Skipped,
     Stop,
     Sweep,
@@ -270,6 +275,51 @@ def curve(name: str, errors: Errors, of: Values, factor: float = 100.0) -> Claim
         one = t_interval(factor * row)
         points.append(CurvePoint(x=math.log2(c), value=one.value, low=one.low, high=one.high))
     return ClaimCurve(name=name, points=tuple(points))
+
+
+@dataclass
+class Findings:
+    """What the judge of a claim gathers on its way over cases and families.
+
+    Attributes:
+        parts: The numbers, those that decide and those that don't.
+        outcomes: Of every setting that decides.
+        panels: The plots.
+        skipped: What could not be judged.
+        cautions: What a reader should know.
+        data: On which data it was judged.
+        seeds: From how many seeds, setting by setting.
+    """
+
+    parts: list[ClaimPart] = field(default_factory=list)
+    outcomes: list[ClaimOutcome] = field(default_factory=list)
+    panels: list[ClaimPanel] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    cautions: list[str] = field(default_factory=list)
+    data: list[str] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
+
+    def show(self, parts: Sequence[ClaimPart], decides: bool) -> None:
+        """Add numbers; those of what is beside the claim keep no outcome."""
+        self.parts += parts if decides else [
+            part.model_copy(update={"outcome": None}) for part in parts
+        ]  # fmt: skip
+
+    def result(
+        self,
+        claim: ClaimName,
+        statement: str,
+        reported: str,
+        text: str,
+        fits: Sequence[ScalingFit] = (),
+    ) -> ClaimResult:
+        """The claim as it is judged by all of them."""
+        return ClaimResult(
+            claim=claim, statement=statement, reported=reported, outcome=all_of(self.outcomes),
+            text=text, data=tuple(dict.fromkeys(self.data)), num_seeds=min(self.seeds, default=0),
+            parts=tuple(self.parts), panels=tuple(self.panels), cautions=tuple(self.cautions),
+            fits=tuple(fits), not_run=tuple(self.skipped),
+        )  # fmt: skip
 
 
 def axis_label(axis: Axis) -> str:

@@ -15,15 +15,14 @@ from fls_bench.schema import (
     ClaimResult,
     CurvePoint,
     Interval,
-    Skipped,
 )
 from fls_bench.verdict.claims.cases import (
     ERROR_LABEL,
     LEVEL,
     ClaimCase,
     Errors,
+    Findings,
     Values,
-    all_of,
     axis_label,
     counted,
     curve,
@@ -64,42 +63,36 @@ def judge_difficulty(cases: Sequence[ClaimCase]) -> ClaimResult:
     cases = [case for case in cases if case.difficulty is not None and not case.control]
     families = list(dict.fromkeys(case.family for case in cases))
     num_deciding = len({case.family for case in cases if not case.beside})
-    parts: list[ClaimPart] = []
-    outcomes: list[ClaimOutcome] = []
-    panels: list[ClaimPanel] = []
-    skipped: list[Skipped] = []
-    cautions: list[str] = []
-    data: list[str] = []
-    seeds = []
+    findings = Findings()
     for family in families:
         rungs: list[Rung] = []
         members = [case for case in cases if case.family == family]
         decides = not any(case.beside for case in members)
         for case in members:
             errors = errors_of(case.sweep)
-            cautions += read_with_care(case, errors)
+            findings.cautions += read_with_care(case, errors)
             if errors is None or case.own not in errors.c:
-                skipped.append(left_out(case, "c = 1, or most others, did not reach the target"))
+                findings.skipped.append(
+                    left_out(case, "c = 1, or most others, did not reach the target")
+                )
                 continue
             rungs.append((case, errors, excess(errors, errors.c.index(case.own), errors.test)))
         shared = sorted(set.intersection(*(set(errors.seeds) for _, errors, _ in rungs))) if (
             rungs
         ) else []  # fmt: skip
         if len(rungs) < 2 or len(shared) < MIN_SEEDS:
-            outcomes += ["undecided"] if decides else []
-            cautions.append(
+            findings.outcomes += ["undecided"] if decides else []
+            findings.cautions.append(
                 f"{family}: fewer than two rungs, or three shared seeds, can be judged."
             )
             continue
         own_parts, outcome, points = _ladder(family, rungs, shared, LEVEL / max(1, num_deciding))
-        parts += [
-            part if decides else part.model_copy(update={"outcome": None}) for part in own_parts
-        ]
+        findings.show(own_parts, decides)
         if decides:
-            outcomes.append(outcome)
-            seeds.append(len(shared))
-            data += [case.data for case, _, _ in rungs]
-        panels.append(
+            findings.outcomes.append(outcome)
+            findings.seeds.append(len(shared))
+            findings.data += [case.data for case, _, _ in rungs]
+        findings.panels.append(
             ClaimPanel(
                 title=f"{family}: gain of the best c over the dimension",
                 x_label="dimension of the data that varies (harder →)",
@@ -107,7 +100,7 @@ def judge_difficulty(cases: Sequence[ClaimCase]) -> ClaimResult:
                 curves=(ClaimCurve(name="gain", points=points),),
             )
         )
-        panels.append(
+        findings.panels.append(
             ClaimPanel(
                 title=f"{family}: test error over c",
                 x_label=axis_label(rungs[0][0].sweep.axis),
@@ -119,20 +112,18 @@ def judge_difficulty(cases: Sequence[ClaimCase]) -> ClaimResult:
             )
         )
     text = "No ladder was run."
-    if outcomes:
-        slopes = [f"{part.text} ({part.setting})" for part in parts if part.outcome is not None]
+    if findings.outcomes:
+        slopes = [
+            f"{part.text} ({part.setting})" for part in findings.parts if part.outcome is not None
+        ]
         slopes += [
             f"{part.text} ({part.setting}), beside it"
-            for part in parts
+            for part in findings.parts
             if part.outcome is None and part.name == SLOPE_NAME
         ]
         words = "; ".join(slopes) or "none judged"
-        text = f"The gain grows, {counted(outcomes, 'ladders')}: {words}."
-    return ClaimResult(
-        claim="C2", statement=STATEMENT, reported=REPORTED, outcome=all_of(outcomes), text=text,
-        data=tuple(dict.fromkeys(data)), num_seeds=min(seeds, default=0), parts=tuple(parts),
-        panels=tuple(panels), cautions=tuple(cautions), not_run=tuple(skipped),
-    )  # fmt: skip
+        text = f"The gain grows, {counted(findings.outcomes, 'ladders')}: {words}."
+    return findings.result("C2", STATEMENT, REPORTED, text)
 
 
 def _ladder(

@@ -10,22 +10,20 @@ import numpy as np
 
 from fls_bench.schema import (
     ClaimCurve,
-    ClaimOutcome,
     ClaimPanel,
     ClaimPart,
     ClaimResult,
     CurvePoint,
     ScalingFit,
-    Skipped,
 )
 from fls_bench.verdict.claims.cases import (
     ERROR_LABEL,
     LEVEL,
     ClaimCase,
     Errors,
+    Findings,
     Star,
     Values,
-    all_of,
     axis_label,
     best_octave,
     corrected,
@@ -83,14 +81,8 @@ def judge_scaling_law(cases: Sequence[ClaimCase]) -> ClaimResult:
         that could not be fitted leaves it undecided.
     """
     cases = [case for case in cases if not case.control]
-    parts: list[ClaimPart] = []
-    outcomes: list[ClaimOutcome] = []
-    panels: list[ClaimPanel] = []
-    skipped: list[Skipped] = []
-    cautions: list[str] = []
+    findings = Findings()
     fits: list[ScalingFit] = []
-    data: list[str] = []
-    seeds = []
     families = {
         one: [k for k in cases if k.family == one] for one in dict.fromkeys(k.family for k in cases)
     }
@@ -102,8 +94,10 @@ def judge_scaling_law(cases: Sequence[ClaimCase]) -> ClaimResult:
     for family, members in families.items():
         decides = not any(case.beside for case in members)
         tables = [(case, errors_of(case.sweep)) for case in members]
-        cautions += [line for case, errors in tables for line in read_with_care(case, errors)]
-        skipped += [
+        findings.cautions += [
+            line for case, errors in tables for line in read_with_care(case, errors)
+        ]
+        findings.skipped += [
             left_out(case, "fewer than three c, or three seeds, reached the target")
             for case, errors in tables if errors is None
         ]  # fmt: skip
@@ -116,11 +110,11 @@ def judge_scaling_law(cases: Sequence[ClaimCase]) -> ClaimResult:
             star = best_octave(case, own, resamples(len(shared)))
             if star.at_edge:
                 why = f"its best c, 2^{star.value:.1f}, is not shown to lie inside of the range"
-                skipped.append(left_out(case, why))
+                findings.skipped.append(left_out(case, why))
             else:
                 found.append(_Point(case, own, star))
         if usable:
-            panels.append(
+            findings.panels.append(
                 ClaimPanel(
                     title=f"{family}: test error over c",
                     x_label=axis_label(usable[0][0].sweep.axis),
@@ -130,10 +124,12 @@ def judge_scaling_law(cases: Sequence[ClaimCase]) -> ClaimResult:
             )
         factors = _varied([p.case for p in found])
         if not factors or len(found) < len(factors) + 2:
-            cautions.append(
+            findings.cautions.append(
                 f"{family}: {len(found)} cases have a best c inside: too few for a fit."
             )
-            outcomes += ["undecided" for name in _varied(members) if decides and name in CLAIMED]
+            findings.outcomes += [
+                "undecided" for name in _varied(members) if decides and name in CLAIMED
+            ]
             continue
         fit, exponents = _fit(family, found, factors)
         unit = (
@@ -143,8 +139,8 @@ def judge_scaling_law(cases: Sequence[ClaimCase]) -> ClaimResult:
         )
         if decides:
             fits.append(fit)
-            seeds.append(len(shared))
-            data.append(found[0].case.data)
+            findings.seeds.append(len(shared))
+            findings.data.append(found[0].case.data)
         for name, (value, drawn) in exponents.items():
             exponent = percentiles(value, drawn, len(shared))
             outcome, expected, also = None, "0" if name == "copies" else "shown", ""
@@ -153,9 +149,9 @@ def judge_scaling_law(cases: Sequence[ClaimCase]) -> ClaimResult:
                 outer = percentiles(value, drawn, len(shared), LEVEL / max(1, num_deciding))
                 outcome = within(exponent, claimed - MARGIN, claimed + MARGIN, outer)
                 also = corrected(exponent, outer, outcome, claimed - MARGIN, claimed + MARGIN)
-                outcomes.append(outcome)
+                findings.outcomes.append(outcome)
                 expected = f"{claimed:g} ± {MARGIN:g}"
-            parts.append(
+            findings.parts.append(
                 ClaimPart(
                     name=f"exponent of {NAMES[name]} in c*",
                     setting=f"{family}: {_sizes(found)}; {unit}", outcome=outcome,
@@ -164,22 +160,18 @@ def judge_scaling_law(cases: Sequence[ClaimCase]) -> ClaimResult:
                     f"{fit.residual:.2f} octaves",
                 )
             )  # fmt: skip
-        panels += [_panel(family, found, name) for name in factors]
+        findings.panels += [_panel(family, found, name) for name in factors]
     text = "No family of cases was run."
-    if outcomes:
+    if findings.outcomes:
         words = [
             f"{part.setting.split(':')[0]} {part.name.split()[2]} {part.text.split(';')[0]}"
-            for part in parts if part.outcome is not None
+            for part in findings.parts if part.outcome is not None
         ]  # fmt: skip
         text = (
-            f"Exponents as claimed within {MARGIN:g}, {counted(outcomes, 'exponents')}: "
+            f"Exponents as claimed within {MARGIN:g}, {counted(findings.outcomes, 'exponents')}: "
             f"{'; '.join(words) or 'none could be fitted'}."
         )
-    return ClaimResult(
-        claim="C4", statement=STATEMENT, reported=REPORTED, outcome=all_of(outcomes), text=text,
-        data=tuple(dict.fromkeys(data)), num_seeds=min(seeds, default=0), parts=tuple(parts),
-        panels=tuple(panels), cautions=tuple(cautions), fits=tuple(fits), not_run=tuple(skipped),
-    )  # fmt: skip
+    return findings.result("C4", STATEMENT, REPORTED, text, fits)
 
 
 def _sizes(found: Sequence[_Point]) -> str:

@@ -12,7 +12,6 @@ from fls_bench.schema import (
     ClaimPart,
     ClaimResult,
     Interval,
-    Skipped,
     Stop,
     TargetAccuracy,
     TargetLoss,
@@ -22,7 +21,7 @@ from fls_bench.verdict.claims.cases import (
     LEVEL,
     ClaimCase,
     Errors,
-    all_of,
+    Findings,
     axis_label,
     best_octave,
     chosen_elsewhere,
@@ -61,38 +60,32 @@ def judge_stopping(cases: Sequence[ClaimCase]) -> ClaimResult:
     """
     cases = [case for case in cases if not case.control]
     num_deciding = sum(not (case.beside or isinstance(case.stop, TargetLoss)) for case in cases)
-    parts: list[ClaimPart] = []
-    outcomes: list[ClaimOutcome] = []
-    panels: list[ClaimPanel] = []
-    skipped: list[Skipped] = []
-    cautions: list[str] = []
-    data: list[str] = []
-    seeds = []
+    findings = Findings()
     for family in dict.fromkeys(case.family for case in cases):
         members = [case for case in cases if case.family == family]
         tables = [(case, errors_of(case.sweep)) for case in members]
-        cautions += [line for case, errors in tables for line in read_with_care(case, errors)]
+        findings.cautions += [
+            line for case, errors in tables for line in read_with_care(case, errors)
+        ]
         found = [(case, errors) for case, errors in tables if errors is not None]
         for case, errors in tables:
             if errors is None:
-                skipped.append(left_out(case, "most c did not come to their stop"))
+                findings.skipped.append(left_out(case, "most c did not come to their stop"))
         reference = next((one for one in found if isinstance(one[0].stop, TargetLoss)), None)
         for case, errors in tables:
             if isinstance(case.stop, TargetLoss):
                 continue
             if errors is None or reference is None:
-                outcomes += [] if case.beside else ["undecided"]
+                findings.outcomes += [] if case.beside else ["undecided"]
                 continue
             own, outcome = _against(reference, (case, errors), LEVEL / max(1, num_deciding))
-            parts += [part.model_copy(update={"outcome": None}) for part in own] if (
-                case.beside
-            ) else own  # fmt: skip
+            findings.show(own, not case.beside)
             if not case.beside:
-                outcomes.append(outcome)
-                seeds.append(own[0].n)
-                data.append(case.data)
+                findings.outcomes.append(outcome)
+                findings.seeds.append(own[0].n)
+                findings.data.append(case.data)
         if found:
-            panels.append(
+            findings.panels.append(
                 ClaimPanel(
                     title=f"{family}, {found[0][0].setting}: test error over c",
                     x_label=axis_label(found[0][0].sweep.axis),
@@ -101,16 +94,12 @@ def judge_stopping(cases: Sequence[ClaimCase]) -> ClaimResult:
                 )
             )
     text = (
-        f"The best c within {MARGIN:g} octaves of that of the training-loss stop, {counted(outcomes)}. "
-        f"{_largest(parts)}"
-        if outcomes
+        f"The best c within {MARGIN:g} octaves of that of the training-loss stop, "
+        f"{counted(findings.outcomes)}. {_largest(findings.parts)}"
+        if findings.outcomes
         else "No stop could be compared."
     )
-    return ClaimResult(
-        claim="C3", statement=STATEMENT, reported=REPORTED, outcome=all_of(outcomes), text=text,
-        data=tuple(dict.fromkeys(data)), num_seeds=min(seeds, default=0), parts=tuple(parts),
-        panels=tuple(panels), cautions=tuple(cautions), not_run=tuple(skipped),
-    )  # fmt: skip
+    return findings.result("C3", STATEMENT, REPORTED, text)
 
 
 def _largest(parts: Sequence[ClaimPart]) -> str:

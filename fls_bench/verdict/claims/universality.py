@@ -12,12 +12,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fls_bench.schema import ClaimOutcome, ClaimPanel, ClaimPart, ClaimResult, Interval, Skipped
+from fls_bench.schema import ClaimOutcome, ClaimPanel, ClaimPart, ClaimResult, Interval
 from fls_bench.verdict.claims.cases import (
     ERROR_LABEL,
     LEVEL,
     ClaimCase,
     Errors,
+    Findings,
     Values,
     all_of,
     axis_label,
@@ -58,21 +59,17 @@ def judge_universality(cases: Sequence[ClaimCase]) -> ClaimResult:
     """
     cases = [case for case in cases if not case.control]
     deciding = [case for case in cases if not case.beside]
-    parts: list[ClaimPart] = []
-    outcomes: list[ClaimOutcome] = []
-    panels: list[ClaimPanel] = []
-    skipped: list[Skipped] = []
-    cautions: list[str] = []
-    judged: list[ClaimCase] = []
-    seeds = []
+    findings = Findings()
     for case in cases:
         errors = errors_of(case.sweep)
-        cautions += read_with_care(case, errors)
+        findings.cautions += read_with_care(case, errors)
         if errors is None:
-            skipped.append(left_out(case, "fewer than three c, or three seeds, reached the target"))
-            outcomes += [] if case.beside else ["undecided"]
+            findings.skipped.append(
+                left_out(case, "fewer than three c, or three seeds, reached the target")
+            )
+            findings.outcomes += [] if case.beside else ["undecided"]
             continue
-        panels.append(
+        findings.panels.append(
             ClaimPanel(
                 title=f"{case.id}: {case.setting}",
                 x_label=axis_label(case.sweep.axis),
@@ -84,22 +81,17 @@ def judge_universality(cases: Sequence[ClaimCase]) -> ClaimResult:
         resolution = 0.5 / case.sweep.n_test
         level = LEVEL / max(1, len(deciding))
         outcome, own_parts = _ends(case, errors, errors.test, margin, resolution, "error", level)
-        for part in own_parts:
-            parts.append(part.model_copy(update={"outcome": None}) if case.beside else part)
+        findings.show(own_parts, not case.beside)
         _, of_loss = _ends(case, errors, errors.loss, 0.0, 0.0, "loss", level)
-        parts += [part.model_copy(update={"outcome": None}) for part in of_loss]
+        findings.show(of_loss, False)
         if not case.beside:
-            outcomes.append(outcome)
-            judged.append(case)
-            seeds.append(len(errors.seeds))
+            findings.outcomes.append(outcome)
+            findings.data.append(case.data)
+            findings.seeds.append(len(errors.seeds))
     text = "No case was run."
-    if outcomes:
-        text = f"An optimum inside of the range, {counted(outcomes)}. {_least(parts)}"
-    return ClaimResult(
-        claim="C1", statement=STATEMENT, reported=REPORTED, outcome=all_of(outcomes), text=text,
-        data=tuple(dict.fromkeys(case.data for case in judged)), num_seeds=min(seeds, default=0),
-        parts=tuple(parts), panels=tuple(panels), cautions=tuple(cautions), not_run=tuple(skipped),
-    )  # fmt: skip
+    if findings.outcomes:
+        text = f"An optimum inside of the range, {counted(findings.outcomes)}. {_least(findings.parts)}"
+    return findings.result("C1", STATEMENT, REPORTED, text)
 
 
 def _ends(
