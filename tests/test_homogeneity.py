@@ -63,6 +63,18 @@ def degree_of(net: nn.Module) -> int | str | None:
         (chain(lambda: nn.Linear(5, 5, bias=False), nn.ReLU), 3),
         (mlp(depth=2, bias=True), 2),
         (mlp(depth=3, activation="tanh"), None),
+        (mlp(depth=3, activation="gelu"), None),
+        (mlp(depth=2, bias=True, init="torch"), 2),
+        (
+            models.build("resmlp", {"input_dim": 6, "n_outputs": 3, "width": 5}, seed=0),
+            "normalised 2",
+        ),
+        (
+            models.build(
+                "resmlp", {"input_dim": 6, "n_outputs": 3, "width": 5, "norm": "none"}, seed=0
+            ),
+            None,
+        ),
         (chain(nn.ReLU, bias=True), 2),
         (chain(nn.GELU), None),
         (chain(lambda: nn.LayerNorm(5), nn.ReLU), "normalised 2"),

@@ -48,6 +48,31 @@ def init_he(net: nn.Module, generator: torch.Generator, gain: float = 2.0) -> No
             module.reset_parameters()
 
 
+def uniform(tensor: Tensor, bound: float, generator: torch.Generator) -> None:
+    """Fill a tensor with independent numbers, uniform in ±bound.
+
+    Args:
+        tensor: Any shape; overwritten.
+        bound: >= 0.
+        generator: Drawn from.
+    """
+    draw = torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
+    tensor.copy_((2 * draw - 1) * bound)
+
+
+def init_torch(net: nn.Module, generator: torch.Generator) -> None:
+    """Weights and biases uniform in ±1/sqrt(fan_in), as ``torch.nn.Linear`` leaves them.
+
+    Args:
+        net: Its linear layers are filled in the order of their names.
+        generator: Drawn from.
+    """
+    for module in net.modules():
+        if isinstance(module, nn.Linear):
+            for parameter in module.parameters(recurse=False):
+                uniform(parameter, 1 / math.sqrt(module.in_features), generator)
+
+
 def init_torchvision(net: nn.Module, generator: torch.Generator) -> None:
     """Draw the weights of a convolutional net as users of torchvision have them.
 
@@ -68,9 +93,6 @@ def init_torchvision(net: nn.Module, generator: torch.Generator) -> None:
             num_out, _, height, width = module.weight.shape
             normal(module.weight, 2 / (num_out * height * width), generator)
         elif isinstance(module, nn.Linear):
-            bound = 1 / math.sqrt(module.in_features)
-            for parameter in (module.weight, module.bias):
-                draw = torch.rand(parameter.shape, generator=generator, dtype=torch.float64)
-                parameter.copy_((2 * draw - 1) * bound)
+            init_torch(module, generator)
         elif isinstance(module, NORMS):
             module.reset_parameters()

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
+from torch.nn import functional
 
-from fls_bench.models.inits import init_he
+from fls_bench.models.inits import init_he, init_torch
 from fls_bench.schema import Frozen
 
 Size = Annotated[int, Field(ge=1, le=1_000_000)]
-Activation = Literal["relu", "tanh"]
+Activation = Literal["relu", "tanh", "gelu"]
+Init = Literal["lecun", "torch"]
+
+ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
+    "relu": torch.relu,
+    "tanh": torch.tanh,
+    "gelu": functional.gelu,
+}
 
 
 class MlpArguments(Frozen):
@@ -27,6 +36,17 @@ class MlpArguments(Frozen):
     width: Size = 128
     activation: Activation = "relu"
     bias: bool = False
+    init: Init | None = None
+    """None: He's; ``lecun``: normal with variance 1/fan_in; ``torch``: as ``torch.nn.Linear`` has
+    it, weights and biases uniform in ±1/sqrt(fan_in)."""
+
+    @model_serializer(mode="wrap")
+    def _without_init(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Stored arguments of a net with He's init are as they were before there was a choice."""
+        stored: dict[str, Any] = handler(self)
+        if self.init is None:
+            stored.pop("init", None)
+        return stored
 
 
 class TwoLayerArguments(Frozen):
@@ -42,13 +62,17 @@ class Mlp(nn.Module):
 
     Args:
         sizes: Units per layer, input and output included: ``depth + 1`` numbers.
-        activation: ``relu`` or ``tanh``.
-        bias: Whether layers have biases (zero at init).
+        activation: ``relu``, ``tanh`` or ``gelu`` (the exact one, z·Phi(z)).
+        bias: Whether layers have biases (zero at init, but for the init ``torch``).
+        init: As in ``MlpArguments``.
     """
 
-    def __init__(self, sizes: tuple[int, ...], activation: Activation, bias: bool) -> None:
+    def __init__(
+        self, sizes: tuple[int, ...], activation: Activation, bias: bool, init: Init | None = None
+    ) -> None:
         super().__init__()
         self.activation: Activation = activation
+        self.init: Init | None = init
         self.layers = nn.ModuleList(
             nn.Linear(fan_in, fan_out, bias=bias) for fan_in, fan_out in pairwise(sizes)
         )
@@ -62,7 +86,7 @@ class Mlp(nn.Module):
         """
         x = x.flatten(1)
         for layer in self.layers[:-1]:
-            x = torch.relu(layer(x)) if self.activation == "relu" else torch.tanh(layer(x))
+            x = ACTIVATIONS[self.activation](layer(x))
             if hidden is not None:
                 hidden.append(x)
         output: Tensor = self.layers[-1](x)
@@ -85,7 +109,7 @@ def init_balanced(net: Mlp, generator: torch.Generator) -> None:
 def make_mlp(arguments: MlpArguments) -> Mlp:
     """The net of checked arguments, weights as torch leaves them."""
     sizes = (arguments.input_dim, *[arguments.width] * (arguments.depth - 1), arguments.n_outputs)
-    return Mlp(sizes, arguments.activation, arguments.bias)
+    return Mlp(sizes, arguments.activation, arguments.bias, arguments.init)
 
 
 def make_two_layer(arguments: TwoLayerArguments) -> Mlp:
@@ -94,8 +118,12 @@ def make_two_layer(arguments: TwoLayerArguments) -> Mlp:
 
 
 def init_mlp(net: Mlp, generator: torch.Generator) -> None:
-    """He's init: gain 2 for ReLU, 1 for tanh."""
-    init_he(net, generator, gain=2.0 if net.activation == "relu" else 1.0)
+    """He's init, gain 2 for ReLU and GELU and 1 for tanh; or the one that the arguments name."""
+    if net.init == "torch":
+        init_torch(net, generator)
+    else:
+        linear = net.init == "lecun" or net.activation == "tanh"
+        init_he(net, generator, gain=1.0 if linear else 2.0)
 
 
 def sized_flat(input_shape: tuple[int, ...], n_outputs: int) -> dict[str, Any]:

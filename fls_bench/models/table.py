@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from fls_bench.errors import InputError
-from fls_bench.models import cnn, mlp, resnet, vgg, vit
+from fls_bench.models import cnn, mlp, resmlp, resnet, vgg, vit
 from fls_bench.models.images import sized_image
 from fls_bench.models.inits import init_he, init_torchvision
 from fls_bench.schema import Frozen
@@ -47,6 +47,13 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         mlp.init_mlp,
         mlp.sized_flat,
         "fully connected net, He init, biases off by default",
+    ),
+    "resmlp": Architecture(
+        resmlp.ResmlpArguments,
+        resmlp.Resmlp,
+        resmlp.init_resmlp,
+        mlp.sized_flat,
+        "residual fully connected net: pre-LayerNorm blocks, He init, no biases",
     ),
     "two_layer": Architecture(
         mlp.TwoLayerArguments,

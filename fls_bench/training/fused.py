@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
+from torch.nn.functional import gelu, one_hot
 
 from fls_bench.models import Mlp
 from fls_bench.schema import LrRule, RunConfig
@@ -47,7 +47,7 @@ class FusedMlps:
             assert isinstance(net, Mlp)
             nets[seed] = net
         first = nets[configs[0].seed]
-        depth, self._relu = len(first.layers), first.activation == "relu"
+        depth, self._activation = len(first.layers), first.activation
 
         def stacked(kind: str) -> list[Tensor]:
             layers = []
@@ -75,25 +75,45 @@ class FusedMlps:
         self._bias_rates = [relative_rate(f"layers.{layer}.bias") for layer in names]
         self._c, self._lr = column(lambda config: config.c), column(lambda config: config.lr)
 
-    def _forward(self, x: Tensor) -> list[Tensor]:
-        """Inputs and hidden activations of every layer, then f(x), as [R, n, width] each."""
-        values = [x]
+    def _forward(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Inputs and hidden activations of every layer, then f(x), as [R, n, width] each.
+
+        And what is needed of each hidden layer to go back through its activation: the activation
+        itself, or of GELU, which it doesn't determine, what it was applied to.
+        """
+        values, kept = [x], []
         last = len(self._weights) - 1
         for layer, weight in enumerate(self._weights):
             into = weight.transpose(1, 2)
             x = torch.baddbmm(self._biases[layer], x, into) if self._biases else torch.bmm(x, into)
             if layer < last:
-                x = x.relu_() if self._relu else x.tanh_()
+                if self._activation == "gelu":
+                    kept.append(x)
+                    x = gelu(x)
+                else:
+                    x = x.relu_() if self._activation == "relu" else x.tanh_()
+                    kept.append(x)
             values.append(x)
-        return values
+        return values, kept
+
+    def _backward(self, below: Tensor, kept: Tensor) -> Tensor:
+        """The gradient at a hidden layer before its activation, of that behind it."""
+        gradient: Tensor
+        if self._activation == "relu":
+            gradient = torch.ops.aten.threshold_backward(below, kept, 0)
+        elif self._activation == "tanh":
+            gradient = torch.ops.aten.tanh_backward(below, kept)
+        else:
+            gradient = torch.ops.aten.gelu_backward(below, kept)
+        return gradient
 
     def outputs(self, x: Tensor) -> Tensor:
         """f(x) [R, n, K]."""
-        return self._forward(x.flatten(2))[-1]
+        return self._forward(x.flatten(2))[0][-1]
 
     def step(self, x: Tensor, y: Tensor, start: Tensor | None, factor: Tensor) -> None:
         """One SGD step on the batch mean of the loss of c·(f - f_0), in place."""
-        values = self._forward(x.flatten(2))
+        values, kept = self._forward(x.flatten(2))
         logits = values[-1]
         if start is not None:
             logits = logits - start
@@ -106,12 +126,7 @@ class FusedMlps:
         for layer in range(len(self._weights) - 1, -1, -1):
             below = None
             if layer > 0:
-                below = torch.bmm(delta, self._weights[layer])
-                hidden = values[layer]
-                if self._relu:
-                    below = torch.ops.aten.threshold_backward(below, hidden, 0)
-                else:
-                    below = torch.ops.aten.tanh_backward(below, hidden)
+                below = self._backward(torch.bmm(delta, self._weights[layer]), kept[layer - 1])
             self._weights[layer].baddbmm_(delta.transpose(1, 2), values[layer], alpha=-1)
             if self._biases:
                 self._biases[layer].sub_(delta.sum(1, keepdim=True).mul_(self._bias_rates[layer]))

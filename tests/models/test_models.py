@@ -26,7 +26,7 @@ def mlp(**arguments: Any) -> models.Mlp:
 
 @given(
     st.integers(1, 6), st.integers(1, 7), st.integers(1, 4), st.integers(1, 9), st.booleans(),
-    st.sampled_from(["relu", "tanh"]),
+    st.sampled_from(["relu", "tanh", "gelu"]),
 )  # fmt: skip
 def test_shapes_are_known_without_building(
     depth: int, width: int, n_outputs: int, input_dim: int, bias: bool, activation: str
@@ -53,7 +53,10 @@ def test_a_two_layer_net_has_the_shapes_it_says() -> None:
 
 
 def test_the_net_is_the_matrix_products_it_stands_for() -> None:
-    for activation, function in (("relu", torch.relu), ("tanh", torch.tanh)):
+    def gelu(z: Tensor) -> Tensor:
+        return z * (1 + torch.erf(z / math.sqrt(2))) / 2
+
+    for activation, function in (("relu", torch.relu), ("tanh", torch.tanh), ("gelu", gelu)):
         net = mlp(depth=3, bias=True, activation=activation).double()
         for parameter in net.parameters():
             nn.init.normal_(parameter, generator=torch.Generator().manual_seed(3))
@@ -64,7 +67,7 @@ def test_the_net_is_the_matrix_products_it_stands_for() -> None:
         torch.testing.assert_close(net(x.view(8, 2, 3)), expected)
 
 
-@pytest.mark.parametrize(("activation", "gain"), [("relu", 2.0), ("tanh", 1.0)])
+@pytest.mark.parametrize(("activation", "gain"), [("relu", 2.0), ("tanh", 1.0), ("gelu", 2.0)])
 def test_he_init_has_variance_gain_over_fan_in(activation: str, gain: float) -> None:
     net = mlp(input_dim=50, width=400, n_outputs=300, activation=activation, bias=True)
     for layer in net.layers:
@@ -76,6 +79,98 @@ def test_he_init_has_variance_gain_over_fan_in(activation: str, gain: float) -> 
         assert not layer.bias.any()
 
 
+@pytest.mark.parametrize("activation", ["relu", "tanh", "gelu"])
+def test_other_inits_have_the_variance_that_they_say_whatever_the_activation(
+    activation: str,
+) -> None:
+    shared = {"input_dim": 50, "width": 400, "n_outputs": 300, "activation": activation}
+    for layer in mlp(**shared, bias=True, init="lecun").layers:
+        weight = layer.weight.detach().double()
+        fan_in, num = weight.shape[1], weight.numel()
+        assert float(weight.var()) == pytest.approx(1 / fan_in, rel=5 * math.sqrt(2 / num))
+        assert not layer.bias.any()
+    for bias in (False, True):
+        for layer in mlp(**shared, bias=bias, init="torch").layers:
+            bound = 1 / math.sqrt(layer.in_features)
+            for parameter in layer.parameters():
+                spread = parameter.detach().double().square().mean()
+                # The square of a uniform number has the relative deviation 2/sqrt(5).
+                error = 5 * 2 / math.sqrt(5 * parameter.numel())
+                assert float(spread) == pytest.approx(bound**2 / 3, rel=error)
+                assert 0.98 * bound < float(parameter.detach().abs().max()) <= bound
+            assert (layer.bias is not None) == bias
+
+
+def test_arguments_are_stored_without_an_init_that_nobody_chose() -> None:
+    sizes = {"input_dim": 6, "n_outputs": 3}
+    before = {**sizes, "depth": 4, "width": 128, "activation": "relu", "bias": False}
+    for mode in ("python", "json"):
+        checked = models.check_arguments("mlp", {**sizes, "init": None})
+        assert checked.model_dump(mode=mode) == before
+        chosen = models.check_arguments("mlp", {**sizes, "init": "torch"})
+        assert chosen.model_dump(mode=mode) == {**before, "init": "torch"}
+    assert models.check_arguments("mlp", before).init is None
+
+
+# --- the residual net -----------------------------------------------------------------------
+
+
+def resmlp(**arguments: Any) -> nn.Module:
+    sizes = {"input_dim": 6, "n_outputs": 3, "width": 5}
+    return models.build("resmlp", {**sizes, **arguments}, seed=0, dtype=torch.float64)
+
+
+def test_the_residual_net_is_the_formula_it_stands_for() -> None:
+    x = X.double()
+    for norm in ("layer", "none"):
+        net = resmlp(norm=norm, blocks=2)
+        with torch.no_grad():
+            for k, parameter in enumerate(net.parameters()):
+                nn.init.normal_(parameter, generator=torch.Generator().manual_seed(k))
+        p = {key: value.detach() for key, value in net.named_parameters()}
+        assert sum(key.endswith("bias") for key in p) == (3 if norm == "layer" else 0)
+
+        def normed(h: Tensor, which: str, p: dict[str, Tensor] = p) -> Tensor:
+            if f"{which}.weight" not in p:
+                return h
+            scale = (h.var(1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+            return (h - h.mean(1, keepdim=True)) / scale * p[f"{which}.weight"] + p[f"{which}.bias"]
+
+        h = x @ p["embed.weight"].T
+        expected = {"embed": normed(h, "blocks.0.norm")}
+        for block in ("blocks.0", "blocks.1"):
+            hidden = torch.relu(normed(h, f"{block}.norm") @ p[f"{block}.hidden.weight"].T)
+            h = h + hidden @ p[f"{block}.out.weight"].T
+            expected[f"{block}.hidden"] = hidden
+            expected[f"{block}.out"] = normed(h, "blocks.1.norm" if block[-1] == "0" else "norm")
+        features, output = models.named_features(net, x)
+        assert list(features) == list(expected)
+        for name, value in expected.items():
+            torch.testing.assert_close(features[name], value)
+        torch.testing.assert_close(output, expected["blocks.1.out"] @ p["readout.weight"].T)
+        assert list(models.weight_matrices(net)) == [*expected, "readout"]
+        torch.testing.assert_close(net(x.view(8, 2, 3)), output)
+
+
+@pytest.mark.parametrize("norm", ["layer", "none"])
+@pytest.mark.parametrize("blocks", [1, 9])
+def test_branches_without_normalisation_start_smaller(norm: str, blocks: int) -> None:
+    net = resmlp(input_dim=50, width=200, n_outputs=300, blocks=blocks, norm=norm)
+    for name, weight in models.weight_matrices(net).items():
+        smaller = blocks if norm == "none" and name.endswith(".out") else 1
+        variance = 2 / weight.shape[1] / smaller
+        error = 5 * math.sqrt(2 / weight.numel())
+        assert float(weight.var()) == pytest.approx(variance, rel=error)
+
+
+def test_shapes_of_the_residual_net_are_known_without_building() -> None:
+    for norm in ("layer", "none"):
+        arguments = {"input_dim": 6, "n_outputs": 3, "width": 5, "blocks": 3, "norm": norm}
+        state = models.build("resmlp", arguments, seed=1).state_dict()
+        found = {name: tuple(value.shape) for name, value in state.items()}
+        assert models.state_shapes("resmlp", arguments) == found
+
+
 def test_the_two_layer_net_is_balanced() -> None:
     d, h = 40, 600
     net = models.build("two_layer", {"input_dim": d, "width": h}, seed=5, dtype=torch.float64)
@@ -85,9 +180,9 @@ def test_the_two_layer_net_is_balanced() -> None:
     assert float((v > 0).double().mean()) == pytest.approx(0.5, abs=5 * 0.5 / math.sqrt(h))
 
 
-@pytest.mark.parametrize("name", ["mlp", "two_layer"])
+@pytest.mark.parametrize("name", ["mlp", "two_layer", "resmlp"])
 def test_a_seed_means_the_same_net_in_every_precision(name: str) -> None:
-    arguments = {"input_dim": 6, "width": 5} | ({"n_outputs": 3} if name == "mlp" else {})
+    arguments = {"input_dim": 6, "width": 5} | ({} if name == "two_layer" else {"n_outputs": 3})
     state = torch.get_rng_state()
     single = models.build(name, arguments, seed=7)
     double = models.build(name, arguments, seed=7, dtype=torch.float64)
@@ -96,7 +191,7 @@ def test_a_seed_means_the_same_net_in_every_precision(name: str) -> None:
     for a, b, c in zip(single.parameters(), double.parameters(), other.parameters(), strict=True):
         assert (a.dtype, b.dtype) == (torch.float32, torch.float64)
         assert torch.equal(a, b.float())
-        assert not torch.equal(a, c)
+        assert a.ndim == 1 or not torch.equal(a, c)  # norms start as they are defined
         assert a.requires_grad
 
 
@@ -129,12 +224,16 @@ def test_without_a_seed_nets_follow_torch_and_differ() -> None:
         ("mlp", {"width": 2.5}, "width"),
         ("mlp", {"width": "wide"}, "width"),
         ("mlp", {"width": float("nan")}, "width"),
-        ("mlp", {"activation": "gelu"}, "activation"),
+        ("mlp", {"activation": "sine"}, "activation"),
         ("mlp", {"bias": "perhaps"}, "bias"),
         ("mlp", {"dropout": 0.5}, "dropout"),
         ("mlp", {"width": 1_000_000, "depth": 3}, "weights; the limit is"),
         ("mlp", {"input_dim": 1_000_000, "width": 1_000}, "weights; the limit is"),
         ("mlp", {"width": 10**15}, "width"),
+        ("mlp", {"init": "he"}, "init"),
+        ("resmlp", {"blocks": 0}, "blocks"),
+        ("resmlp", {"norm": "batch"}, "norm"),
+        ("resmlp", {"width": 2000, "blocks": 32}, "weights; the limit is"),
         ("two_layer", {"n_outputs": 2}, "n_outputs"),
         ("two_layer", {"n_outputs": 1, "depth": 3}, "depth"),
     ],

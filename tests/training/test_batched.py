@@ -59,7 +59,7 @@ def same(left: TrainedRun, right: TrainedRun, tolerance: float) -> None:
 @pytest.mark.parametrize("stop", STOPS)
 @pytest.mark.parametrize("loss", ["cross_entropy", "logistic"])
 @pytest.mark.parametrize("bias", [False, True], ids=["no bias", "bias"])
-@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize("activation", ["relu", "tanh", "gelu"])
 def test_a_batch_is_the_plain_loop_many_times(
     activation: str, bias: bool, loss: str, stop: str
 ) -> None:
@@ -79,9 +79,10 @@ def test_a_batch_is_the_plain_loop_many_times(
         ("mlp", {"batch_size": 1000}),
         ("mlp", {"depth": 1}),
         ("mlp", {"width": 1}),
+        ("mlp", {"init": "torch", "bias": True, "activation": "gelu"}),
         ("two_layer", {"loss": "logistic"}),
     ],
-    ids=["full batch", "batch beyond n", "one layer", "one unit", "two_layer"],
+    ids=["full batch", "batch beyond n", "one layer", "one unit", "torch init", "two_layer"],
 )
 def test_so_it_is_for_full_batches_and_other_shapes(name: str, changes: dict[str, Any]) -> None:
     setup = built_in(name, **changes)

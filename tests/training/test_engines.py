@@ -46,7 +46,8 @@ def short_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     "optimizer", [Sgd(), Sgd(schedule=Cosine()), Sgd(schedule=StepDecay(every=3))]
 )
 @pytest.mark.parametrize(
-    "changes", [{}, {"bias": True, "activation": "tanh"}, {"loss": "logistic"}]
+    "changes",
+    [{}, {"bias": True, "activation": "tanh"}, {"activation": "gelu"}, {"loss": "logistic"}],
 )
 def test_mlps_under_plain_sgd_train_by_hand(optimizer: Sgd, changes: dict[str, Any]) -> None:
     assert chosen(built_in(optimizer=optimizer, **changes)).kind == "fused"

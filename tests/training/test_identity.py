@@ -77,6 +77,13 @@ NETS: dict[str, tuple[Callable[[], nn.Module], str, int]] = {
     "4 layers": (lambda: stack(4, bias=False), "homogeneous", 4),
     "3 layers with biases": (lambda: stack(3, bias=True), "homogeneous", 3),
     "batch norm": (lambda: stack(3, True, nn.BatchNorm1d), "normalised", 2),
+    "resmlp": (
+        lambda: models.build(
+            "resmlp", {"input_dim": INPUT_DIM, "n_outputs": 3, "width": 8, "blocks": 1}, seed=0
+        ),
+        "normalised",
+        2,
+    ),
     "affine-free": (
         lambda: stack(3, False, lambda n: nn.BatchNorm1d(n, affine=False)),
         "normalised",

@@ -136,6 +136,15 @@ OPTIMIZERS: dict[str, AnyOptimizer] = {
 }
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"name": "resmlp"}, {"name": "resmlp", "norm": "none"}, {"activation": "gelu", "bias": True}],
+    ids=["layer norm", "no norm", "gelu"],
+)
+def test_built_in_nets_batch(changes: dict[str, Any]) -> None:
+    agree(own_nets.built_in(**changes))
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_batch_of_any_nets_is_the_plain_loop_with_every_optimizer(optimizer: str) -> None:
     runs = agree(own(Small, optimizer=OPTIMIZERS[optimizer], stop=STOP))
@@ -266,7 +275,7 @@ def setups(draw: st.DrawFn) -> tuple[TrainingSetup, list[RunConfig]]:
     setup = built_in(
         depth=draw(st.integers(1, 4)),
         bias=draw(st.booleans()),
-        activation=draw(st.sampled_from(["relu", "tanh"])),
+        activation=draw(st.sampled_from(["relu", "tanh", "gelu"])),
         batch_size=draw(st.integers(1, 30)),
         optimizer=optimizer,
         stop=TargetLoss(target_loss=0.4, max_epochs=4),
