@@ -20,7 +20,7 @@ from fls_bench.errors import InputError
 from fls_bench.schema import TaskSpec
 from fls_bench.tasks import Task, arrays_source, bundled, load_task, make_task, task_source
 
-FINITE = {"digits": 1797, "breast_cancer": 569, "wine": 178}
+FINITE = {"digits": 1797, "breast_cancer": 569, "wine": 178, "diabetes": 442}
 GENERATED = ("mixture", "product_of_signs", "noise")
 SMALL = {"n_test": 200, "n_val": 100}
 

@@ -21,6 +21,8 @@ def _sklearn_arrays(name: str) -> tuple[Array, Labels]:
 
 def _bundled(name: str, n_train: int, seed: int, num_test: int) -> Task:
     x, y = _sklearn_arrays(name)
+    if name == "diabetes":  # a quantity; no patient has the median itself
+        y = (y > np.median(y)).astype(np.int64)
     spec = TaskSpec(name=name, arguments={"n_train": n_train}, seed=checked_seed(seed))
     return draw_whole(name, x, y, n_train, seed, spec, num_test)
 
@@ -38,3 +40,8 @@ def breast_cancer(seed: int, *, n_train: int = 100) -> Task:
 def wine(seed: int, *, n_train: int = 50) -> Task:
     """Wine of scikit-learn: 178 x 13, 3 classes, standardised."""
     return _bundled("wine", n_train, seed, num_test=100)
+
+
+def diabetes(seed: int, *, n_train: int = 200) -> Task:
+    """Diabetes of scikit-learn: 442 x 10, standardised; class 1 = progression above the median."""
+    return _bundled("diabetes", n_train, seed, num_test=150)

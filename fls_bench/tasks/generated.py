@@ -64,7 +64,7 @@ def mixture(
         x[:, 0] += kappa * (2 * y - 1)
         return x, y.astype(np.int64)
 
-    return _generated("mixture", arguments, seed, draw, copies)
+    return generated("mixture", arguments, seed, draw, copies)
 
 
 def product_of_signs(
@@ -90,7 +90,7 @@ def product_of_signs(
         x = rng.standard_normal((n, input_dim), dtype=np.float32)
         return x, (np.prod(np.sign(x[:, :order]), axis=1) > 0).astype(np.int64)
 
-    return _generated("product_of_signs", arguments, seed, draw)
+    return generated("product_of_signs", arguments, seed, draw)
 
 
 def noise(
@@ -112,23 +112,44 @@ def noise(
         y = rng.permutation(np.arange(n) % n_classes)
         return rng.standard_normal((n, input_dim), dtype=np.float32), y.astype(np.int64)
 
-    return _generated("noise", arguments, seed, draw)
+    return generated("noise", arguments, seed, draw)
 
 
-def _generated(
+def generated(
     name: str,
     arguments: Mapping[str, Any],
     seed: int,
     draw: Callable[[np.random.Generator, int], tuple[Array, Labels]],
     copies: int = 1,
+    *,
+    input_dim: int | None = None,
+    n_classes: int = 2,
 ) -> Task:
-    n_train, *held_out = checked_sizes(name, arguments, arguments["input_dim"])
+    """Draw all parts of a task from its law.
+
+    Args:
+        name: Name of the task.
+        arguments: All of its arguments.
+        seed: Of the draw.
+        draw: (generator, n) -> n points; called for the training, validation and test part.
+        copies: How often each training point stands.
+        input_dim: Values of one point, of a task that has no such argument.
+        n_classes: Likewise.
+
+    Returns:
+        The task.
+
+    Raises:
+        InputError: A size or the seed is out of range.
+    """
+    input_dim = arguments["input_dim"] if input_dim is None else input_dim
+    n_train, *held_out = checked_sizes(name, arguments, input_dim)
     rng = np.random.default_rng([SPLIT_SEED, checked_seed(seed)])
     x, y = draw(rng, n_train // copies)
     validation, test = (draw(rng, size) for size in held_out)
     return make_task(
         name, (np.tile(x, (copies, 1)), np.tile(y, copies)), test, validation,
-        n_classes=arguments.get("n_classes", 2),
+        n_classes=arguments.get("n_classes", n_classes),
         spec=TaskSpec(name=name, arguments=dict(arguments), seed=seed), fixed_test=False,
     )  # fmt: skip
 

@@ -14,13 +14,25 @@ import numpy as np
 from fls_bench.errors import FlsBenchError, InputError
 from fls_bench.schema import TaskSpec
 from fls_bench.tasks.arrays import arrays_source, npz_source
-from fls_bench.tasks.bundled import breast_cancer, digits, wine
+from fls_bench.tasks.bundled import breast_cancer, diabetes, digits, wine
 from fls_bench.tasks.folders import folder_source
 from fls_bench.tasks.generated import mixture, noise, product_of_signs
 from fls_bench.tasks.images import cifar10, cifar100, fashion_mnist, mnist
 from fls_bench.tasks.latent import latent_images
+from fls_bench.tasks.photos import photo_patches
 from fls_bench.tasks.signals import mnist1d
 from fls_bench.tasks.sprites import dsprites
+from fls_bench.tasks.synthetic import (
+    clusters,
+    hastie,
+    piecewise,
+    quantiles,
+    single_index,
+    spirals,
+    teacher,
+    waveform,
+    xor_mixture,
+)
 from fls_bench.tasks.tables import table_source
 from fls_bench.tasks.task import Task, TaskSource
 
@@ -28,9 +40,20 @@ TASKS: Mapping[str, Callable[..., Task]] = {
     "digits": digits,
     "breast_cancer": breast_cancer,
     "wine": wine,
+    "diabetes": diabetes,
+    "photo_patches": photo_patches,
     "mixture": mixture,
     "product_of_signs": product_of_signs,
     "noise": noise,
+    "teacher": teacher,
+    "single_index": single_index,
+    "clusters": clusters,
+    "quantiles": quantiles,
+    "hastie": hastie,
+    "waveform": waveform,
+    "xor_mixture": xor_mixture,
+    "spirals": spirals,
+    "piecewise": piecewise,
     "latent_images": latent_images,
     "fashion_mnist": fashion_mnist,
     "mnist": mnist,
