@@ -398,10 +398,13 @@ def case_setup(suite: Suite, case: Case) -> TrainingSetup:
         InputError: Task or model arguments are wrong.
     """
     recipe = suite.recipe(case)
+    source = tasks.task_source(case.task.name, case.task.arguments)
+    if case.alter is not None:
+        source = tasks.altered(source, **case.alter.model_dump())
     return built_in_setup(
         case.model.name,
         case.model.arguments,
-        tasks.task_source(case.task.name, case.task.arguments),
+        source,
         recipe,
         base_lr=recipe.optimizer.lr,
         output_multiplier=case.model.output_multiplier,

@@ -114,6 +114,12 @@ def test_a_case_overrides_the_defaults_key_by_key(tmp_path: Path) -> None:
     )
 
 
+def test_a_case_has_an_augmentation_of_its_own(tmp_path: Path) -> None:
+    suite = loaded(tmp_path, FULL.replace("batch_size = 7", 'augmentation = ["flip", "crop"]'))
+    assert suite.recipe(suite.cases[0]).augmentation == ("flip", "crop")
+    assert suite.recipe(suite.cases[1]).augmentation == ()
+
+
 @pytest.mark.parametrize(
     ("table", "stop"),
     [

@@ -11,6 +11,7 @@ from fls_bench.suite.reading import (
 )
 from fls_bench.suite.suite import Scale, Suite
 from fls_bench.suite.tables import (
+    Alteration,
     Case,
     Defaults,
     Expect,
@@ -25,6 +26,7 @@ from fls_bench.suite.tables import (
 __all__ = [
     "MAX_CASES",
     "SUITE_SCHEMA",
+    "Alteration",
     "Case",
     "Defaults",
     "Expect",

@@ -40,6 +40,15 @@ def _number(value: Any) -> Any:
         raise ValueError(error.problem.rstrip(".")) from error
 
 
+def _array(value: Any) -> Any:
+    """Strict mode takes no list for a tuple in what a validator of the whole table has seen."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+_ARRAY = BeforeValidator(_array)
+_LabelGroup = Annotated[tuple[Annotated[int, Field(ge=0)], ...], _ARRAY]
+
+
 def _kind_of_optimizer(value: Any) -> str:
     kind = value.get("kind", "sgd") if isinstance(value, Mapping) else getattr(value, "kind", "sgd")
     return f"({kind})"
@@ -79,6 +88,15 @@ class _Named(Frozen):
 
 class SuiteTask(_Named):
     """A task by name; every other key of its table is an argument of the task."""
+
+
+class Alteration(Frozen):
+    """What is done to every draw of a task; see ``tasks.altered``."""
+
+    label_noise: Annotated[float, Field(ge=0, le=1)] = 0.0
+    classes: Annotated[tuple[_LabelGroup, ...], _ARRAY] | None = None
+    pool: Annotated[int, Field(ge=1)] = 1
+    shape: Annotated[tuple[Annotated[int, Field(ge=1)], ...], _ARRAY] | None = None
 
 
 class SuiteModel(_Named):
@@ -140,6 +158,7 @@ class Case(Frozen):
 
     id: Name
     task: SuiteTask
+    alter: Alteration | None = None
     model: SuiteModel = SuiteModel()
     axis: Axis = "output_multiplier"
     log2_c: Log2Grid | None = None
@@ -151,7 +170,7 @@ class Case(Frozen):
     stop: StopByKey | None = None
     loss: Loss | None = None
     label_smoothing: LabelSmoothing | None = None
-    augmentation: tuple[Augmentation, ...] | None = None
+    augmentation: Annotated[tuple[Augmentation, ...], _ARRAY] | None = None
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     lr_rule: Literal["plain"] | None = None
     """The authors' eta/c on all parameters; None: the rule that the net allows."""

@@ -5,6 +5,7 @@ measured on a test part that chose nothing. Finite data keep one fixed test part
 redraws training and validation from the rest; generated data are redrawn whole.
 """
 
+from fls_bench.tasks.altered import altered
 from fls_bench.tasks.arrays import ONLY_WHOLE, arrays_source, npz_source
 from fls_bench.tasks.bundled import breast_cancer, diabetes, digits, wine
 from fls_bench.tasks.drawing import SPLIT_SEED
@@ -49,6 +50,7 @@ __all__ = [
     "Labels",
     "Task",
     "TaskSource",
+    "altered",
     "arrays_source",
     "breast_cancer",
     "cifar10",
