@@ -10,7 +10,15 @@ from fls_bench import gates, scaling
 from fls_bench.errors import InputError
 from fls_bench.schema import Frozen, Gate, Recipe, TheorySpec, canonical_digest
 from fls_bench.suite.problems import did_you_mean
-from fls_bench.suite.tables import Case, Defaults, InterventionSpec, Name, ScaleSpec, SuiteCost
+from fls_bench.suite.tables import (
+    AtlasSpec,
+    Case,
+    Defaults,
+    InterventionSpec,
+    Name,
+    ScaleSpec,
+    SuiteCost,
+)
 
 Scale = Literal["small", "full"]
 SweptClaim = Literal["C1", "C2", "C3", "C4"]
@@ -33,6 +41,8 @@ class Suite(Frozen):
     """In place of a sweep: what is done to the ranks of hidden layers, in every case."""
     claim: SweptClaim | None = None
     """The claim of the paper that the cases' sweeps are judged for, beside each case's own verdict."""
+    atlas: AtlasSpec | None = None
+    """In place of verdicts: the runs of all cases are measured, for the reading of single nets."""
     theory: TheorySpec | None = None
     """In place of a sweep: gradient flow over alpha of the suite's one case, for claims C5 and C6."""
     cases: Annotated[tuple[Case, ...], Field(alias="case", min_length=1)]
@@ -58,15 +68,17 @@ class Suite(Frozen):
         keys = ("family", "difficulty", "seeds", "beside", "needs_gpu")
         for case in self.cases:
             told = [key for key in keys if getattr(case, key) is not None]
-            if told and self.claim is None:
+            if self.atlas is not None and (case.log2_c is None or case.family is None):
+                raise ValueError(f"case {case.id!r}: an atlas needs log2_c and family")
+            if told and self.claim is None and self.atlas is None:
                 raise ValueError(f"case {case.id!r}: {told[0]} goes with a suite that has a claim")
             if self.claim is not None and case.log2_c is None:
                 raise ValueError(f"case {case.id!r}: a suite with a claim has cases with log2_c")
             if self.claim == "C2" and case.difficulty is None and case.expect is None:
                 raise ValueError(f"case {case.id!r}: claim C2 needs the case's difficulty")
-        kinds = (self.claim, self.intervention, self.theory)
+        kinds = (self.claim, self.intervention, self.theory, self.atlas)
         if sum(kind is not None for kind in kinds) > 1:
-            raise ValueError("a suite has one of claim, [intervention] and [theory]")
+            raise ValueError("a suite has one of claim, [intervention], [theory] and [atlas]")
         if self.theory is not None and (len(self.cases) > 1 or self.cases[0].log2_c is not None):
             raise ValueError("a suite with [theory] has one case, and no log2_c")
         known = {case.id for case in self.cases} | {case.family for case in self.cases}

@@ -207,6 +207,20 @@ class Case(Frozen):
         return self
 
 
+class AtlasSpec(Frozen):
+    """How the runs of a suite become an atlas."""
+
+    shard: Annotated[int, Field(ge=1, le=1000)] = 12
+    """Cases of a shard, which is trained and kept as a whole."""
+    set_aside_tasks: tuple[str, ...] = ()
+    """Tasks that no fit and no choice sees before the last evaluation."""
+    set_aside_families: tuple[str, ...] = ()
+
+    def sets_aside(self, case: Case) -> bool:
+        """Whether a case is kept for the last evaluation."""
+        return case.task.name in self.set_aside_tasks or case.family in self.set_aside_families
+
+
 class SuiteCost(Frozen):
     """What a whole run of the suite takes on two CPU cores."""
 

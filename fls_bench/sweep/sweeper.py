@@ -10,7 +10,7 @@ from fls_bench.scaling import format_multiplier, rate_power, scaled_rate
 from fls_bench.schema import Cell, LrRule, Outcome, RunConfig, RunRecord, SeedResult, Sweep
 from fls_bench.store import RunStore
 from fls_bench.sweep.plan import Listener, Prepared, Stores, SweepPlan
-from fls_bench.training import Engine, epochs_trained, train_all
+from fls_bench.training import Engine, Observer, epochs_trained, train_all
 from fls_bench.training_setup import TrainingSetup
 from fls_bench.verdict import contrasts
 
@@ -44,9 +44,17 @@ class Sweeper:
     used: dict[str, RunRecord] = field(default_factory=dict)
     rates: dict[tuple[float, bool], float] = field(default_factory=dict)
     notes: list[tuple[str, str, str]] = field(default_factory=list)
+    observe: Observer | None = None
 
     @classmethod
-    def of(cls, prepared: Prepared, stores: Stores, listener: Listener, jobs: int) -> Sweeper:
+    def of(
+        cls,
+        prepared: Prepared,
+        stores: Stores,
+        listener: Listener,
+        jobs: int,
+        observe: Observer | None = None,
+    ) -> Sweeper:
         """A sweep of a prepared setup, with the runs that its store holds."""
         store = stores(prepared.digest)
         return cls(
@@ -54,6 +62,7 @@ class Sweeper:
             prepared.plan, store, listener, jobs,
             known=dict(store.load()) if store is not None else {},
             stores=stores,
+            observe=observe,
         )  # fmt: skip
 
     # --- runs ---
@@ -147,7 +156,10 @@ class Sweeper:
             self.used[record.config.digest] = self.known[record.config.digest] = record
             self.listener.done(1, text)
 
-        train_all(self.setup, self.rule, missing, keep, engine=self.engine, jobs=self.jobs)
+        train_all(
+            self.setup, self.rule, missing, keep,
+            engine=self.engine, jobs=self.jobs, observe=self.observe,
+        )  # fmt: skip
 
     @property
     def fresh_seeds(self) -> list[int]:

@@ -10,7 +10,7 @@ import pickle
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import pairwise
@@ -19,6 +19,7 @@ import torch
 
 from fls_bench.errors import FlsBenchError, InputError, RunFailedError
 from fls_bench.schema import LrRule, Outcome, RunConfig, RunRecord, ValidationLoss
+from fls_bench.tasks import Task
 from fls_bench.training.checks import (
     check_setup,
     exact_arithmetic,
@@ -47,6 +48,7 @@ from fls_bench.training_setup import TrainingSetup, in_one_line
 
 __all__ = [
     "Engine",
+    "Observer",
     "TrainedRun",
     "check_setup",
     "choose_device",
@@ -73,6 +75,9 @@ MIN_REPLICAS_PER_BATCH = 3
 TIMED_SEEDS = 4
 
 TRAINING_FAILED = "Training the model failed"
+
+Observer = Callable[[TrainingSetup, Task, TrainedRun], Mapping[str, float]]
+"""What is measured on a run that reached its stop, in place of the usual cheap measurements."""
 
 
 def train_one(
@@ -153,6 +158,7 @@ def train_all(
     engine: Engine,
     jobs: int,
     dtype: torch.dtype = torch.float32,
+    observe: Observer | None = None,
 ) -> None:
     """Train all runs and hand over each record as its run ends.
 
@@ -164,6 +170,7 @@ def train_all(
         engine: How, from ``choose_engine``.
         jobs: How many batches (or processes) at a time; a GPU takes one.
         dtype: Floating type of the training.
+        observe: Measures the nets, which are kept nowhere; may be called from several threads.
 
     Raises:
         InputError: The setup can't be sent to other processes.
@@ -173,20 +180,26 @@ def train_all(
         return
     jobs = 1 if engine.device == "cuda" else jobs
     if engine.batched:
-        _train_batches(setup, rule, configs, on_record, engine, jobs, dtype)
+        _train_batches(setup, rule, configs, on_record, engine, jobs, dtype, observe)
     elif jobs == 1 or len(configs) == 1:
         for config in configs:
-            on_record(_run_single(setup, rule, config, dtype, engine.device))
+            on_record(_run_single(setup, rule, config, dtype, engine.device, observe))
     else:
-        _train_in_processes(setup, rule, configs, on_record, jobs, dtype)
+        _train_in_processes(setup, rule, configs, on_record, jobs, dtype, observe)
 
 
 def _run_single(
-    setup: TrainingSetup, rule: LrRule, config: RunConfig, dtype: torch.dtype, device: str = "cpu"
+    setup: TrainingSetup,
+    rule: LrRule,
+    config: RunConfig,
+    dtype: torch.dtype,
+    device: str = "cpu",
+    observe: Observer | None = None,
 ) -> RunRecord:
     """Train and measure one net; an error in the user's code becomes a failed run."""
     try:
-        return train_one(setup, rule, config, dtype=dtype, device=device)[1]
+        run, finished = train_one(setup, rule, config, dtype=dtype, device=device)
+        return _observed(setup, setup.task_for(config.seed), run, finished, observe)
     except FlsBenchError:
         raise
     except torch.OutOfMemoryError as error:
@@ -194,6 +207,18 @@ def _run_single(
     except Exception as error:
         message = in_one_line(error)
         return RunRecord(config=config, outcome=Outcome.FAILED, epochs=0, steps=0, message=message)
+
+
+def _observed(
+    setup: TrainingSetup,
+    task: Task,
+    run: TrainedRun,
+    finished: RunRecord,
+    observe: Observer | None,
+) -> RunRecord:
+    if observe is None or finished.outcome is not Outcome.REACHED_TARGET:
+        return finished
+    return finished.model_copy(update={"measurements": dict(observe(setup, task, run))})
 
 
 def _too_large() -> RunFailedError:
@@ -214,6 +239,7 @@ def _train_batches(
     engine: Engine,
     jobs: int,
     dtype: torch.dtype,
+    observe: Observer | None,
 ) -> None:
     from joblib import Parallel, delayed
 
@@ -226,7 +252,9 @@ def _train_batches(
 
         def finish(run: TrainedRun) -> None:
             net = measured.to(engine.device)
-            finished = record(setup, tasks[run.config.seed], run, net, dtype)
+            task = tasks[run.config.seed]
+            finished = record(setup, task, run, net, dtype)
+            finished = _observed(setup, task, run, finished, observe)
             with lock:
                 if not cancelled.is_set():
                     on_record(finished)
@@ -279,12 +307,13 @@ def _train_in_processes(
     on_record: Callable[[RunRecord], None],
     jobs: int,
     dtype: torch.dtype,
+    observe: Observer | None,
 ) -> None:
     from joblib import Parallel, delayed
     from joblib.externals.loky.process_executor import BrokenProcessPool, TerminatedWorkerError
 
     results = Parallel(n_jobs=jobs, backend="loky", batch_size=1, return_as="generator_unordered")(
-        delayed(_run_single)(setup, rule, config, dtype) for config in configs
+        delayed(_run_single)(setup, rule, config, dtype, observe=observe) for config in configs
     )
     try:
         with warnings.catch_warnings():

@@ -1,0 +1,103 @@
+"""What the regime of one trained net is read from: cheap measurements on a fixed part of its data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fls_bench.metrics import Snapshot, measure
+from fls_bench.schema import Measurement
+from fls_bench.subject.snapshots import snapshot_of
+from fls_bench.tasks import Task
+from fls_bench.training import TrainedRun
+from fls_bench.training.runs import make_net
+from fls_bench.training_setup import TrainingSetup
+from fls_bench.verdict.reading.columns import METRICS, columns
+
+POINTS = {"train": 400, "val": 200, "test": 800}
+"""At most so many points of each part are looked at: the same for the atlas and for a file."""
+
+KERNEL_POINTS = 30
+NORMALISATION = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+
+def part_of_task(task: Task) -> Task:
+    """The part of a task that is looked at: fixed, whatever the net.
+
+    Args:
+        task: The data.
+
+    Returns:
+        At most ``POINTS`` of each part, drawn from a fixed seed, in their order.
+    """
+    changes = {}
+    for k, (part, most) in enumerate(POINTS.items()):
+        labels = getattr(task, f"y_{part}")
+        if len(labels) > most:
+            kept = np.sort(np.random.default_rng(k).permutation(len(labels))[:most])
+            changes[f"x_{part}"] = getattr(task, f"x_{part}")[kept]
+            changes[f"y_{part}"] = labels[kept]
+    return replace(task, **changes)
+
+
+def observe(
+    setup: TrainingSetup,
+    task: Task,
+    final: Mapping[str, Tensor],
+    init: Mapping[str, Tensor] | None,
+) -> tuple[tuple[Measurement, ...], dict[str, float]]:
+    """Measure what the regime is read from.
+
+    Args:
+        setup: Builds the net.
+        task: The whole data.
+        final: Parameters and buffers by name.
+        init: The same at init, or None.
+
+    Returns:
+        (measurements on the part that is looked at, facts of the net and its data).
+
+    Raises:
+        InputError: As ``snapshot_of``.
+    """
+    part = part_of_task(task)
+    snapshot = snapshot_of(setup, part, final, init, kernel_points=KERNEL_POINTS)
+    return measure(snapshot, METRICS), facts_of(setup, task, snapshot)
+
+
+def facts_of(setup: TrainingSetup, task: Task, snapshot: Snapshot) -> dict[str, float]:
+    """What is known of a net and its data beside measurements."""
+    net = make_net(setup, 0, setup.output_multiplier, torch.float32)
+    shape = task.x_train.shape[1:]
+    widths = [x.shape[1] for x in snapshot.final.train_features.values()]
+    return {
+        "n_train": task.n_train,
+        "n_classes": task.n_classes,
+        "input_dim": math.prod(shape),
+        "depth": len(snapshot.final.weights),
+        **({"width": widths[-1]} if widths else {}),
+        "parameters": sum(p.numel() for p in net.parameters()),
+        "normalised": any(isinstance(module, NORMALISATION) for module in net.modules()),
+        "images": bool(snapshot.final.convolutions),
+    }
+
+
+def observe_run(setup: TrainingSetup, task: Task, run: TrainedRun) -> dict[str, float]:
+    """As ``observe``, of a run of a sweep, as named numbers.
+
+    Args:
+        setup: The setup; c and centring are those of the run.
+        task: The run's data.
+        run: The run.
+
+    Returns:
+        Column -> number.
+    """
+    own = replace(setup, output_multiplier=run.config.c, centered=run.config.centered)
+    measurements, facts = observe(own, task, run.final, run.init)
+    return columns(measurements, facts)

@@ -1,0 +1,184 @@
+"""The atlas is trained: every case of its suite over c, each net measured before it is let go."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fls_bench import __version__
+from fls_bench.atlas import (
+    ATLAS_SCHEMA,
+    ERRORS,
+    OUTCOMES,
+    Shard,
+    load_shard,
+    save_shard,
+    shard_path,
+)
+from fls_bench.bench import Options, case_setup, stores_of
+from fls_bench.errors import InputError
+from fls_bench.facts import environment
+from fls_bench.schema import RunRecord
+from fls_bench.store import RunStore
+from fls_bench.subject.observing import observe_run
+from fls_bench.suite import Case, Suite
+from fls_bench.sweep import Stores, prepare
+from fls_bench.sweep.sweeper import Sweeper
+from fls_bench.verdict.reading.columns import COLUMNS
+
+
+def shards_of(suite: Suite) -> list[tuple[Case, ...]]:
+    """The cases of each shard, in the suite's order.
+
+    Args:
+        suite: One with [atlas].
+
+    Returns:
+        Shards of ``[atlas] shard`` cases each.
+
+    Raises:
+        InputError: The suite makes no atlas.
+    """
+    if suite.atlas is None:
+        raise InputError(f"The suite {suite.name} makes no atlas.", "Name a suite with [atlas].")
+    size = suite.atlas.shard
+    return [suite.cases[k : k + size] for k in range(0, len(suite.cases), size)]
+
+
+def survey(suite: Suite, folder: Path, options: Options, only: tuple[int, ...] = ()) -> None:
+    """Train what an atlas lacks, shard by shard; a shard that is there and of this suite is kept.
+
+    Args:
+        suite: One with [atlas].
+        folder: Gets the shards.
+        options: Store of the runs, jobs (of one shard at a time) and listener.
+        only: Numbers of shards; empty: all.
+
+    Raises:
+        InputError: A case can't be set up, or the folder not written.
+    """
+    cases = shards_of(suite)
+    missing = [
+        k for k in range(len(cases))
+        if (not only or k in only) and not _is_there(shard_path(folder, k), suite, cases[k])
+    ]  # fmt: skip
+    options.listener.note(f"{len(missing)} of {len(cases)} shards are to be trained")
+    for k in missing:
+        shard = survey_cases(suite, cases[k], options)
+        save_shard(shard_path(folder, k), shard)
+        options.listener.note(f"shard {k}: {len(shard.case)} nets of {len(cases[k])} cases")
+
+
+def _is_there(path: Path, suite: Suite, cases: tuple[Case, ...]) -> bool:
+    if not path.exists():
+        return False
+    header = load_shard(path).header
+    return bool(
+        header["suite"] == _suite_facts(suite)
+        and [one["id"] for one in header["cases"]] == [case.id for case in cases]
+    )
+
+
+def _suite_facts(suite: Suite) -> dict[str, Any]:
+    return {"name": suite.name, "version": suite.version}
+
+
+def survey_cases(suite: Suite, cases: tuple[Case, ...], options: Options) -> Shard:
+    """Train and measure all runs of some cases.
+
+    Args:
+        suite: For its defaults and seeds.
+        cases: Some of its cases.
+        options: Store of the runs, jobs and listener.
+
+    Returns:
+        The shard.
+    """
+    rows: list[tuple[int, RunRecord]] = []
+    facts = []
+    for k, case in enumerate(cases):
+        records, about = _survey_case(suite, case, options)
+        rows += [(k, record) for record in records]
+        facts.append(about)
+    records = [record for _, record in rows]
+    values = [[r.measurements.get(column, math.nan) for column in COLUMNS] for r in records]
+    errors = [[_number(getattr(r, name)) for name in ERRORS] for r in records]
+    env = environment()
+    return Shard(
+        header={
+            "schema": ATLAS_SCHEMA,
+            "suite": _suite_facts(suite),
+            "columns": list(COLUMNS),
+            "cases": facts,
+            "made_with": {
+                "fls-bench": __version__,
+                **{key: env[key] for key in ("python", "torch", "numpy", "scikit-learn", "cpu")},
+            },
+        },
+        values=np.array(values, dtype=np.float32),
+        case=np.array([k for k, _ in rows]),
+        log2_c=np.array([math.log2(r.config.c) for r in records]),
+        seed=np.array([r.config.seed for r in records]),
+        outcome=np.array([OUTCOMES.index(r.outcome) for r in records]),
+        errors=np.array(errors, dtype=np.float32),
+    )
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _survey_case(
+    suite: Suite, case: Case, options: Options
+) -> tuple[list[RunRecord], dict[str, Any]]:
+    assert case.log2_c is not None
+    setup = case_setup(suite, case)
+    values = case.log2_c.values
+    seeds = case.seeds or suite.seeds
+    plan = replace(options, fixed_seeds=seeds, max_seeds=seeds).plan()
+    stores = _apart(stores_of(options))
+    offsets = [math.log2(value / setup.output_multiplier) for value in values]
+    prepared = prepare(setup, plan, stores=stores, device="cpu", offsets=offsets)
+    sweeper = Sweeper.of(prepared, stores, options.listener, options.num_jobs, observe_run)
+    centered = prepared.setup.centered
+    sweeper.visit(values, seeds, centered, case.id)
+    records = [record for value in values for record in sweeper.runs(value, centered)]
+    recipe = suite.recipe(case)
+    about = {
+        "id": case.id,
+        "family": case.family,
+        "task": case.task.name,
+        "alter": None if case.alter is None else case.alter.model_dump(exclude_defaults=True),
+        "arguments": dict(case.task.arguments),
+        "model": {"name": case.model.name, **case.model.arguments},
+        "optimizer": recipe.optimizer.model_dump(exclude_defaults=True)
+        | {"kind": recipe.optimizer.kind, "lr": recipe.optimizer.lr},
+        "batch_size": recipe.batch_size,
+        "stop": recipe.stop.model_dump(),
+        "centered": centered,
+        "rule": prepared.rule.name,
+        "n_test": prepared.n_test,
+        "set_aside": suite.atlas is not None and suite.atlas.sets_aside(case),
+    }
+    return records, about
+
+
+def _apart(stores: Stores) -> Stores:
+    """The runs of an atlas have other measurements than those of a sweep: a store of their own."""
+
+    def store(digest: str) -> RunStore | None:
+        own = stores(digest)
+        return None if own is None else RunStore(own.path.with_name(f"atlas-{own.path.name}"))
+
+    return store
+
+
+def numbered(folder: Path) -> Iterator[int]:
+    """Numbers of the shards in a folder."""
+    for path in sorted(folder.glob("shard-*.npz")):
+        yield int(path.stem.removeprefix("shard-"))
