@@ -26,7 +26,7 @@ sources = ["arXiv:2602.00827"]
 seeds = 6
 
 [defaults]
-stop = {{ target_loss = 0.1, max_epochs = 400 }}
+stop = {{ target_loss = 0.1, max_epochs = 300 }}
 
 [atlas]
 shard = {shard}
@@ -44,10 +44,10 @@ FAMILIES = {
     "mlp-gelu": 24,
     "resmlp": 36,
     "resmlp-layernorm": 30,
-    "cnn": 32,
-    "cnn-batchnorm": 16,
+    "cnn": 36,
+    "cnn-batchnorm": 14,
     "resnet": 8,
-    "resnet-batchnorm": 16,
+    "resnet-batchnorm": 8,
 }
 CONVOLUTIONAL = ("cnn", "cnn-batchnorm", "resnet", "resnet-batchnorm")
 
@@ -58,7 +58,7 @@ def generated(name: str, sizes: tuple[int, ...], **arguments: Any) -> Callable[.
     def draw(rng: np.random.Generator) -> Table:
         chosen = {key: rng.choice(value).item() if isinstance(value, list) else value
                   for key, value in arguments.items()}  # fmt: skip
-        test = {"n_test": 4000, "n_val": 1000}
+        test = {"n_test": 3000, "n_val": 1000}
         return {"name": name, "n_train": int(rng.choice(sizes)), **test, **chosen}
 
     return draw
@@ -80,34 +80,34 @@ FLAT: dict[str, Callable[..., Table]] = {
     "breast_cancer": stored("breast_cancer", (40, 80, 150)),
     "wine": stored("wine", (40,)),
     "diabetes": stored("diabetes", (80, 160)),
-    "fashion_mnist": stored("fashion_mnist", (100, 200, 400)),
-    "mnist": stored("mnist", (100, 200, 400)),
-    "cifar10": stored("cifar10", (200, 400)),
+    "fashion_mnist": stored("fashion_mnist", (100, 200, 400, 2000, 2000)),
+    "mnist": stored("mnist", (100, 200, 2000, 2000)),
+    "cifar10": stored("cifar10", (100, 200)),
     "dsprites": stored(
-        "dsprites", (100, 200, 400), size=16, n_test=2000, factors=["x,y", "scale,x,y"]
+        "dsprites", (100, 200, 2000, 2000), size=16, n_test=2000, factors="scale,x,y"
     ),
-    "photo_patches": stored("photo_patches", (100, 200, 400, 2000)),
-    "latent_images": generated("latent_images", (200, 400), latent_dim=[8, 16, 32]),
+    "photo_patches": stored("photo_patches", (100, 200, 400, 2000, 2000)),
+    "latent_images": generated("latent_images", (100, 200), latent_dim=[8, 16, 32]),
     "mixture": generated("mixture", (16, 32, 64, 128), input_dim=[30, 100], sigma=[0.3, 0.5, 0.8]),
-    "product_of_signs": generated("product_of_signs", (400, 800, 2000), input_dim=[10, 20]),
-    "teacher": generated("teacher", (150, 400, 1000)),
-    "single_index": generated("single_index", (400, 1000, 2000), input_dim=[10, 20]),
-    "clusters": generated("clusters", (100, 200, 400, 2000)),
-    "quantiles": generated("quantiles", (150, 400, 2000)),
-    "hastie": generated("hastie", (400, 1000, 2000)),
-    "waveform": generated("waveform", (100, 300, 1000)),
-    "xor_mixture": generated("xor_mixture", (100, 200, 400, 2000)),
-    "spirals": generated("spirals", (200, 400, 1000)),
-    "piecewise": generated("piecewise", (200, 400, 1000, 2000)),
+    "product_of_signs": generated("product_of_signs", (200, 400), input_dim=[6, 10]),
+    "teacher": generated("teacher", (100, 200, 400)),
+    "single_index": generated("single_index", (200, 400), input_dim=[6, 10]),
+    "clusters": generated("clusters", (100, 200, 400, 2000, 2000)),
+    "quantiles": generated("quantiles", (100, 200, 400), input_dim=[5, 10]),
+    "hastie": generated("hastie", (200, 400)),
+    "waveform": generated("waveform", (100, 300)),
+    "xor_mixture": generated("xor_mixture", (100, 200, 400, 2000, 2000)),
+    "spirals": generated("spirals", (100, 200, 400)),
+    "piecewise": generated("piecewise", (100, 200, 400)),
 }
 IMAGES: dict[str, Callable[..., Table]] = {
-    "digits": stored("digits", (100, 150, 250, 400)),
-    "fashion_mnist": stored("fashion_mnist", (100, 200, 300)),
-    "mnist": stored("mnist", (100, 200)),
-    "cifar10": stored("cifar10", (200, 300)),
-    "dsprites": stored("dsprites", (100, 200), size=16, n_test=2000, factors=["x,y", "scale,x,y"]),
-    "photo_patches": stored("photo_patches", (100, 200, 400)),
-    "latent_images": generated("latent_images", (150, 300), latent_dim=[8, 16, 32]),
+    "digits": stored("digits", (60, 100, 150, 250)),
+    "fashion_mnist": stored("fashion_mnist", (60, 120)),
+    "mnist": stored("mnist", (60, 100)),
+    "cifar10": stored("cifar10", (100,)),
+    "dsprites": stored("dsprites", (80, 150), size=16, n_test=1000, factors="x,y"),
+    "photo_patches": stored("photo_patches", (60, 100, 200)),
+    "latent_images": generated("latent_images", (80, 150), latent_dim=[8, 16]),
 }
 MERGED = {
     "digits": [[0, 2, 4, 6, 8], [1, 3, 5, 7, 9]],
@@ -124,13 +124,13 @@ def task_of(name: str, family: str, rng: np.random.Generator) -> tuple[Table, Ta
     """A task and what is altered of it."""
     images = family in CONVOLUTIONAL
     task, alter = (IMAGES if images else FLAT)[name](rng), {}
-    if name in ("fashion_mnist", "mnist", "cifar10"):
-        alter["pool"] = 2
+    if name in ("fashion_mnist", "mnist", "cifar10", "latent_images"):
+        alter["pool"] = 4 if task["n_train"] >= 2000 or name == "cifar10" else 2
     if images and name == "digits":
         alter["shape"] = [1, 8, 8]
     if name in MERGED and rng.random() < 0.3:
         alter["classes"] = MERGED[name]
-    if name in NOISY and rng.random() < 0.25:
+    if name in NOISY and not images and task["n_train"] < 2000 and rng.random() < 0.32:
         alter["label_noise"] = float(rng.choice([0.1, 0.2]))
     return task, alter
 
@@ -139,7 +139,7 @@ def mlp_of(family: str, n: int, wide: bool, rng: np.random.Generator) -> Table:
     """Arguments of a fully connected net."""
     if family.startswith("resmlp"):
         norm = "layer" if family.endswith("layernorm") else "none"
-        width = int(rng.choice([32, 64, 128]))
+        width = int(rng.choice([32, 64, 64]))
         return {
             "name": "resmlp",
             "norm": norm,
@@ -149,10 +149,10 @@ def mlp_of(family: str, n: int, wide: bool, rng: np.random.Generator) -> Table:
     if wide:
         model = {"depth": int(rng.choice([2, 3, 3])), "width": 512}
     else:
-        depths, widths = [2, 3, 3, 4, 4, 5, 6, 8], [32, 64, 128, 128, 256]
+        depths, widths = [2, 3, 3, 4, 4, 5, 6, 8], [32, 64, 64, 128, 128, 256]
         model = {"depth": int(rng.choice(depths)), "width": int(rng.choice(widths))}
-        if n >= 1000:
-            model["width"] = min(model["width"], 128)
+        if n > 200:
+            model["width"] = min(model["width"], 64 if n >= 2000 else 128)
     if family != "mlp":
         kind = family.removeprefix("mlp-")
         model |= {"bias": True} if kind == "bias" else {"activation": kind}
@@ -167,35 +167,35 @@ def image_net_of(family: str, rng: np.random.Generator) -> Table:
     """Arguments of a convolutional net."""
     norm = "batch" if family.endswith("batchnorm") else "none"
     if family.startswith("resnet"):
-        return {"name": "resnet", "norm": norm, "width": 8, "blocks": 1}
-    depth, width = int(rng.choice([2, 3, 4, 4, 6])), int(rng.choice([8, 8, 16]))
+        return {"name": "resnet", "norm": norm, "width": 4, "blocks": 1}
+    depth, width = int(rng.choice([2, 3, 4, 4, 6])), int(rng.choice([4, 8, 8]))
     return {"name": "cnn", "norm": norm, "depth": depth, "width": width}
 
 
 def recipe_of(family: str, n: int, wide: bool, rng: np.random.Generator) -> Table:
     """Optimizer, batch size and stop."""
     kind = "sgd"
-    if not wide and n <= 400:
+    if not wide and n <= 200:
         others = ["adam", "momentum", "adamw", "nesterov"]
-        kind = str(rng.choice(["sgd", *others], p=[0.72, 0.1, 0.1, 0.04, 0.04]))
-    rate = float(rng.choice([0.03, 0.05, 0.1, 0.1, 0.2]))
+        kind = str(rng.choice(["sgd", *others], p=[0.68, 0.12, 0.1, 0.05, 0.05]))
+    rate = float(rng.choice([0.05, 0.1, 0.1, 0.2]))
     optimizer: Table = {"kind": "sgd", "lr": rate}
     if kind in ("momentum", "nesterov"):
         optimizer |= {"lr": round(rate / 5, 4), "momentum": 0.9}
         optimizer |= {"nesterov": True} if kind == "nesterov" else {}
     elif kind in ("adam", "adamw"):
-        optimizer = {"kind": kind, "lr": float(rng.choice([3e-4, 1e-3, 2e-3]))}
+        optimizer = {"kind": kind, "lr": float(rng.choice([1e-3, 2e-3]))}
     elif rng.random() < 0.1:
         optimizer["weight_decay"] = 1e-4
     sizes = [10, 25, 25, 50] if n <= 200 else [25, 25, 50] if n <= 400 else [50, 100]
     recipe: Table = {"optimizer": optimizer, "batch_size": int(rng.choice(sizes))}
     draw = rng.random()
     if draw < 0.06:
-        recipe["stop"] = {"target_loss": 0.03, "max_epochs": 500}
+        recipe["stop"] = {"target_loss": 0.03, "max_epochs": 300}
     elif draw < 0.12:
-        recipe["stop"] = {"target_loss": 0.2, "max_epochs": 400}
+        recipe["stop"] = {"target_loss": 0.2, "max_epochs": 300}
     elif draw < 0.18:
-        recipe["stop"] = {"target_accuracy": 0.99, "max_epochs": 400}
+        recipe["stop"] = {"target_accuracy": 0.99, "max_epochs": 300}
     return recipe
 
 
