@@ -26,6 +26,22 @@ class Frozen(BaseModel):
     )
 
 
+class Interval(Frozen):
+    """A value with its confidence interval."""
+
+    value: float
+    low: float | None
+    high: float | None
+    level: Annotated[float, Field(gt=0, lt=1)] = 0.95
+
+
+class Code(Frozen):
+    """A code for programs and a sentence for people."""
+
+    code: str
+    text: str
+
+
 def canonical_digest(value: Any) -> str:
     """SHA-256 of the canonical JSON (sorted keys, no spaces) of a plain value, in hex."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

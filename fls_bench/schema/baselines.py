@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from fls_bench.schema.base import Frozen, Measured, PositiveFloat, Seed
+from fls_bench.schema.base import Frozen, Interval, Measured, PositiveFloat, Seed
 from fls_bench.schema.claims import ClaimName, ClaimOutcome
-from fls_bench.schema.judgements import Axis, CStar, Gain, Interval
+from fls_bench.schema.judgements import Axis, CStar, Gain
 from fls_bench.schema.states import Outcome, Regime
 
 BASELINE_SCHEMA = "fls-bench/baseline/1"

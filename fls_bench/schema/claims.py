@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from fls_bench.schema.base import Frozen, Measured, PositiveFloat, Seed
-from fls_bench.schema.judgements import Axis, Interval, Skipped
+from fls_bench.schema.base import Frozen, Interval, Measured, PositiveFloat, Seed
+from fls_bench.schema.judgements import Axis, Skipped
 
 CLAIMS_SCHEMA = "fls-bench/claims/1"
 

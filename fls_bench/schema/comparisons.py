@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fls_bench.schema.base import Frozen
+from fls_bench.schema.base import Frozen, Interval
 from fls_bench.schema.baselines import Better, RecordedCase
 from fls_bench.schema.claims import ClaimName, ClaimOutcome
-from fls_bench.schema.judgements import Interval, Skipped
+from fls_bench.schema.judgements import Skipped
 from fls_bench.schema.states import Regime
 
 DifferenceStatus = Literal["regressed", "improved", "held", "inconclusive", "shown"]

@@ -6,21 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from fls_bench.schema.base import Frozen, Measured, PositiveFloat, Share
+from fls_bench.schema.base import Code, Frozen, Interval, Measured, PositiveFloat, Share
+from fls_bench.schema.readings import Reading
 from fls_bench.schema.recipes import LrRule, RankMeasure, RankPenalty
 from fls_bench.schema.runs import Measurement
 from fls_bench.schema.states import Outcome, Regime, Tier
 
 Axis = Literal["output_multiplier", "init_scale"]
-
-
-class Interval(Frozen):
-    """A value with its confidence interval."""
-
-    value: float
-    low: float | None
-    high: float | None
-    level: Annotated[float, Field(gt=0, lt=1)] = 0.95
 
 
 class CStar(Interval):
@@ -42,13 +34,6 @@ class Gain(Frozen):
     num_seeds: int
     split: Literal["test"] = "test"
     level: float = 0.95
-
-
-class Code(Frozen):
-    """A code for programs and a sentence for people."""
-
-    code: str
-    text: str
 
 
 class Finding(Frozen):
@@ -225,6 +210,8 @@ class Judgement(Frozen):
 
     diagnosis: Diagnosis | None = None
     measurements: tuple[Measurement, ...] = ()
+    reading: Reading | None = None
+    """The regime as it is read from the model that was given, before any sweep."""
     sweep: Sweep | None = None
     centered_sweep: Sweep | None = None
     plain_sweep: Sweep | None = None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fls_bench.schema.base import Frozen, Measured, PositiveFloat, Share
-from fls_bench.schema.judgements import Axis, Code, CStar, Finding, Gain
+from fls_bench.schema.base import Code, Frozen, Measured, PositiveFloat, Share
+from fls_bench.schema.judgements import Axis, CStar, Finding, Gain
 
 
 class Trial(Frozen):

@@ -1,0 +1,141 @@
+"""The regime as it is read from measurements of one net, and the stored model that reads it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from fls_bench.schema.base import Code, Frozen, Interval, Share
+from fls_bench.schema.states import Regime
+
+READING_SCHEMA = "fls-bench/reading/1"
+
+Evidence = Literal["T1", "T1-train", "T2", "T2-train"]
+"""What the reading rests on: data (T1), data and initial weights (T2); ``-train``: no test points."""
+
+
+class ReferenceRange(Frozen):
+    """Where the middle four fifths of the atlas' nets of one regime lie, of like depth and n."""
+
+    regime: Regime
+    low: float
+    median: float
+    high: float
+    n: int
+    """Nets of the atlas that it rests on."""
+
+
+class Push(Frozen):
+    """What one observable did to the verdict."""
+
+    observable: str
+    text: str
+    """What it is, in words."""
+    value: float | None
+    """None where it could not be measured: then it stands at the atlas' median."""
+    toward: Regime
+    strength: float
+    """By how much it raised the log odds of ``toward`` against the mean of the others."""
+    ranges: tuple[ReferenceRange, ...] = ()
+
+
+class OutOfRange(Frozen):
+    """An observable that lies where the atlas has no nets."""
+
+    observable: str
+    text: str
+    value: float
+    low: float
+    high: float
+    """The atlas' nets lie between these."""
+
+
+class Reading(Frozen):
+    """The regime of one trained net, inferred from measurements by a model that saw an atlas."""
+
+    evidence: Evidence
+    regime: Regime
+    """Inconclusive where the set holds more than one regime, or none, or the net is out of reach."""
+    regimes: tuple[Regime, ...]
+    """The set of regimes that holds the true one with probability ``level``."""
+    level: Annotated[float, Field(gt=0, lt=1)]
+    probabilities: dict[str, Share]
+    log2_c_ratio: Interval
+    """log2(c / c*): negative = toward over-aligned."""
+    distance: float
+    """From the middle of the atlas, in measurement space."""
+    reach: float
+    """The largest distance at which the reading is trusted."""
+    out_of_range: tuple[OutOfRange, ...] = ()
+    pushes: tuple[Push, ...] = ()
+    depth: str
+    """The nets that the reference ranges are of, in words."""
+    reason: Code
+    atlas: dict[str, Any] = {}
+    """Suite and number of nets that the model was fitted on."""
+
+    @property
+    def within_reach(self) -> bool:
+        """Whether the atlas has nets like this one."""
+        return self.distance <= self.reach
+
+
+class Curve(Frozen):
+    """A piecewise linear function of one observable, for each regime and for log2(c/c*)."""
+
+    observable: str
+    knots: Annotated[tuple[float, ...], Field(min_length=2)]
+    """Ascending; outside, the function keeps its value at the end."""
+    scores: tuple[tuple[float, float, float], ...]
+    """At each knot, for over-aligned, near-optimal and over-fitted."""
+    ratios: tuple[float, ...]
+    """At each knot, of log2(c/c*)."""
+    fill: float
+    """What stands for a value that could not be measured."""
+    low: float
+    high: float
+    """The atlas' nets lie between these."""
+
+
+class RangeGroup(Frozen):
+    """Reference ranges of nets of like depth and number of training points."""
+
+    depth: tuple[int, int]
+    n_train: tuple[int, int]
+    """Both from .. to, inclusive."""
+    ranges: dict[str, tuple[ReferenceRange, ...]]
+    """Observable -> one range per regime."""
+
+
+class ReadingModel(Frozen):
+    """The model for one kind of evidence.
+
+    The score of a regime is its intercept plus the sum of the curves; the probabilities are their
+    softmax. Source: generalised additive models, Hastie, Tibshirani 1986, Statistical Science 1.
+    """
+
+    evidence: Evidence
+    curves: tuple[Curve, ...]
+    intercepts: tuple[float, float, float]
+    ratio_intercept: float
+    threshold: Share
+    """A regime belongs to the set where its probability is at least this."""
+    level: Annotated[float, Field(gt=0, lt=1)]
+    ratio_width: dict[Regime, float]
+    """Half-width of the interval of log2(c/c*), by the likeliest regime."""
+    centre: tuple[float, ...]
+    scale: tuple[float, ...]
+    precision: tuple[tuple[float, ...], ...]
+    """Of the distance: Mahalanobis of standardised observables."""
+    reach: float
+
+
+class ReadingModels(Frozen):
+    """The committed file: every kind of evidence, and what it was fitted on."""
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+    schema_: Annotated[Literal["fls-bench/reading/1"], Field(alias="schema")] = READING_SCHEMA  # type: ignore[assignment]
+    atlas: dict[str, Any]
+    models: dict[Evidence, ReadingModel]
+    groups: tuple[RangeGroup, ...]

@@ -1,0 +1,245 @@
+"""Reading one net: from its columns and a stored model to probabilities, a set of regimes and why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from fls_bench.schema import (
+    Code,
+    Evidence,
+    Interval,
+    OutOfRange,
+    Push,
+    Reading,
+    ReadingModel,
+    ReadingModels,
+    ReferenceRange,
+    Regime,
+)
+from fls_bench.verdict.reading.columns import COLUMNS
+from fls_bench.verdict.reading.observables import OBSERVABLES, matrix
+from fls_bench.verdict.reading.truth import REGIMES
+
+Values = npt.NDArray[np.float64]
+
+MOST_PUSHES = 8
+_BY_NAME = {one.name: one for one in OBSERVABLES}
+
+
+def observed(model: ReadingModel, columns: Mapping[str, Values]) -> Values:
+    """The observables of a model, ``[R, C]``, NaN where they could not be had.
+
+    Args:
+        model: Of a kind of evidence.
+        columns: Column -> ``[R]``.
+
+    Returns:
+        In the order of the model's curves.
+    """
+    return matrix(columns, tuple(_BY_NAME[curve.observable] for curve in model.curves))
+
+
+def filled(model: ReadingModel, values: Values) -> Values:
+    """Observables with what is missing at the atlas' median."""
+    fill = np.array([curve.fill for curve in model.curves])
+    return np.where(np.isfinite(values), values, fill)
+
+
+def contributions(model: ReadingModel, values: Values) -> Values:
+    """What each curve adds to the scores and to the ratio, ``[R, C, 4]``.
+
+    Args:
+        model: The model.
+        values: ``[R, C]`` from ``filled``.
+    """
+    parts = np.empty((*values.shape, len(REGIMES) + 1))
+    for k, curve in enumerate(model.curves):
+        heights = np.column_stack([np.array(curve.scores), np.array(curve.ratios)])
+        for column in range(heights.shape[1]):
+            parts[:, k, column] = np.interp(values[:, k], curve.knots, heights[:, column])
+    return parts
+
+
+def predicted(model: ReadingModel, values: Values) -> tuple[Values, Values]:
+    """Probabilities ``[R, 3]`` in the order of ``REGIMES``, and log2(c/c*) ``[R]``.
+
+    Args:
+        model: The model.
+        values: ``[R, C]`` from ``filled``.
+    """
+    total = contributions(model, values).sum(axis=1)
+    scores = total[:, :3] + np.array(model.intercepts)
+    scores -= scores.max(axis=1, keepdims=True)
+    weights = np.exp(scores)
+    return weights / weights.sum(axis=1, keepdims=True), total[:, 3] + model.ratio_intercept
+
+
+def distances(model: ReadingModel, values: Values) -> Values:
+    """How far nets lie from the middle of the atlas, ``[R]``, in deviations per dimension.
+
+    Args:
+        model: The model.
+        values: ``[R, C]`` from ``filled``.
+
+    Returns:
+        sqrt of the squared Mahalanobis distance over C: about 1 for the nets of the atlas.
+    """
+    z = (values - np.array(model.centre)) / np.array(model.scale)
+    squared = np.einsum("rc,cd,rd->r", z, np.array(model.precision), z)
+    distance: Values = np.sqrt(np.maximum(squared, 0.0) / values.shape[1])
+    return distance
+
+
+def read(
+    models: ReadingModels, evidence: Evidence, columns: Mapping[str, float], missing: str = ""
+) -> Reading:
+    """Read the regime of one net.
+
+    Args:
+        models: The committed models.
+        evidence: What there was.
+        columns: From ``columns``.
+        missing: What the reading was not given, for its reason: words such as "initial weights".
+
+    Returns:
+        The reading; inconclusive wherever the set does not hold exactly one regime, or the atlas has
+        no nets like this one.
+    """
+    model = models.models[evidence]
+    own = {name: np.array([columns.get(name, math.nan)]) for name in COLUMNS}
+    raw = observed(model, own)
+    values = filled(model, raw)
+    probabilities, ratio = predicted(model, values)
+    distance = float(distances(model, values)[0])
+    chosen = tuple(
+        regime for regime, p in zip(REGIMES, probabilities[0], strict=True) if p >= model.threshold
+    )
+    outside = tuple(
+        OutOfRange(
+            observable=curve.observable, text=_BY_NAME[curve.observable].words,
+            value=float(value), low=curve.low, high=curve.high,
+        )
+        for curve, value in zip(model.curves, raw[0], strict=True)
+        if math.isfinite(value) and not curve.low <= value <= curve.high
+    )  # fmt: skip
+    likeliest = REGIMES[int(probabilities[0].argmax())]
+    width = model.ratio_width[likeliest]
+    group, ranges = _ranges(models, own)
+    regime = chosen[0] if len(chosen) == 1 and distance <= model.reach else Regime.INCONCLUSIVE
+    return Reading(
+        evidence=evidence,
+        regime=regime,
+        regimes=chosen,
+        level=model.level,
+        probabilities={
+            one.value: round(float(p), 6) for one, p in zip(REGIMES, probabilities[0], strict=True)
+        },
+        log2_c_ratio=Interval(
+            value=round(float(ratio[0]), 6), low=round(float(ratio[0]) - width, 6),
+            high=round(float(ratio[0]) + width, 6), level=model.level,
+        ),
+        distance=round(distance, 6),
+        reach=model.reach,
+        out_of_range=outside,
+        pushes=_pushes(model, raw[0], contributions(model, values)[0], likeliest, ranges),
+        depth=group,
+        reason=_reason(chosen, distance, model, outside, likeliest, missing, evidence),
+        atlas=models.atlas,
+    )  # fmt: skip
+
+
+def _reason(
+    chosen: tuple[Regime, ...],
+    distance: float,
+    model: ReadingModel,
+    outside: tuple[OutOfRange, ...],
+    likeliest: Regime,
+    missing: str,
+    evidence: Evidence,
+) -> Code:
+    more = " Give " + missing + ", or let a sweep decide." if missing else " A sweep would decide."
+    share = f"{100 * model.level:.0f} %"
+    if distance > model.reach:
+        which = "; ".join(
+            f"{one.text}: {one.value:.3g}, there {one.low:.3g} to {one.high:.3g}"
+            for one in outside[:4]
+        )
+        text = (
+            f"The atlas has no nets like this one: its distance is {distance:.2f}, and beyond "
+            f"{model.reach:.2f} the reading is not trusted"
+            + (f" ({which})" if which else " (no single measurement is out of range, but together "
+               "they are)")
+            + ". A sweep would decide."
+        )  # fmt: skip
+        return Code(code="out_of_reach", text=text)
+    if not chosen:
+        return Code(
+            code="no_regime_fits",
+            text=f"No regime is likely enough to belong to the set that holds the true one in {share} "
+            f"of cases.{more}",
+        )
+    if len(chosen) > 1:
+        names = " or ".join(one.label for one in chosen)
+        return Code(
+            code="regimes_not_told_apart",
+            text=f"By what was measured the net is {names}: in {share} of cases the true regime is one "
+            f"of these.{more}",
+        )
+    return Code(
+        code="one_regime_fits",
+        text=f"Of the nets of the atlas that measure like this one, {share} are {likeliest.label}, by "
+        f"a model that was fitted on {'data alone' if evidence.startswith('T1') else 'data and init'}"
+        ". It has not been trained at another c: a sweep would confirm it.",
+    )
+
+
+def _ranges(
+    models: ReadingModels, own: Mapping[str, Values]
+) -> tuple[str, Mapping[str, tuple[ReferenceRange, ...]]]:
+    """The reference ranges of nets of like depth and n."""
+    depth, n = float(own["depth"][0]), float(own["n_train"][0])
+    for group in models.groups:
+        if group.depth[0] <= depth <= group.depth[1] and group.n_train[0] <= n <= group.n_train[1]:
+            depths, sizes = _span(group.depth), _span(group.n_train)
+            words = f"nets of {depths} weight layers and {sizes} training points"
+            return words, group.ranges
+    return "no nets", {}
+
+
+def _span(span: tuple[int, int]) -> str:
+    return f"{span[0]} to {span[1]}" if span[1] < 10**6 else f"{span[0]} or more"
+
+
+def _pushes(
+    model: ReadingModel,
+    raw: Values,
+    parts: Values,
+    regime: Regime,
+    ranges: Mapping[str, tuple[ReferenceRange, ...]],
+) -> tuple[Push, ...]:
+    """The observables that moved the verdict most, either way, the strongest first."""
+    own = REGIMES.index(regime)
+    found = []
+    for k, curve in enumerate(model.curves):
+        others = [parts[k, j] for j in range(len(REGIMES)) if j != own]
+        strength = float(parts[k, own] - np.mean(others))
+        toward = regime if strength > 0 else REGIMES[
+            max((j for j in range(len(REGIMES)) if j != own), key=lambda j: parts[k, j])
+        ]  # fmt: skip
+        value = float(raw[k])
+        found.append(
+            Push(
+                observable=curve.observable,
+                text=_BY_NAME[curve.observable].words,
+                value=value if math.isfinite(value) else None,
+                toward=toward,
+                strength=round(abs(strength), 4),
+                ranges=ranges.get(curve.observable, ()),
+            )
+        )
+    measured = [one for one in found if one.value is not None]
+    return tuple(sorted(measured, key=lambda one: -one.strength)[:MOST_PUSHES])
