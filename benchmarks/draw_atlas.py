@@ -35,14 +35,18 @@ set_aside_tasks = ["cifar10", "waveform", "teacher"]
 set_aside_families = ["resnet"]
 """
 SHARD = 8
-LOG2_C = {"from": -12, "to": 6, "step": 2}
+LOG2_C = {"from": -14, "to": 4, "step": 2}
+DEEP_LOG2_C = {"from": -16, "to": 2, "step": 2}
+"""For ReLU nets of at least four weight layers, whose optimum lies at smaller c."""
+OFTEN = ("digits", "fashion_mnist", "mnist", "latent_images", "dsprites", "clusters")
+"""Tasks of several classes, where more nets are over-aligned: twice as often as the others."""
 
 FAMILIES = {
-    "mlp": 150,
+    "mlp": 144,
     "mlp-bias": 22,
     "mlp-tanh": 24,
     "mlp-gelu": 24,
-    "resmlp": 36,
+    "resmlp": 42,
     "resmlp-layernorm": 30,
     "cnn": 36,
     "cnn-batchnorm": 14,
@@ -77,26 +81,30 @@ def stored(name: str, sizes: tuple[int, ...], **arguments: Any) -> Callable[...,
 
 FLAT: dict[str, Callable[..., Table]] = {
     "digits": stored("digits", (60, 100, 150, 250, 400)),
-    "breast_cancer": stored("breast_cancer", (40, 80, 150)),
+    "breast_cancer": stored("breast_cancer", (30, 60, 120)),
     "wine": stored("wine", (40,)),
     "diabetes": stored("diabetes", (80, 160)),
-    "fashion_mnist": stored("fashion_mnist", (100, 200, 400, 2000, 2000)),
-    "mnist": stored("mnist", (100, 200, 2000, 2000)),
+    "fashion_mnist": stored("fashion_mnist", (100, 200, 400, 2000, 2000, 2000, 2000, 2000)),
+    "mnist": stored("mnist", (100, 200, 2000, 2000, 2000, 2000, 2000)),
     "cifar10": stored("cifar10", (100, 200)),
     "dsprites": stored(
-        "dsprites", (100, 200, 2000, 2000), size=16, n_test=2000, factors="scale,x,y"
+        "dsprites",
+        (100, 200, 2000, 2000, 2000, 2000, 2000),
+        size=16,
+        n_test=2000,
+        factors="scale,x,y",
     ),
-    "photo_patches": stored("photo_patches", (100, 200, 400, 2000, 2000)),
+    "photo_patches": stored("photo_patches", (100, 200, 400, 2000, 2000, 2000, 2000, 2000)),
     "latent_images": generated("latent_images", (100, 200), latent_dim=[8, 16, 32]),
     "mixture": generated("mixture", (16, 32, 64, 128), input_dim=[30, 100], sigma=[0.3, 0.5, 0.8]),
     "product_of_signs": generated("product_of_signs", (200, 400), input_dim=[6, 10]),
     "teacher": generated("teacher", (100, 200, 400)),
     "single_index": generated("single_index", (200, 400), input_dim=[6, 10]),
-    "clusters": generated("clusters", (100, 200, 400, 2000, 2000)),
+    "clusters": generated("clusters", (100, 200, 400, 2000, 2000, 2000, 2000, 2000)),
     "quantiles": generated("quantiles", (100, 200, 400), input_dim=[5, 10]),
     "hastie": generated("hastie", (200, 400)),
     "waveform": generated("waveform", (100, 300)),
-    "xor_mixture": generated("xor_mixture", (100, 200, 400, 2000, 2000)),
+    "xor_mixture": generated("xor_mixture", (100, 200, 400), input_dim=[10, 20]),
     "spirals": generated("spirals", (100, 200, 400)),
     "piecewise": generated("piecewise", (100, 200, 400)),
 }
@@ -150,6 +158,8 @@ def mlp_of(family: str, n: int, wide: bool, rng: np.random.Generator) -> Table:
         model = {"depth": int(rng.choice([2, 3, 3])), "width": 512}
     else:
         depths, widths = [2, 3, 3, 4, 4, 5, 6, 8], [32, 64, 64, 128, 128, 256]
+        if n >= 1000:
+            depths = [2, 3, 4]
         model = {"depth": int(rng.choice(depths)), "width": int(rng.choice(widths))}
         if n > 200:
             model["width"] = min(model["width"], 64 if n >= 2000 else 128)
@@ -202,7 +212,7 @@ def recipe_of(family: str, n: int, wide: bool, rng: np.random.Generator) -> Tabl
 def cases(rng: np.random.Generator) -> Iterator[Table]:
     """All cases: the tasks of a family in turn, so that each is as often there as the others."""
     for family, count in FAMILIES.items():
-        names = list(IMAGES if family in CONVOLUTIONAL else FLAT)
+        names = list(IMAGES) if family in CONVOLUTIONAL else [*FLAT, *OFTEN]
         turns = -(-count // len(names))
         order = np.concatenate([rng.permutation(len(names)) for _ in range(turns)])[:count]
         for i, place in enumerate(order):
@@ -210,6 +220,8 @@ def cases(rng: np.random.Generator) -> Iterator[Table]:
             if family == "resnet" and name == "cifar10":  # set aside for both: one of them will do
                 name = "digits"
             task, alter = task_of(name, family, rng)
+            if family in ("mlp-tanh", "mlp-gelu", "mlp-bias") or family.startswith("resmlp"):
+                task["n_train"] = min(task["n_train"], 400)
             wide = family == "mlp" and task["n_train"] <= 400 and rng.random() < 0.36
             if wide:
                 task["n_train"] = min(task["n_train"], 100)
@@ -222,6 +234,8 @@ def cases(rng: np.random.Generator) -> Iterator[Table]:
                 model["centered"] = True
             case = {"id": f"{family}-{i:03d}-{name.replace('_', '-')}", "family": family}
             case |= {"task": task, "alter": alter, "model": model, "log2_c": LOG2_C}
+            if family in ("mlp", "resmlp") and model.get("depth", 4) >= 4:
+                case["log2_c"] = DEEP_LOG2_C
             yield {k: v for k, v in case.items() if v} | recipe_of(
                 family, task["n_train"], wide, rng
             )
