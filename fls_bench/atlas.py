@@ -6,6 +6,7 @@ errors from which the regime of its setup at its c is judged. Nothing in here is
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import zipfile
@@ -18,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fls_bench.errors import InputError
-from fls_bench.files import packaged, write_whole
-from fls_bench.schema import Outcome
+from fls_bench.files import packaged, read_stored, write_whole
+from fls_bench.schema import READING_SCHEMA, Outcome, ReadingModels
 from fls_bench.verdict.reading.columns import COLUMNS
 
 ATLAS_SCHEMA = "fls-bench/atlas/1"
@@ -143,6 +144,36 @@ def load_atlas(folder: Path) -> tuple[Shard, ...]:
             f"The shards in {folder} are of different suites.", "Keep those of one suite there."
         )
     return tuple(map(_aligned, shards))
+
+
+def models_path() -> Path:
+    """The committed models of the reading.
+
+    Raises:
+        InputError: There are none.
+    """
+    folder = packaged("baselines")
+    if folder is None or not (folder / "reading.json").is_file():
+        raise InputError("This installation has no calibrated reading.", "Install fls-bench again.")
+    return folder / "reading.json"
+
+
+@functools.cache
+def load_models(path: Path | None = None) -> ReadingModels:
+    """The models by which a regime is read from one net.
+
+    Args:
+        path: A file of ``fls-bench calibrate``; None: the committed one.
+
+    Returns:
+        The models.
+
+    Raises:
+        InputError: The file is not one, or of another schema.
+    """
+    return read_stored(
+        path or models_path(), {READING_SCHEMA: ReadingModels}, "fls-bench calibrate"
+    )
 
 
 def _aligned(shard: Shard) -> Shard:

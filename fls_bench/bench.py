@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fls_bench import __version__, tasks
+from fls_bench.atlas import load_models
 from fls_bench.bundle import Bundle, load_any, save_bundle
 from fls_bench.claim_cases import judge_claim, run_claim_case, run_theory_case
 from fls_bench.errors import AbsentDataError, InputError, RunFailedError
@@ -39,9 +40,11 @@ from fls_bench.schema import (
     Measurement,
     Outcome,
     Provenance,
+    Reading,
     Recipe,
     Report,
     RunConfig,
+    SelfTest,
     Skipped,
     TheorySpec,
     Tier,
@@ -57,6 +60,7 @@ from fls_bench.subject import (
     from_checkpoint,
     from_run,
 )
+from fls_bench.subject.observing import Look
 from fls_bench.suite import Case, InterventionSpec, Suite
 from fls_bench.sweep import (
     Listener,
@@ -79,8 +83,16 @@ from fls_bench.training import (
 )
 from fls_bench.training_setup import TrainingSetup
 from fls_bench.verdict.claims.cases import ClaimCase
-from fls_bench.verdict.diagnosis import diagnose, measured_at, without_budget, without_sweep
+from fls_bench.verdict.diagnosis import (
+    diagnose,
+    from_reading,
+    measured_at,
+    reading_finding,
+    without_budget,
+    without_sweep,
+)
 from fls_bench.verdict.evidence import Evidence
+from fls_bench.verdict.reading.model import read
 
 J = TypeVar("J", bound=Judgement)
 
@@ -105,6 +117,7 @@ class Options:
         jobs: Batches or processes at a time; None: one per core.
         device: ``auto``, ``cpu`` or ``cuda``.
         store: Folder of the stored runs; None: the user's cache; False: nothing is stored.
+        observe_only: Read the regime from the net alone; nothing is trained for it.
     """
 
     listener: Listener
@@ -116,6 +129,7 @@ class Options:
     jobs: int | None = None
     device: str = "cpu"
     store: Path | bool | None = None
+    observe_only: bool = False
     started: float = field(default_factory=time.perf_counter)
     clock: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
 
@@ -212,7 +226,8 @@ def diagnose_file(path: Path, options: Options, given: Given = NOTHING) -> Repor
         options.listener.note(f"{path}: {file.kind} of {len(file.tensors)} tensors")
     if given.builder is not None and ":" in given.builder:
         options.listener.note(f"--model {given.builder}: your own code was imported and run")
-    prepared = None if subject.setup is None else make_ready(subject.setup, options)
+    swept = subject.setup is not None and not options.observe_only
+    prepared = make_ready(subject.setup, options) if swept and subject.setup is not None else None
     judged = judge(subject, prepared, options)
     return make_report(options, "diagnose", judged, engines=[] if prepared is None else [prepared])
 
@@ -477,10 +492,12 @@ def judge(
     """
     measurements: tuple[Measurement, ...] = ()
     skipped: list[Skipped] = []
+    reading = None if subject.look is None else read_regime(subject.look)
     facts: dict[str, Any] = dict(subject.facts)
     findings: list[Finding] = list(subject.findings)
     if subject.snapshot is not None and subject.task is not None:
-        measurements = measure(subject.snapshot)
+        look = subject.look if options.observe_only else None
+        measurements = measure(subject.snapshot) if look is None else look.measurements
         found, told = loss_facts(subject)
         findings += told
         facts.update(found)
@@ -491,14 +508,22 @@ def judge(
         return Judgement(
             diagnosis=diagnosis.model_copy(update={"findings": problems_first(findings)}),
             measurements=measurements,
+            reading=reading,
             skipped=(Skipped(what="sweep over c", code=code, reason=why), *skipped),
             input=facts,
             cost=cost,
         )
 
     if prepared is None or subject.task is None:
-        diagnosis = without_sweep(subject.tier, subject.why, bool(measurements))
-        return unswept(diagnosis, f"tier_{subject.tier}", subject.why, Cost())
+        why, code = subject.why, f"tier_{subject.tier}"
+        if options.observe_only and subject.tier is Tier.T3:
+            why, code = OBSERVED_ONLY, "observe_only"
+        diagnosis = (
+            without_sweep(subject.tier, why)
+            if reading is None
+            else from_reading(reading, subject.tier, "" if subject.tier is Tier.T3 else why)
+        )
+        return unswept(diagnosis, code, why, Cost())
     setup = prepared.setup
     result = run_sweep(
         prepared, stores=stores_of(options), listener=options.listener, jobs=options.num_jobs
@@ -510,7 +535,10 @@ def judge(
             f"The budget of {prepared.plan.budget:,} replica-epochs does not pay for three seeds of "
             f"a sweep; --budget {math.ceil(needed)}s would at most be needed."
         )
-        return unswept(without_budget(why), "budget", why, result.cost)
+        diagnosis = (
+            without_budget(why) if reading is None else from_reading(reading, subject.tier, why)
+        )
+        return unswept(diagnosis, "budget", why, result.cost)
     own = prepared.own
     diagnosis = diagnose(
         Evidence(
@@ -520,12 +548,14 @@ def judge(
     )  # fmt: skip
     findings += data_findings(setup, subject.task)
     findings += file_findings(subject, result.sweep, own)
+    findings += [] if reading is None else [reading_finding(reading, diagnosis.regime)]
     star = None if diagnosis.c_star is None else diagnosis.c_star.value
     return Judgement(
         diagnosis=diagnosis.model_copy(
             update={"findings": problems_first([*diagnosis.findings, *findings])}
         ),
         measurements=(*measurements, *measured_at(result.sweep, own, star)),
+        reading=reading,
         sweep=result.sweep,
         centered_sweep=result.centered,
         plain_sweep=result.plain,
@@ -535,6 +565,24 @@ def judge(
         input=facts,
         cost=result.cost,
     )
+
+
+OBSERVED_ONLY = "--observe-only was given, so no net was trained at another c."
+
+
+def read_regime(look: Look) -> Reading:
+    """The regime of one net, read by the committed model.
+
+    Args:
+        look: The net on the part of its data that is looked at.
+
+    Returns:
+        The reading.
+    """
+    missing = "" if look.evidence.startswith("T2") else "the initial weights (--init)"
+    if not look.has_test:
+        missing = " and ".join(filter(None, (missing, "test points")))
+    return read(load_models(), look.evidence, look.columns, missing)
 
 
 def _duration(seconds: float) -> str:
@@ -611,6 +659,7 @@ def make_report(
     tuning: Tuning | None = None,
     invariants: Invariants | None = None,
     claims: tuple[ClaimResult, ...] = (),
+    selftest: SelfTest | None = None,
 ) -> Report:
     """A report of any kind, with its provenance.
 
@@ -624,6 +673,7 @@ def make_report(
         tuning: For the kind ``tune``.
         invariants: For the kind ``invariants``.
         claims: Of a suite that tests claims.
+        selftest: For the kind ``selftest``.
 
     Returns:
         The report.
@@ -646,6 +696,7 @@ def make_report(
         **({"cost": _total(cases)} if claims else {}),
         tuning=tuning,
         invariants=invariants,
+        selftest=selftest,
         provenance=Provenance(
             version=__version__,
             torch=facts["torch"],

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import minimize_scalar
+from threadpoolctl import threadpool_limits
 
 from fls_bench.atlas import OUTCOMES, Shard
-from fls_bench.schema import Outcome
+from fls_bench.schema import (
+    Curve,
+    Evidence,
+    Outcome,
+    RangeGroup,
+    ReadingModel,
+    ReadingModels,
+    ReferenceRange,
+    Regime,
+)
 from fls_bench.verdict.reading.columns import COLUMNS
+from fls_bench.verdict.reading.model import distances, filled, observed, predicted
+from fls_bench.verdict.reading.observables import EVIDENCE, OBSERVABLES, available, matrix
 from fls_bench.verdict.reading.truth import REGIMES, truth
 
 Values = npt.NDArray[np.float64]
@@ -96,3 +111,436 @@ def labelled(shards: Sequence[Shard]) -> Labelled:
         np.array(parts["regime"]), np.array(parts["grey"], dtype=bool),
         np.array(parts["ratio"], dtype=float), facts,
     )  # fmt: skip
+
+
+# --- fitting --------------------------------------------------------------------------------
+
+KNOTS = 6
+"""Of each curve, at quantiles of the observable."""
+
+STRENGTH = 0.02
+"""Inverse strength of the ridge on the curves of the scores."""
+
+RIDGE = 30.0
+"""Strength of the ridge on the curves of log2(c/c*)."""
+
+LEVEL = 0.9
+EDGES = 0.002
+"""This share of the atlas' nets lies beyond each end of an observable's range."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A model before it is calibrated, and its predictions for other nets.
+
+    Attributes:
+        names: Observables with values to fit on.
+        knots: Of each observable.
+        fill: Median of each.
+        low: Lower end of the range of each.
+        high: Upper end.
+        scores: ``[C, knots, 3]`` heights of the curves.
+        ratios: ``[C, knots]``.
+        intercepts: ``[3]``.
+        ratio_intercept: Of the ratio.
+        centre: Mean of each filled observable.
+        scale: Deviation of each.
+        precision: ``[C, C]`` inverse of their shrunk correlation.
+    """
+
+    names: tuple[str, ...]
+    knots: list[Values]
+    fill: Values
+    low: Values
+    high: Values
+    scores: list[Values]
+    ratios: list[Values]
+    intercepts: Values
+    ratio_intercept: float
+    centre: Values
+    scale: Values
+    precision: Values
+
+    def model(
+        self,
+        evidence: Evidence,
+        *,
+        temperature: float = 1.0,
+        threshold: float = 0.0,
+        widths: Mapping[Regime, float] | None = None,
+        reach: float = math.inf,
+    ) -> ReadingModel:
+        """As a stored model, its scores divided by a temperature."""
+
+        def plain(values: Any) -> tuple[float, ...]:
+            return tuple(_short(value) for value in np.asarray(values).tolist())
+
+        curves = [
+            Curve(
+                observable=name,
+                knots=plain(self.knots[k]),
+                scores=tuple(
+                    (_short(a / temperature), _short(b / temperature), _short(c / temperature))
+                    for a, b, c in self.scores[k].tolist()
+                ),
+                ratios=plain(self.ratios[k]),
+                fill=_short(self.fill[k]),
+                low=_short(self.low[k]),
+                high=_short(self.high[k]),
+            )
+            for k, name in enumerate(self.names)
+        ]
+        first, second, third = (_short(one / temperature) for one in self.intercepts.tolist())
+        return ReadingModel(
+            evidence=evidence, curves=tuple(curves), intercepts=(first, second, third),
+            ratio_intercept=_short(self.ratio_intercept), threshold=_short(threshold), level=LEVEL,
+            ratio_width=dict(widths or dict.fromkeys(REGIMES, 0.0)),
+            centre=plain(self.centre), scale=plain(self.scale),
+            precision=tuple(plain(row) for row in self.precision),
+            reach=min(_short(reach), 1e6),
+        )  # fmt: skip
+
+
+def _short(value: float) -> float:
+    """Six significant digits: what the last bits of a fit say is the machine's."""
+    return float(f"{value:.6g}")
+
+
+def weights_of(groups: npt.NDArray[Any]) -> Values:
+    """Each group counts alike, whatever its number of nets: ``[R]`` with mean 1."""
+    _, inverse, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    weights: Values = 1.0 / counts[inverse]
+    weights *= len(groups) / weights.sum()
+    return weights
+
+
+def fit(
+    values: Values,
+    names: Sequence[str],
+    regime: Labels,
+    ratio: Values,
+    groups: npt.NDArray[Any],
+) -> Fitted:
+    """Fit curves to observables of nets whose regime is known.
+
+    Args:
+        values: ``[R, C]`` observables, NaN where there is none.
+        names: Their names.
+        regime: ``[R]`` index into ``REGIMES``.
+        ratio: ``[R]`` log2(c / c*), NaN where not known.
+        groups: ``[R]`` tasks, which count alike.
+
+    Returns:
+        The model.
+
+    Source: generalised additive models, Hastie, Tibshirani 1986; linear splines with knots at
+    quantiles, multinomial logistic and ridge regression of scikit-learn; Ledoit, Wolf 2004 for the
+    shrunk covariance.
+    """
+    from sklearn.covariance import LedoitWolf
+    from sklearn.linear_model import LogisticRegression, Ridge
+
+    kept = [k for k in range(values.shape[1]) if np.isfinite(values[:, k]).mean() > MIN_MEASURED]
+    values = values[:, kept]
+    fill = np.nanmedian(values, axis=0)
+    low, high = np.nanquantile(values, [EDGES, 1 - EDGES], axis=0)
+    x = np.where(np.isfinite(values), values, fill)
+    knots = [_knots(x[:, k]) for k in range(x.shape[1])]
+    basis = [_hats(x[:, k], knots[k]) for k in range(x.shape[1])]
+    design = np.concatenate(basis, axis=1)
+    mean, scale = design.mean(axis=0), design.std(axis=0)
+    scale[scale == 0] = 1.0
+    standard = (design - mean) / scale
+    weights = weights_of(groups)
+    with threadpool_limits(limits=1):
+        logistic = LogisticRegression(C=STRENGTH, max_iter=5000, tol=1e-8)
+        logistic.fit(standard, regime, sample_weight=weights)
+        known = np.isfinite(ratio)
+        ridge = Ridge(alpha=RIDGE).fit(standard[known], ratio[known], sample_weight=weights[known])
+        z = (x - x.mean(axis=0)) / np.where(x.std(axis=0) > 0, x.std(axis=0), 1.0)
+        precision = LedoitWolf(assume_centered=True).fit(z).precision_
+    heights = logistic.coef_ / scale
+    slopes = ridge.coef_ / scale
+    bounds = np.cumsum([0, *(part.shape[1] for part in basis)])
+    return Fitted(
+        names=tuple(names[k] for k in kept),
+        knots=knots,
+        fill=fill,
+        low=low,
+        high=high,
+        scores=[heights[:, a:b].T for a, b in itertools.pairwise(bounds)],
+        ratios=[slopes[a:b] for a, b in itertools.pairwise(bounds)],
+        intercepts=logistic.intercept_ - heights @ mean,
+        ratio_intercept=float(ridge.intercept_ - slopes @ mean),
+        centre=x.mean(axis=0),
+        scale=np.where(x.std(axis=0) > 0, x.std(axis=0), 1.0),
+        precision=precision,
+    )
+
+
+MIN_MEASURED = 0.2
+"""An observable that fewer of the nets have is left out."""
+
+
+def _knots(x: Values) -> Values:
+    knots = np.unique(np.quantile(x, np.linspace(0.01, 0.99, KNOTS)))
+    return knots if len(knots) > 1 else np.array([knots[0], knots[0] + 1.0])
+
+
+def _hats(x: Values, knots: Values) -> Values:
+    """Linear B-splines: 1 at a knot and 0 at its neighbours, constant beyond the ends."""
+    return np.stack([np.interp(x, knots, one) for one in np.eye(len(knots))], axis=1)
+
+
+# --- out of sample --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """What models that did not see a net's group say of it.
+
+    Attributes:
+        rows: ``[R]`` nets, as indices into the atlas.
+        groups: ``[R]`` what was left out at a time.
+        probabilities: ``[R, 3]``.
+        ratio: ``[R]`` log2(c / c*).
+        distance: ``[R]``.
+    """
+
+    rows: Labels
+    groups: npt.NDArray[Any]
+    probabilities: Values
+    ratio: Values
+    distance: Values
+
+
+def hold_out(
+    atlas: Labelled,
+    rows: Labels,
+    groups: npt.NDArray[Any],
+    evidence: Evidence,
+    only: Sequence[str] | None = None,
+) -> Held:
+    """Leave one group out at a time: fit on the others, predict it.
+
+    Args:
+        atlas: All nets.
+        rows: Nets whose regime is truth.
+        groups: ``[len(rows)]`` task, family or optimizer of each.
+        evidence: What the reading rests on.
+        only: Names of observables; None: all that the evidence allows.
+
+    Returns:
+        Predictions for all rows.
+    """
+    observables = tuple(k for k in available(evidence) if only is None or k.name in only)
+    values = matrix(atlas.by_column(rows), observables)
+    names = [one.name for one in observables]
+    regime, ratio = atlas.regime[rows], atlas.log2_ratio[rows]
+    tasks = atlas.of_case("task")[rows]
+    probabilities = np.full((len(rows), len(REGIMES)), np.nan)
+    ratios, distance = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
+    for group in np.unique(groups):
+        out = groups == group
+        fitted = fit(values[~out], names, regime[~out], ratio[~out], tasks[~out])
+        model = fitted.model(evidence)
+        own = filled(model, observed(model, atlas.by_column(rows[out])))
+        probabilities[out], ratios[out] = predicted(model, own)
+        distance[out] = distances(model, own)
+    return Held(rows, groups, probabilities, ratios, distance)
+
+
+def temperature_of(held: Held, regime: Labels, weights: Values) -> float:
+    """The temperature at which held-out probabilities are most likely.
+
+    Source: Guo et al. 2017, arXiv 1706.04599, section 4.2.
+    """
+    logs = np.log(np.maximum(held.probabilities, 1e-300))
+
+    def loss(log_temperature: float) -> float:
+        scaled = logs / math.exp(log_temperature)
+        scaled -= scaled.max(axis=1, keepdims=True)
+        norm = np.log(np.exp(scaled).sum(axis=1))
+        own = scaled[np.arange(len(regime)), regime] - norm
+        return float(-(weights * own).mean())
+
+    found = minimize_scalar(loss, bounds=(-2.0, 3.0), method="bounded")
+    return float(math.exp(found.x))
+
+
+def tempered(probabilities: Values, temperature: float) -> Values:
+    """Probabilities at another temperature."""
+    logs = np.log(np.maximum(probabilities, 1e-300)) / temperature
+    logs -= logs.max(axis=1, keepdims=True)
+    weights = np.exp(logs)
+    result: Values = weights / weights.sum(axis=1, keepdims=True)
+    return result
+
+
+def group_quantile(scores: Values, groups: npt.NDArray[Any], level: float) -> float:
+    """The value that a score of a net of a new group exceeds with probability at most 1 - level.
+
+    Each of the K groups has the mass 1/(K + 1), shared by its scores, and the rest lies at infinity.
+
+    Args:
+        scores: ``[R]``, larger = stranger.
+        groups: ``[R]``.
+        level: Wanted coverage.
+
+    Returns:
+        The quantile; infinite where K is too small for the level.
+
+    Source: Lee, Barber, Willett, "Distribution-free inference with hierarchical data" (arXiv
+    2306.06342), section 3; Dunn, Wasserman, Ramdas 2022.
+    """
+    num = len(np.unique(groups))
+    _, inverse, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    mass = 1.0 / (counts[inverse] * (num + 1))
+    order = np.argsort(scores)
+    reached = np.cumsum(mass[order])
+    place = int(np.searchsorted(reached, level - 1e-12))
+    return float(scores[order[place]]) if place < len(scores) else math.inf
+
+
+# --- the committed file ---------------------------------------------------------------------
+
+
+def calibrate(atlas: Labelled, evidence: Evidence, rows: Labels) -> tuple[ReadingModel, Held]:
+    """Fit a model, and calibrate it on tasks that were left out one at a time.
+
+    Args:
+        atlas: All nets.
+        evidence: What the reading rests on.
+        rows: Nets whose regime is truth.
+
+    Returns:
+        (the model, what was held out, at the model's temperature).
+    """
+    tasks = atlas.of_case("task")[rows]
+    regime, ratio = atlas.regime[rows], atlas.log2_ratio[rows]
+    held = hold_out(atlas, rows, tasks, evidence)
+    temperature = temperature_of(held, regime, weights_of(tasks))
+    probabilities = tempered(held.probabilities, temperature)
+    own = probabilities[np.arange(len(rows)), regime]
+    threshold = max(0.0, -group_quantile(-own, tasks, LEVEL))
+    likeliest, known = probabilities.argmax(axis=1), np.isfinite(ratio)
+    residual = np.abs(held.ratio - ratio)
+    widths = {}
+    for k, one in enumerate(REGIMES):
+        mine = known & (likeliest == k)
+        width = group_quantile(residual[mine], tasks[mine], LEVEL) if mine.any() else math.inf
+        widths[one] = _short(min(width, MAX_RATIO))
+    reach = float(np.quantile(held.distance, REACHED))
+    observables = available(evidence)
+    values = matrix(atlas.by_column(rows), observables)
+    fitted = fit(values, [one.name for one in observables], regime, ratio, tasks)
+    model = fitted.model(
+        evidence, temperature=temperature, threshold=threshold, widths=widths, reach=reach
+    )
+    return model, replace(held, probabilities=probabilities)
+
+
+MAX_RATIO = 30.0
+REACHED = 0.98
+"""Share of nets of tasks that were left out that lie within reach."""
+
+
+def reference_groups(atlas: Labelled, rows: Labels) -> tuple[RangeGroup, ...]:
+    """Where nets of each regime lie, by depth and number of training points.
+
+    Args:
+        atlas: All nets.
+        rows: Nets whose regime is truth.
+
+    Returns:
+        One group per part of depth and n; a part with too few nets of a regime takes all depths.
+    """
+    columns = atlas.by_column(rows)
+    values = matrix(columns, OBSERVABLES)
+    depth, n, regime = columns["depth"], columns["n_train"], atlas.regime[rows]
+    groups = []
+    for depths in DEPTHS:
+        for sizes in SIZES:
+            near = (n >= sizes[0]) & (n <= sizes[1])
+            like = near & (depth >= depths[0]) & (depth <= depths[1])
+            ranges: dict[str, list[ReferenceRange]] = {}
+            for k, one in enumerate(REGIMES):
+                chosen = next(
+                    (part for part in (like, near) if (part & (regime == k)).sum() >= MIN_NETS),
+                    None,
+                )
+                mine = regime == k if chosen is None else chosen & (regime == k)
+                for j, observable in enumerate(OBSERVABLES):
+                    own = values[mine, j]
+                    own = own[np.isfinite(own)]
+                    if len(own) < MIN_NETS:
+                        continue
+                    low, median, high = (_short(q) for q in np.quantile(own, [0.1, 0.5, 0.9]))
+                    ranges.setdefault(observable.name, []).append(
+                        ReferenceRange(regime=one, low=low, median=median, high=high, n=len(own))
+                    )
+            groups.append(
+                RangeGroup(
+                    depth=depths, n_train=sizes,
+                    ranges={name: tuple(found) for name, found in ranges.items()},
+                )
+            )  # fmt: skip
+    return tuple(groups)
+
+
+DEPTHS = ((1, 3), (4, 5), (6, 10**6))
+SIZES = ((1, 149), (150, 499), (500, 10**6))
+MIN_NETS = 20
+
+
+def calibrated(shards: Sequence[Shard]) -> ReadingModels:
+    """The committed file, from the atlas alone.
+
+    Args:
+        shards: The atlas.
+
+    Returns:
+        Models of all kinds of evidence, fitted on what is not set aside.
+    """
+    atlas = labelled(shards)
+    rows = np.flatnonzero(atlas.known & ~atlas.of_case("set_aside"))
+    models = {evidence: calibrate(atlas, evidence, rows)[0] for evidence in EVIDENCE}
+    about = {
+        **shards[0].header["suite"],
+        "nets": len(rows),
+        "setups": len(np.unique(atlas.case[rows])),
+        "tasks": len(np.unique(atlas.of_case("task")[rows])),
+    }
+    return ReadingModels(atlas=about, models=models, groups=reference_groups(atlas, rows))
+
+
+TOLERANCE = 1e-4
+"""Machines round differently, and a solver stops where its tolerance lets it."""
+
+
+def differences(stored: ReadingModels, refit: ReadingModels) -> tuple[str, ...]:
+    """Where a refit differs from a stored file by more than rounding.
+
+    Args:
+        stored: The file.
+        refit: Of the same atlas.
+
+    Returns:
+        One line for each difference.
+    """
+    found = []
+    if stored.atlas != refit.atlas:
+        found.append(f"fitted on {stored.atlas}, the refit on {refit.atlas}")
+    for evidence in EVIDENCE:
+        old, new = stored.models[evidence], refit.models[evidence]
+        if [one.observable for one in old.curves] != [one.observable for one in new.curves]:
+            found.append(f"{evidence}: other observables")
+            continue
+        for name in ("intercepts", "ratio_intercept", "threshold", "reach"):
+            if not np.allclose(getattr(old, name), getattr(new, name), TOLERANCE, TOLERANCE):
+                found.append(f"{evidence}: {name} {getattr(old, name)}, {getattr(new, name)}")
+        for first, second in zip(old.curves, new.curves, strict=True):
+            same = first.knots == second.knots or np.allclose(first.knots, second.knots, TOLERANCE)
+            if not same or not np.allclose(first.scores, second.scores, TOLERANCE, TOLERANCE):
+                found.append(f"{evidence}: the curve of {first.observable}")
+    return tuple(found)

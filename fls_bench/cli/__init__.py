@@ -13,7 +13,7 @@ from fls_bench.cli.process import main
 # isort: off
 # fmt: off
 from fls_bench.cli import train, diagnose, tune, run, check, compare, invariants  # noqa: F401
-from fls_bench.cli import report, suites, baseline, claims  # noqa: F401
+from fls_bench.cli import calibrate, report, suites, baseline, claims  # noqa: F401
 # fmt: on
 # isort: on
 

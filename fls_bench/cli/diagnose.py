@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -84,6 +85,12 @@ def diagnose(
         str | None,
         typer.Option(help="Classes of settings to read past, comma-separated; none is imported."),
     ] = None,
+    observe_only: Annotated[
+        bool,
+        typer.Option(
+            "--observe-only", help="Read the regime from the net alone, in seconds: train nothing."
+        ),
+    ] = False,
     pythonpath: PythonPathOption = None,
     seed: SeedOption = 0,
     max_seeds: MaxSeedsOption = 20,
@@ -104,8 +111,9 @@ def diagnose(
     """Diagnose a model file, a checkpoint or your setup.
 
     Says whether it is over-aligned (c too small), near-optimal or over-fitted (c too large), and what
-    to change: smaller c = larger FLS = toward over-aligned. A checkpoint needs --model and --data, or
-    --setup; nothing in a file is executed.
+    to change: smaller c = larger FLS = toward over-aligned. The regime is first read from the net
+    itself, then a sweep over c confirms it where the setup can be trained again. A checkpoint needs
+    --model and --data, or --setup; nothing in a file is executed.
     """
     beside = {
         **parse_model(model), **parse_data(data), "data_seed": data_seed, "init": init,
@@ -119,6 +127,11 @@ def diagnose(
         raise InputError(
             "--setup brings its own net and data, and there is no file.",
             f"Leave out --{min(beside).replace('_', '-').replace('builder', 'model')}.",
+        )
+    if path is None and observe_only:
+        raise InputError(
+            "--observe-only looks at a net that is there, and there is no file.",
+            "Give a model file or a checkpoint too, or leave it out.",
         )
     search_in(pythonpath)
     conditions = parse_conditions(fail_on)
@@ -134,7 +147,8 @@ def diagnose(
         own = None if setup is None else import_setup(setup)
         if path is not None:
             allowed = tuple(name.strip() for name in (allow or "").split(",") if name.strip())
-            given = Given(setup=own, allow=allowed, **beside)
+            given = Given(setup=own, allow=allowed, observe_only=observe_only, **beside)
+            options = replace(options, observe_only=observe_only)
             made = bench.diagnose_file(path, options, given)
         elif own is not None:
             made = bench.diagnose_setup(own, options)

@@ -139,3 +139,63 @@ class ReadingModels(Frozen):
     atlas: dict[str, Any]
     models: dict[Evidence, ReadingModel]
     groups: tuple[RangeGroup, ...]
+
+
+class Placed(Frozen):
+    """A net of a known regime, and what was read from it."""
+
+    seed: int
+    regime: Regime
+    probabilities: dict[str, Share]
+
+
+class PlacedCase(Frozen):
+    """Nets at one place of c."""
+
+    id: str
+    regime: Regime
+    """Where their c puts them, as a sweep shows."""
+    nets: tuple[Placed, ...]
+
+
+_OPPOSITE = {
+    (Regime.OVER_ALIGNED, Regime.OVER_FITTED),
+    (Regime.OVER_FITTED, Regime.OVER_ALIGNED),
+}
+
+
+class SelfTest(Frozen):
+    """What became of nets that were placed in each regime."""
+
+    cases: tuple[PlacedCase, ...]
+
+    @property
+    def confusion(self) -> dict[Regime, dict[Regime, int]]:
+        """Where nets were placed -> what they were called -> how many."""
+        places = [one for one in Regime if one is not Regime.INCONCLUSIVE]
+        counts: dict[Regime, dict[Regime, int]] = {
+            place: dict.fromkeys(Regime, 0) for place in places
+        }
+        for case in self.cases:
+            for net in case.nets:
+                counts[case.regime][net.regime] += 1
+        return counts
+
+    @property
+    def opposite(self) -> int:
+        """How many were called the opposite of their regime."""
+        return sum(
+            (case.regime, net.regime) in _OPPOSITE for case in self.cases for net in case.nets
+        )
+
+    @property
+    def false_alarms(self) -> tuple[int, int]:
+        """Of how many near-optimal nets how many were called over-aligned or over-fitted."""
+        flat = [
+            net.regime
+            for case in self.cases
+            if case.regime is Regime.NEAR_OPTIMAL
+            for net in case.nets
+        ]
+        wrong = sum(one in (Regime.OVER_ALIGNED, Regime.OVER_FITTED) for one in flat)
+        return wrong, len(flat)

@@ -10,6 +10,7 @@ from fls_bench.schema.claims import ClaimResult
 from fls_bench.schema.comparisons import Comparison
 from fls_bench.schema.invariants import Invariants
 from fls_bench.schema.judgements import CaseResult, Judgement, Provenance
+from fls_bench.schema.readings import SelfTest
 from fls_bench.schema.tuning import Tuning
 
 REPORT_SCHEMA = "fls-bench/report/1"
@@ -20,7 +21,7 @@ class Report(Judgement):
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
     schema_: Annotated[Literal["fls-bench/report/1"], Field(alias="schema")] = REPORT_SCHEMA  # type: ignore[assignment]
-    kind: Literal["diagnose", "suite", "tune", "invariants", "check", "compare"]
+    kind: Literal["diagnose", "suite", "tune", "invariants", "check", "compare", "selftest"]
     suite: dict[str, Any] | None = None
     """For kinds ``suite`` and ``check``: name, version, digest."""
     cases: tuple[CaseResult, ...] = ()
@@ -30,6 +31,8 @@ class Report(Judgement):
     """For kind ``tune``; ``sweep`` then holds the runs of its search at the rule's rates."""
     invariants: Invariants | None = None
     """For kind ``invariants``."""
+    selftest: SelfTest | None = None
+    """For kind ``selftest``."""
     comparison: Comparison | None = None
     """For kinds ``check`` and ``compare``."""
     provenance: Provenance

@@ -20,7 +20,7 @@ from fls_bench.bundle import (
 from fls_bench.bundle.sniffing import Kind
 from fls_bench.schema import ArchitectureSpec, BundleHeader, Finding, Tier
 from fls_bench.subject.file_data import data_findings, draw_of, file_task
-from fls_bench.subject.files import claimed, setup_findings
+from fls_bench.subject.files import NO_TEST_POINTS, claimed, setup_findings
 from fls_bench.subject.given import Given, check_given, check_measurable
 from fls_bench.subject.heads import with_head
 from fls_bench.subject.inits import (
@@ -30,8 +30,9 @@ from fls_bench.subject.inits import (
     net_shape,
     read_weights,
 )
+from fls_bench.subject.observing import look_at
 from fls_bench.subject.setups import built_in_builder, given_source, header_setup
-from fls_bench.subject.snapshots import fitting, read_out_facts, stored_snapshot
+from fls_bench.subject.snapshots import fitting, read_out_facts, refuse_overflow, snapshot_of
 from fls_bench.subject.subject import Subject
 from fls_bench.tasks import Task, TaskSource, named_source, noise
 from fls_bench.training import user_code
@@ -135,11 +136,16 @@ def from_checkpoint(checkpoint: Checkpoint, given: Given) -> Subject:
         if not recipe:
             setup = replace(setup, loss=_loss(net, final, task))
     facts["feature_layer"] = read_out_facts(setup, task, final)
-    snapshot = stored_snapshot(setup, task, final, init)
+    look = look_at(setup, task, final, init)
+    refuse_overflow(look.snapshot)
+    snapshot = look.snapshot if given.observe_only else snapshot_of(setup, task, final, init)
+    refuse_overflow(snapshot)
     tier, why = _tier(recipe, init, given)
+    if tier is Tier.T3 and not task.has_test:
+        tier, why = Tier.T1 if init is None else Tier.T2, NO_TEST_POINTS
     return Subject(
         setup if tier is Tier.T3 else None, task, snapshot, tier, why, facts, tuple(findings), claim,
-        measured_by=setup,
+        measured_by=setup, look=look,
     )  # fmt: skip
 
 

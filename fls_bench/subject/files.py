@@ -13,13 +13,16 @@ from fls_bench.schema import BundleHeader, Finding, Recipe, Tier
 from fls_bench.subject.file_data import data_findings, file_task
 from fls_bench.subject.given import Given, check_given
 from fls_bench.subject.inits import check_centered, initial_weights, likeness_findings, net_shape
+from fls_bench.subject.observing import look_at
 from fls_bench.subject.setups import bundle_arrays, bundle_setup, given_source
-from fls_bench.subject.snapshots import read_out_facts, stored_snapshot
+from fls_bench.subject.snapshots import read_out_facts, refuse_overflow, snapshot_of
 from fls_bench.subject.subject import Subject
 from fls_bench.tasks import Task, arrays_source, load_task
 from fls_bench.training import user_code
 from fls_bench.training.runs import make_net
 from fls_bench.training_setup import TrainingSetup
+
+NO_TEST_POINTS = "There are no test points, by which nets of other c could be judged."
 
 
 def from_bundle(bundle: Bundle, given: Given) -> Subject:
@@ -78,13 +81,20 @@ def from_bundle(bundle: Bundle, given: Given) -> Subject:
     else:
         task = file_task(setup, header, given, source)
         findings += data_findings(task, header, given)
+    if tier is Tier.T3 and not task.has_test:
+        tier, why = Tier.T2 if bundle.init is not None else Tier.T1, NO_TEST_POINTS
     findings += setup_findings(header, given)
     check_centered(setup, bundle.init)
     facts["feature_layer"] = read_out_facts(setup, task, bundle.final)
-    snapshot = stored_snapshot(setup, task, bundle.final, bundle.init)
+    look = look_at(setup, task, bundle.final, bundle.init)
+    refuse_overflow(look.snapshot)
+    snapshot = (
+        look.snapshot if given.observe_only else snapshot_of(setup, task, bundle.final, bundle.init)
+    )
+    refuse_overflow(snapshot)
     return Subject(
         setup if tier is Tier.T3 else None, task, snapshot, tier, why, facts, tuple(findings),
-        claimed(header), measured_by=setup,
+        claimed(header), measured_by=setup, look=look,
     )  # fmt: skip
 
 

@@ -31,6 +31,7 @@ class Given:
         feature_layer: Whose features count as the last.
         fit_head: Fit a read-out to an encoder that has none.
         allow: Classes of settings, as ``module.name``, that are read past.
+        observe_only: Measure only what the regime is read from, on a fixed part of the data.
     """
 
     builder: str | None = None
@@ -46,6 +47,7 @@ class Given:
     feature_layer: str | None = None
     fit_head: bool = False
     allow: tuple[str, ...] = ()
+    observe_only: bool = False
 
 
 NOTHING = Given()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fls_bench.metrics import METRICS as METRIC_ROWS
 from fls_bench.metrics import Snapshot, measure
-from fls_bench.schema import Measurement
+from fls_bench.schema import Evidence, Measurement
 from fls_bench.subject.snapshots import snapshot_of
 from fls_bench.tasks import Task
 from fls_bench.training import TrainedRun
@@ -45,13 +47,48 @@ def part_of_task(task: Task) -> Task:
     return replace(task, **changes)
 
 
-def observe(
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What the regime of one net is read from.
+
+    Attributes:
+        snapshot: The net on the part of its data that is looked at.
+        facts: Of the net and its data, as ``FACTS``.
+        has_test: Whether there are test points that the net has not seen.
+    """
+
+    snapshot: Snapshot
+    facts: Mapping[str, float]
+    has_test: bool = True
+
+    @property
+    def evidence(self) -> Evidence:
+        """What the reading may rest on."""
+        if self.snapshot.init is None:
+            return "T1" if self.has_test else "T1-train"
+        return "T2" if self.has_test else "T2-train"
+
+    @cached_property
+    def measurements(self) -> tuple[Measurement, ...]:
+        """What is read, without what needs test points where there are none."""
+        names = [
+            name for name in METRICS if self.has_test or "test_data" not in METRIC_ROWS[name].needs
+        ]
+        return measure(self.snapshot, names)
+
+    @cached_property
+    def columns(self) -> dict[str, float]:
+        """The measurements as named numbers."""
+        return columns(self.measurements, self.facts)
+
+
+def look_at(
     setup: TrainingSetup,
     task: Task,
     final: Mapping[str, Tensor],
     init: Mapping[str, Tensor] | None,
-) -> tuple[tuple[Measurement, ...], dict[str, float]]:
-    """Measure what the regime is read from.
+) -> Look:
+    """Run a net on a fixed part of its data, at the end and at init.
 
     Args:
         setup: Builds the net.
@@ -60,14 +97,14 @@ def observe(
         init: The same at init, or None.
 
     Returns:
-        (measurements on the part that is looked at, facts of the net and its data).
+        What is to be read.
 
     Raises:
         InputError: As ``snapshot_of``.
     """
     part = part_of_task(task)
     snapshot = snapshot_of(setup, part, final, init, kernel_points=KERNEL_POINTS)
-    return measure(snapshot, METRICS), facts_of(setup, task, snapshot)
+    return Look(snapshot, facts_of(setup, task, snapshot), task.has_test)
 
 
 def facts_of(setup: TrainingSetup, task: Task, snapshot: Snapshot) -> dict[str, float]:
@@ -88,7 +125,7 @@ def facts_of(setup: TrainingSetup, task: Task, snapshot: Snapshot) -> dict[str, 
 
 
 def observe_run(setup: TrainingSetup, task: Task, run: TrainedRun) -> dict[str, float]:
-    """As ``observe``, of a run of a sweep, as named numbers.
+    """As ``look_at``, of a run of a sweep, as named numbers.
 
     Args:
         setup: The setup; c and centring are those of the run.
@@ -99,5 +136,4 @@ def observe_run(setup: TrainingSetup, task: Task, run: TrainedRun) -> dict[str, 
         Column -> number.
     """
     own = replace(setup, output_multiplier=run.config.c, centered=run.config.centered)
-    measurements, facts = observe(own, task, run.final, run.init)
-    return columns(measurements, facts)
+    return look_at(own, task, run.final, run.init).columns

@@ -8,6 +8,7 @@ from typing import Any
 
 from fls_bench.metrics import Snapshot
 from fls_bench.schema import Finding, Tier
+from fls_bench.subject.observing import Look, look_at
 from fls_bench.subject.snapshots import snapshot_of
 from fls_bench.tasks import Task
 from fls_bench.training.runs import TrainedRun
@@ -29,6 +30,7 @@ class Subject:
         claim: (training loss that the file claims, the name that it has there), or None.
         file: Whether a file was given.
         measured_by: Its loss is that of the snapshot, also where nothing is known to train again.
+        look: What its regime is read from; None where there is no snapshot.
     """
 
     setup: TrainingSetup | None
@@ -41,6 +43,7 @@ class Subject:
     claim: tuple[float, str] | None = None
     file: bool = True
     measured_by: TrainingSetup | None = None
+    look: Look | None = None
 
 
 def from_run(setup: TrainingSetup, run: TrainedRun) -> Subject:
@@ -55,8 +58,9 @@ def from_run(setup: TrainingSetup, run: TrainedRun) -> Subject:
     """
     task = setup.task_for(run.config.seed)
     snapshot = snapshot_of(setup, task, run.final, run.init, run.config.seed)
+    look = look_at(setup, task, run.final, run.init)
     facts = {
         "num_parameters": sum(value.numel() for value in run.final.values()),
         "trained_here": f"seed {run.config.seed}, {run.outcome.value} after {run.epochs} epochs",
     }
-    return Subject(setup, task, snapshot, Tier.T3, "", facts, file=False)
+    return Subject(setup, task, snapshot, Tier.T3, "", facts, file=False, look=look)

@@ -15,6 +15,7 @@ from fls_bench.schema import TaskSpec
 from fls_bench.tasks.drawing import checked_seed, draw_whole, part_of
 from fls_bench.tasks.task import (
     MIN_PER_PART,
+    NO_TEST,
     Task,
     TaskSource,
     checked_arrays,
@@ -56,7 +57,8 @@ def npz_source(path: Path, n_train: int | None = None) -> TaskSource:
 
     With ``x``, ``y`` alone, 40 % (at most 1,000) points are a fixed test part. With ``x_train``,
     ``y_train``, ``x_test``, ``y_test``, and ``x_val``, ``y_val`` if you have them, your parts are
-    kept; without validation data a part of the training points serves, redrawn with the seed.
+    kept; without validation data a part of the training points serves, redrawn with the seed. Without
+    test data a trained net can be looked at, but nothing can be swept.
 
     Args:
         path: An .npz file without Python objects.
@@ -109,7 +111,8 @@ def arrays_source(
             "inputs are standardised by the other points.",
         )
         return lambda seed: draw_whole(name, x, y, wanted, seed, spec, num_test, drawn_notes)
-    needed = ["x_train", "y_train", "x_test", "y_test"]
+    alone = not given & {"x_test", "y_test"}
+    needed = ["x_train", "y_train", *([] if alone else ["x_test", "y_test"])]
     if given & {"x_val", "y_val"}:
         needed += ["x_val", "y_val"]
     missing = [key for key in needed if key not in given]
@@ -119,7 +122,10 @@ def arrays_source(
             "Give x and y, or x_train, y_train, x_test, y_test (and x_val, y_val).",
         )
     x, y = checked_arrays(name, "training", arrays["x_train"], arrays["y_train"])
-    test = checked_arrays(name, "test", arrays["x_test"], arrays["y_test"])
+    test = (x, y) if alone else checked_arrays(name, "test", arrays["x_test"], arrays["y_test"])
+    if alone:
+        text = f"{NO_TEST}: nothing is measured on points that the net has not seen."
+        notes = (*notes, text)
     validation = checked_arrays(name, "validation", arrays["x_val"], arrays["y_val"]) if (
         "x_val" in given
     ) else None  # fmt: skip

@@ -77,6 +77,11 @@ class Task:
         return np.bincount(self.y_train, minlength=self.n_classes)
 
     @property
+    def has_test(self) -> bool:
+        """Whether the test part holds points that the training part does not."""
+        return not any(note.startswith(NO_TEST) for note in self.notes)
+
+    @property
     def imbalance(self) -> float:
         """Points of the commonest class over those of the rarest that occurs, all parts together.
 
@@ -218,6 +223,9 @@ def joined(task: Task) -> Task:
             )
     return task
 
+
+NO_TEST = "No test part was given"
+"""How the note of a task begins whose test part repeats its training part."""
 
 NO_VALIDATION = "No validation part was given"
 """How the note of a task begins whose validation part we cut from its training part."""

@@ -36,6 +36,11 @@ def check_setup(setup: TrainingSetup, seed: int = 0) -> Task:
     """
     with user_code("The setup's task function failed", "Correct the function."):
         task = setup.task_for(seed)
+    if not task.has_test:
+        raise InputError(
+            f"The data of {task.name!r} have no test points, by which nets of other c could be judged.",
+            "Give x_test and y_test too.",
+        )
     with user_code("make_model failed", "Correct it, or its arguments."):
         net = make_net(setup, seed, setup.output_multiplier, torch.float32).eval()
     if not any(True for _ in net.parameters()):

@@ -17,6 +17,7 @@ from fls_bench.schema import (
     Interval,
     Measurement,
     Outcome,
+    Reading,
     Recommendation,
     Regime,
     Sweep,
@@ -64,13 +65,12 @@ def without_budget(why: str) -> Diagnosis:
     )
 
 
-def without_sweep(tier: Tier, why: str, measured: bool) -> Diagnosis:
-    """The diagnosis below T3: inconclusive, since nobody trained at another c.
+def without_sweep(tier: Tier, why: str) -> Diagnosis:
+    """The diagnosis where a net could be neither swept nor run: inconclusive.
 
     Args:
         tier: The tier reached.
-        why: What kept it from a sweep, as a sentence.
-        measured: Whether metrics were measured.
+        why: What kept it from both, as a sentence.
 
     Returns:
         An inconclusive diagnosis that says what would decide.
@@ -79,13 +79,8 @@ def without_sweep(tier: Tier, why: str, measured: bool) -> Diagnosis:
         code = "weights_alone"
         text = "The output scale can't be seen from weights alone."
     else:
-        code = "no_calibration"
-        text = (
-            "Without training at other c the regime can only be inferred from measurements, and no "
-            "calibration of them exists yet."
-        )
-        if measured:
-            text += " The measurements are shown; they are not a verdict."
+        code = "not_measured"
+        text = "The net could not be run on its data, so nothing could be read from it."
     return Diagnosis(
         regime=Regime.INCONCLUSIVE,
         evidence_tier=tier,
@@ -95,6 +90,90 @@ def without_sweep(tier: Tier, why: str, measured: bool) -> Diagnosis:
             text="No change is recommended. A sweep would decide: give the data, the initial "
             "weights and the training recipe (fls_bench.save_bundle stores all three), or --setup."
         ),
+    )
+
+
+def from_reading(reading: Reading, tier: Tier, why: str) -> Diagnosis:
+    """The diagnosis where nothing was swept: what was read from the net alone.
+
+    Args:
+        reading: Of the net.
+        tier: The tier reached.
+        why: What kept it from a sweep, as a sentence.
+
+    Returns:
+        A diagnosis by observation; inconclusive where the reading is.
+    """
+    regime, ratio = reading.regime, reading.log2_c_ratio
+    mechanism, multiply = None, None
+    if regime in (Regime.OVER_ALIGNED, Regime.OVER_FITTED):
+        text = "A mechanism is measured between c and c*, which takes a sweep."
+        mechanism = Code(code="undetermined", text=text)
+        toward = 1.0 if regime is Regime.OVER_ALIGNED else -1.0
+        # The regime decides the side; the estimate of the distance may be near 0 on the other one.
+        octaves = toward * max(1.0, round(abs(ratio.value)))
+        multiply = 2.0**octaves
+        side = "larger" if toward > 0 else "smaller"
+        advice = (
+            f"Try a {side} output multiplier: about {format_multiplier(multiply)} times the present one "
+            f"(log2(c/c*) is read as {ratio.value:+.1f}, {100 * ratio.level:.0f} % between "
+            f"{_bound(ratio.low)} and {_bound(ratio.high)}), with the learning rate carried along. This "
+            "was read from one net: confirm it by a sweep, or find c* with fls-bench tune."
+        )
+    elif regime is Regime.NEAR_OPTIMAL:
+        advice = "No change is recommended. A sweep would confirm it."
+    else:
+        advice = (
+            "No change is recommended. A sweep would decide: give the data, the initial weights and "
+            "the training recipe (fls_bench.save_bundle stores all three), or --setup."
+        )
+    return Diagnosis(
+        regime=regime,
+        evidence_tier=tier,
+        method="observation",
+        mechanism=mechanism,
+        reason=Code(
+            code=reading.reason.code, text=" ".join(filter(None, (reading.reason.text, why)))
+        ),
+        probabilities=reading.probabilities,
+        log2_c_ratio=ratio,
+        recommendation=Recommendation(multiply_output_by=multiply, text=advice),
+    )
+
+
+def _bound(value: float | None) -> str:
+    return "?" if value is None else f"{value:+.1f}"
+
+
+def reading_finding(reading: Reading, regime: Regime) -> Finding:
+    """What the reading of the net said, beside what the sweep found.
+
+    Args:
+        reading: Of the net that was given.
+        regime: By the sweep, which decides.
+
+    Returns:
+        A warning where both are sure and differ.
+    """
+    said = reading.regime.label
+    if reading.regime is Regime.INCONCLUSIVE:
+        code, status = "reading_inconclusive", "info"
+        text = f"Read from the net alone, the regime was inconclusive: {reading.reason.text}"
+    elif regime is Regime.INCONCLUSIVE:
+        code, status = "reading_not_confirmed", "info"
+        text = f"Read from the net alone it was {said}; the sweep could not confirm it."
+    elif regime is reading.regime:
+        code, status = "reading_confirmed", "info"
+        text = f"Read from the net alone it was {said}, as the sweep found."
+    else:
+        code, status = "reading_disagrees", "warning"
+        text = (
+            f"Read from the net alone it was {said}, and the sweep found {regime.label}: the sweep "
+            "decides, since nets were trained at other c for it."
+        )
+    evidence = {name.replace("_", "-"): p for name, p in reading.probabilities.items()}
+    return Finding.model_validate(
+        {"code": code, "status": status, "text": text, "evidence": evidence}
     )
 
 
