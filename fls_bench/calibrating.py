@@ -323,6 +323,8 @@ def hold_out(
 ) -> Held:
     """Leave one group out at a time: fit on the others, predict it.
 
+    A group may be a fold of several tasks.
+
     Args:
         atlas: All nets.
         rows: Nets whose regime is truth.
@@ -405,20 +407,31 @@ def group_quantile(scores: Values, groups: npt.NDArray[Any], level: float) -> fl
 # --- the committed file ---------------------------------------------------------------------
 
 
-def calibrate(atlas: Labelled, evidence: Evidence, rows: Labels) -> tuple[ReadingModel, Held]:
-    """Fit a model, and calibrate it on tasks that were left out one at a time.
+def calibrate(
+    atlas: Labelled,
+    evidence: Evidence,
+    rows: Labels,
+    *,
+    folds: int | None = None,
+    only: Sequence[str] | None = None,
+) -> tuple[ReadingModel, Held]:
+    """Fit a model, and calibrate it on tasks that were left out.
 
     Args:
         atlas: All nets.
         evidence: What the reading rests on.
         rows: Nets whose regime is truth.
+        folds: Tasks are left out in so many parts; None: one at a time.
+        only: Names of observables; None: all that the evidence allows.
 
     Returns:
         (the model, what was held out, at the model's temperature).
     """
     tasks = atlas.of_case("task")[rows]
     regime, ratio = atlas.regime[rows], atlas.log2_ratio[rows]
-    held = hold_out(atlas, rows, tasks, evidence)
+    _, places = np.unique(tasks, return_inverse=True)
+    parts = places if folds is None else places % folds
+    held = hold_out(atlas, rows, parts, evidence, only)
     temperature = temperature_of(held, regime, weights_of(tasks))
     probabilities = tempered(held.probabilities, temperature)
     own = probabilities[np.arange(len(rows)), regime]
@@ -431,7 +444,7 @@ def calibrate(atlas: Labelled, evidence: Evidence, rows: Labels) -> tuple[Readin
         width = group_quantile(residual[mine], tasks[mine], LEVEL) if mine.any() else math.inf
         widths[one] = _short(min(width, MAX_RATIO))
     reach = float(np.quantile(held.distance, REACHED))
-    observables = available(evidence)
+    observables = tuple(k for k in available(evidence) if only is None or k.name in only)
     values = matrix(atlas.by_column(rows), observables)
     fitted = fit(values, [one.name for one in observables], regime, ratio, tasks)
     model = fitted.model(

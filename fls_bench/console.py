@@ -30,6 +30,7 @@ from rich.text import Text
 from fls_bench.report import claims as of_claims
 from fls_bench.report import comparison as of_comparison
 from fls_bench.report import invariants as of_invariants
+from fls_bench.report import readings as of_readings
 from fls_bench.report import summary
 from fls_bench.report.summary import CellSummary
 from fls_bench.schema import (
@@ -44,6 +45,7 @@ from fls_bench.schema import (
     Intervention,
     Invariants,
     Judgement,
+    Reading,
     Regime,
     Report,
     Sweep,
@@ -94,6 +96,13 @@ def show(report: Report, stream: TextIO | None = None, width: int | None = None)
         return
     elif report.invariants is not None:
         _invariants(page, summary.title(report), report.invariants)
+        page.flush()
+        return
+    elif report.selftest is not None:
+        page.line(f"{summary.title(report)}: {summary.verdict_word(report)}", "bold")
+        page.pairs(of_readings.selftest_facts(report.selftest))
+        columns = [_Column(one, right=k > 0) for k, one in enumerate(of_readings.CONFUSION_COLUMNS)]
+        page.table(columns, of_readings.confusion_rows(report.selftest))
         page.flush()
         return
     else:
@@ -473,6 +482,8 @@ def _judgement(page: _Page, judgement: Judgement) -> None:
         page.line("There is no verdict; what was skipped below says why.", "bold")
     else:
         _verdict(page, diagnosis, axis)
+    if judgement.reading is not None:
+        _reading(page, judgement.reading)
     if judgement.sweep is not None:
         _sweep(page, judgement.sweep, diagnosis)
     for other in (judgement.centered_sweep, judgement.plain_sweep):
@@ -488,6 +499,21 @@ def _judgement(page: _Page, judgement: Judgement) -> None:
     if diagnosis is not None:
         _findings(page, diagnosis)
     _rest(page, judgement)
+
+
+def _reading(page: _Page, reading: Reading) -> None:
+    page.heading(of_readings.HEADING)
+    page.line(of_readings.sentence(reading))
+    page.pairs(of_readings.facts(reading))
+    shown = of_readings.PUSH_COLUMNS if page.width > 100 else of_readings.PUSH_COLUMNS[:4]
+    columns = [_Column(name, right=k in (1, 3)) for k, name in enumerate(shown)]
+    page.table(columns, [of_readings.push_cells(one)[: len(shown)] for one in reading.pushes])
+    page.line(of_readings.note(reading), "dim")
+    if reading.out_of_range:
+        page.table(
+            [_Column(name) for name in of_readings.OUTSIDE_COLUMNS],
+            of_readings.outside_rows(reading),
+        )
 
 
 def _intervention(page: _Page, intervention: Intervention) -> None:

@@ -11,7 +11,16 @@ from importlib import resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from fls_bench.report import charts, claims, comparison, invariants, overlay, panels, summary
+from fls_bench.report import (
+    charts,
+    claims,
+    comparison,
+    invariants,
+    overlay,
+    panels,
+    readings,
+    summary,
+)
 from fls_bench.report.summary import CellSummary
 from fls_bench.schema import DIRECTION, Axis, Comparison, Judgement, Report, Sweep
 
@@ -121,6 +130,7 @@ def _pages() -> Environment:
         "of_invariants": invariants,
         "compared": comparison,
         "of_claims": claims,
+        "of_readings": readings,
         "definition": DIRECTION,
         "LONGEST": LONGEST,
         "MOST_RUNS": MOST_RUNS,

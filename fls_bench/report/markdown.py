@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from fls_bench.report import claims as of_claims
 from fls_bench.report import comparison as words
 from fls_bench.report import invariants as of_invariants
+from fls_bench.report import readings as of_readings
 from fls_bench.report import summary
 from fls_bench.schema import DIRECTION, CaseResult, ClaimResult, Comparison, Judgement, Pair, Report
 
@@ -40,6 +41,11 @@ def render(report: Report) -> str:
         ]
     elif report.tuning is not None:
         parts += [_text(report.tuning.text), _pairs(summary.tuning_facts(report.tuning))]
+    elif report.selftest is not None:
+        parts += [
+            _pairs(of_readings.selftest_facts(report.selftest)),
+            table(of_readings.CONFUSION_COLUMNS, of_readings.confusion_rows(report.selftest)),
+        ]
     elif report.claims:
         for claim in report.claims:
             parts += _claim(claim)
@@ -154,6 +160,10 @@ def _verdict(judgement: Judgement) -> list[str]:
     parts.append(_pairs(facts))
     if findings := diagnosis.findings:
         parts.append("\n".join(f"- {one.status}: {_text(one.text)}" for one in findings))
+    if reading := judgement.reading:
+        rows = [of_readings.push_cells(one) for one in reading.pushes]
+        head = f"{of_readings.HEADING}: {of_readings.sentence(reading)}"
+        parts.append(_folded(head, of_readings.PUSH_COLUMNS, rows))
     return parts
 
 

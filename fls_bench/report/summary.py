@@ -676,6 +676,8 @@ def title(report: Report) -> str:
         return "The paper's claims, as stored"
     if report.kind == "compare":
         return "Comparison"
+    if report.kind == "selftest":
+        return "Self-test of the reading"
     if report.kind in ("suite", "check"):
         suite = report.suite or {}
         name, version = suite.get("name", "without a name"), suite.get("version")
@@ -734,6 +736,8 @@ def verdict_word(judgement: Judgement) -> str:
     if isinstance(judgement, Report) and judgement.invariants is not None:
         statuses = {one.status for one in judgement.invariants.findings}
         return next((word for word in ("broken", "held") if word in statuses), "void")
+    if isinstance(judgement, Report) and judgement.selftest is not None:
+        return "failed" if judgement.selftest.opposite else "passed"
     return "no verdict" if judgement.diagnosis is None else judgement.diagnosis.regime.label
 
 

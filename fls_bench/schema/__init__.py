@@ -55,6 +55,14 @@ from fls_bench.schema.comparisons import (
     SampleMean,
     Side,
 )
+from fls_bench.schema.evaluations import (
+    BaselineRow,
+    Evaluation,
+    EvaluationRow,
+    EvaluationSpec,
+    GroupResult,
+    LeftOut,
+)
 from fls_bench.schema.invariants import (
     InvariantFinding,
     InvariantName,
@@ -140,6 +148,7 @@ __all__ = [
     "Augmentation",
     "Axis",
     "Baseline",
+    "BaselineRow",
     "Better",
     "BundleHeader",
     "BundleOutcome",
@@ -163,6 +172,9 @@ __all__ = [
     "CurvePoint",
     "Diagnosis",
     "Different",
+    "Evaluation",
+    "EvaluationRow",
+    "EvaluationSpec",
     "Evidence",
     "Finding",
     "FixedSteps",
@@ -171,6 +183,7 @@ __all__ = [
     "Frozen",
     "Gain",
     "Gate",
+    "GroupResult",
     "Interval",
     "Intervention",
     "InterventionRow",
@@ -179,6 +192,7 @@ __all__ = [
     "Invariants",
     "Judgement",
     "LabelSmoothing",
+    "LeftOut",
     "Log2Grid",
     "Log2Scales",
     "Loss",

@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field
 
 from fls_bench.schema.claims import ClaimResult
 from fls_bench.schema.comparisons import Comparison
+from fls_bench.schema.evaluations import Evaluation
 from fls_bench.schema.invariants import Invariants
 from fls_bench.schema.judgements import CaseResult, Judgement, Provenance
 from fls_bench.schema.readings import SelfTest
@@ -31,6 +32,8 @@ class Report(Judgement):
     """For kind ``tune``; ``sweep`` then holds the runs of its search at the rule's rates."""
     invariants: Invariants | None = None
     """For kind ``invariants``."""
+    evaluation: Evaluation | None = None
+    """For a suite that evaluates the reading of single nets."""
     selftest: SelfTest | None = None
     """For kind ``selftest``."""
     comparison: Comparison | None = None

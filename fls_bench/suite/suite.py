@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from fls_bench import gates, scaling
 from fls_bench.errors import InputError
-from fls_bench.schema import Frozen, Gate, Recipe, TheorySpec, canonical_digest
+from fls_bench.schema import EvaluationSpec, Frozen, Gate, Recipe, TheorySpec, canonical_digest
 from fls_bench.suite.problems import did_you_mean
 from fls_bench.suite.tables import (
     AtlasSpec,
@@ -45,10 +45,18 @@ class Suite(Frozen):
     """In place of verdicts: the runs of all cases are measured, for the reading of single nets."""
     theory: TheorySpec | None = None
     """In place of a sweep: gradient flow over alpha of the suite's one case, for claims C5 and C6."""
-    cases: Annotated[tuple[Case, ...], Field(alias="case", min_length=1)]
+    evaluation: EvaluationSpec | None = None
+    """In place of cases: the reading of single nets is judged on the atlas, out of sample."""
+    cases: Annotated[tuple[Case, ...], Field(alias="case")] = ()
     scale: dict[Scale, ScaleSpec] = Field(default_factory=dict)
     gate: dict[str, Gate] = Field(default_factory=dict)
     """Metric of a run -> when ``check`` calls its change a regression."""
+
+    @model_validator(mode="after")
+    def _has_cases(self) -> Suite:
+        if bool(self.cases) is (self.evaluation is not None):
+            raise ValueError("a suite has cases, or [evaluation] in their place")
+        return self
 
     @model_validator(mode="after")
     def _distinct_ids(self) -> Suite:

@@ -1,0 +1,355 @@
+"""The reading on nets of tasks, architectures and optimizers that it was not fitted to.
+
+Models, temperature, threshold and reach of every prediction come from the other groups alone: for each
+group that is left out the whole calibration is done again, with folds of tasks inside.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import roc_auc_score
+
+from fls_bench.calibrating import Labelled, calibrate
+from fls_bench.schema import (
+    BaselineRow,
+    Evaluation,
+    EvaluationRow,
+    EvaluationSpec,
+    Evidence,
+    GroupResult,
+    Interval,
+    LeftOut,
+    Regime,
+)
+from fls_bench.verdict.reading.model import distances, filled, observed, predicted
+from fls_bench.verdict.reading.truth import REGIMES
+
+Values = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.intp]
+
+INNER_FOLDS = 5
+RESAMPLES = 1000
+BINS = 15
+MIN_OF_REGIME = 5
+"""A group with fewer nets of a regime has no area under the curve of its own."""
+
+_OVER_ALIGNED, _OVER_FITTED = (
+    REGIMES.index(one) for one in (Regime.OVER_ALIGNED, Regime.OVER_FITTED)
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Held-out verdicts.
+
+    Attributes:
+        groups: ``[R]`` what was left out.
+        regime: ``[R]`` truth.
+        ratio: ``[R]`` true log2(c/c*), NaN where not known.
+        probabilities: ``[R, 3]``.
+        inside: ``[R, 3]`` which regimes are in the set.
+        within: ``[R]`` whether the net is within reach.
+        estimate: ``[R]`` of log2(c/c*).
+        width: ``[R]`` half-width of its interval.
+    """
+
+    groups: npt.NDArray[Any]
+    regime: Labels
+    ratio: Values
+    probabilities: Values
+    inside: npt.NDArray[np.bool_]
+    within: npt.NDArray[np.bool_]
+    estimate: Values
+    width: Values
+
+    def part(self, rows: npt.NDArray[Any]) -> Judged:
+        """Some of the nets."""
+        return Judged(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+    @property
+    def emitted(self) -> npt.NDArray[np.bool_]:
+        """Nets with a verdict."""
+        emitted: npt.NDArray[np.bool_] = (self.inside.sum(axis=1) == 1) & self.within
+        return emitted
+
+    @property
+    def called(self) -> Labels:
+        """The regime of the verdict, where there is one."""
+        called: Labels = self.inside.argmax(axis=1)
+        return called
+
+    @property
+    def covered(self) -> npt.NDArray[np.bool_]:
+        """Whether the set holds the true regime."""
+        covered: npt.NDArray[np.bool_] = self.inside[np.arange(len(self.regime)), self.regime]
+        return covered
+
+    @property
+    def opposite(self) -> npt.NDArray[np.bool_]:
+        """Verdicts that are the opposite of the truth."""
+        return self.emitted & _opposite(self.called, self.regime)
+
+
+def _opposite(called: Labels, regime: Labels) -> npt.NDArray[np.bool_]:
+    opposite: npt.NDArray[np.bool_] = ((called == _OVER_ALIGNED) & (regime == _OVER_FITTED)) | (
+        (called == _OVER_FITTED) & (regime == _OVER_ALIGNED)
+    )
+    return opposite
+
+
+def group_of(atlas: Labelled, rows: Labels, left_out: LeftOut) -> npt.NDArray[Any]:
+    """Task, architecture family or optimizer of each net."""
+    if left_out == "optimizer":
+        kinds = np.array([_optimizer(fact["optimizer"]) for fact in atlas.facts])
+        return kinds[atlas.case[rows]]
+    return atlas.of_case(left_out)[rows]
+
+
+def _optimizer(optimizer: dict[str, Any]) -> str:
+    if optimizer["kind"] == "sgd" and optimizer.get("momentum"):
+        return "momentum"
+    return str(optimizer["kind"])
+
+
+def judge(
+    atlas: Labelled,
+    evidence: Evidence,
+    fit_on: Labels,
+    rows: Labels,
+    groups: npt.NDArray[Any],
+    only: Sequence[str] | None = None,
+) -> Judged:
+    """Calibrate on some nets and judge others.
+
+    Args:
+        atlas: All nets.
+        evidence: What the reading rests on.
+        fit_on: Nets to calibrate on.
+        rows: Nets to judge.
+        groups: ``[len(rows)]`` kept with them.
+        only: Names of observables; None: all.
+
+    Returns:
+        Verdicts.
+    """
+    model, _ = calibrate(atlas, evidence, fit_on, folds=INNER_FOLDS, only=only)
+    values = filled(model, observed(model, atlas.by_column(rows)))
+    probabilities, estimate = predicted(model, values)
+    widths = np.array([model.ratio_width[one] for one in REGIMES])
+    return Judged(
+        groups=groups,
+        regime=atlas.regime[rows],
+        ratio=atlas.log2_ratio[rows],
+        probabilities=probabilities,
+        inside=probabilities >= model.threshold,
+        within=distances(model, values) <= model.reach,
+        estimate=estimate,
+        width=widths[probabilities.argmax(axis=1)],
+    )
+
+
+def leave_out(
+    atlas: Labelled,
+    evidence: Evidence,
+    rows: Labels,
+    left_out: LeftOut,
+    only: Sequence[str] | None = None,
+) -> Judged:
+    """Leave one group out at a time, and judge it by what the others say."""
+    groups = group_of(atlas, rows, left_out)
+    parts = []
+    for group in np.unique(groups):
+        out = groups == group
+        parts.append(judge(atlas, evidence, rows[~out], rows[out], groups[out], only))
+    return _joined(parts)
+
+
+def _joined(parts: Sequence[Judged]) -> Judged:
+    return Judged(
+        *(
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in Judged.__dataclass_fields__
+        )
+    )
+
+
+# --- figures --------------------------------------------------------------------------------
+
+
+def auc(judged: Judged, regime: int) -> float:
+    """Area under the curve of one regime against the others; NaN without nets of both."""
+    mine = judged.regime == regime
+    if not MIN_OF_REGIME <= mine.sum() <= len(mine) - MIN_OF_REGIME:
+        return math.nan
+    return float(roc_auc_score(mine, judged.probabilities[:, regime]))
+
+
+def balanced_accuracy(judged: Judged) -> float:
+    """Mean over regimes of the share of nets whose likeliest regime is the true one."""
+    called = judged.probabilities.argmax(axis=1)
+    shares = [
+        (called[judged.regime == k] == k).mean()
+        for k in range(len(REGIMES))
+        if (judged.regime == k).any()
+    ]
+    return float(np.mean(shares))
+
+
+def calibration_error(judged: Judged) -> float:
+    """Expected calibration error of the largest probability, bins of equal counts.
+
+    Source: Guo et al. 2017, arXiv 1706.04599, equation 3; equal counts as in Nguyen, O'Connor 2015.
+    """
+    top = judged.probabilities.max(axis=1)
+    right = judged.probabilities.argmax(axis=1) == judged.regime
+    order = np.argsort(top, kind="stable")
+    bins = [part for part in np.array_split(order, BINS) if len(part)]
+    return float(
+        sum(len(part) * abs(top[part].mean() - right[part].mean()) for part in bins) / len(top)
+    )
+
+
+def _interval(judged: Judged, figure: Callable[[Judged], float]) -> Interval | None:
+    """A figure with its interval: groups are drawn again with replacement.
+
+    Source: cluster bootstrap, Davison, Hinkley 1997, section 3.8.
+    """
+    value = figure(judged)
+    if not math.isfinite(value):
+        return None
+    names = np.unique(judged.groups)
+    places = [np.flatnonzero(judged.groups == name) for name in names]
+    rng = np.random.default_rng(0)
+    drawn = []
+    for _ in range(RESAMPLES if len(names) > 2 else 0):
+        chosen = rng.integers(len(names), size=len(names))
+        drawn.append(figure(judged.part(np.concatenate([places[k] for k in chosen]))))
+    found = np.array([one for one in drawn if math.isfinite(one)])
+    if len(found) < RESAMPLES / 2:
+        return Interval(value=_digits(value), low=None, high=None)
+    low, high = np.quantile(found, [0.025, 0.975])
+    return Interval(value=_digits(value), low=_digits(low), high=_digits(high))
+
+
+def _digits(value: float) -> float:
+    return round(float(value), 5)
+
+
+def _share(numerator: npt.NDArray[np.bool_], of: npt.NDArray[np.bool_]) -> float:
+    return float(numerator[of].mean()) if of.any() else math.nan
+
+
+def row_of(judged: Judged, evidence: Evidence, left_out: str, level: float) -> EvaluationRow:
+    """All figures of one evaluation."""
+
+    def certain(figure: Callable[[Judged], float]) -> Interval:
+        return _interval(judged, figure) or Interval(value=0.0, low=None, high=None)
+
+    known = np.isfinite(judged.ratio)
+    held = np.abs(judged.estimate - judged.ratio) <= judged.width
+    return EvaluationRow(
+        evidence=evidence,
+        left_out=left_out,
+        n=len(judged.regime),
+        num_groups=len(np.unique(judged.groups)),
+        auc_over_aligned=_interval(judged, lambda k: auc(k, _OVER_ALIGNED)),
+        auc_over_fitted=_interval(judged, lambda k: auc(k, _OVER_FITTED)),
+        balanced_accuracy=_interval(judged, balanced_accuracy),
+        opposite=certain(lambda k: _share(k.opposite, k.emitted)),
+        emitted_accuracy=certain(lambda k: _share(k.called == k.regime, k.emitted)),
+        abstained=certain(lambda k: float(1 - k.emitted.mean())),
+        coverage=certain(lambda k: float(k.covered.mean())),
+        level=level,
+        set_size=_digits(judged.inside.sum(axis=1).mean()),
+        ratio_coverage=_digits(held[known].mean()) if known.any() else None,
+        ratio_width=_digits(np.median(2 * judged.width[known])) if known.any() else None,
+        calibration_error=certain(calibration_error),
+        groups=tuple(_group(judged, name) for name in np.unique(judged.groups)),
+    )
+
+
+def _group(judged: Judged, name: Any) -> GroupResult:
+    own = judged.part(np.flatnonzero(judged.groups == name))
+
+    def known(value: float) -> float | None:
+        return _digits(value) if math.isfinite(value) else None
+
+    return GroupResult(
+        group=str(name),
+        n=len(own.regime),
+        auc_over_aligned=known(auc(own, _OVER_ALIGNED)),
+        auc_over_fitted=known(auc(own, _OVER_FITTED)),
+        balanced_accuracy=known(balanced_accuracy(own)),
+        coverage=_digits(own.covered.mean()),
+        opposite=int(own.opposite.sum()),
+        emitted=int(own.emitted.sum()),
+        out_of_reach=int((~own.within).sum()),
+    )
+
+
+def evaluate(
+    atlas: Labelled,
+    spec: EvaluationSpec,
+    *,
+    set_aside: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Evaluation:
+    """Evaluate the reading out of sample.
+
+    Args:
+        atlas: All nets.
+        spec: What is left out, and what it is compared with.
+        set_aside: Whether what was set aside is judged too, by a model of all the rest.
+        tell: Told before each part.
+
+    Returns:
+        The evaluation.
+    """
+    aside = atlas.of_case("set_aside")
+    rows = np.flatnonzero(atlas.known & ~aside)
+    found, baselines = [], []
+    for evidence in spec.evidence:
+        for left_out in spec.leave_out:
+            tell(f"{evidence}: one {left_out} out at a time")
+            judged = leave_out(atlas, evidence, rows, left_out)
+            found.append(row_of(judged, evidence, left_out, _level()))
+        if set_aside:
+            tell(f"{evidence}: what was set aside")
+            held = np.flatnonzero(atlas.known & aside)
+            groups = np.array(
+                [f"{task}, {family}" for task, family in zip(
+                    atlas.of_case("task")[held], atlas.of_case("family")[held], strict=True
+                )]
+            )  # fmt: skip
+            judged = judge(atlas, evidence, rows, held, groups)
+            found.append(row_of(judged, evidence, "set aside", _level()))
+    for name, observable in spec.single.items():
+        for left_out in spec.leave_out[:2]:
+            tell(f"{name} alone: one {left_out} out at a time")
+            judged = leave_out(atlas, "T2", rows, left_out, only=(observable,))
+            called = judged.probabilities.argmax(axis=1)
+            areas = [auc(judged, _OVER_ALIGNED), auc(judged, _OVER_FITTED)]
+            first, second = (_digits(a) if math.isfinite(a) else None for a in areas)
+            baselines.append(
+                BaselineRow(
+                    name=name, left_out=left_out, n=len(judged.regime), auc_over_aligned=first,
+                    auc_over_fitted=second,
+                    opposite=_digits(_opposite(called, judged.regime).mean()),
+                )
+            )  # fmt: skip
+    regimes = {
+        one.value: int((atlas.regime[atlas.known] == k).sum()) for k, one in enumerate(REGIMES)
+    }
+    return Evaluation(rows=tuple(found), baselines=tuple(baselines), truth=regimes)
+
+
+def _level() -> float:
+    from fls_bench.calibrating import LEVEL
+
+    return LEVEL

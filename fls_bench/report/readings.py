@@ -1,0 +1,117 @@
+"""The words of a reading, for every view: what it says, what pushed where, what is out of range."""
+
+from __future__ import annotations
+
+from fls_bench.schema import Push, Reading, ReferenceRange, Regime, SelfTest
+
+HEADING = "What was read from the net"
+PUSH_COLUMNS = (
+    "observable", "here", "points to", "strength", "over-aligned nets", "near-optimal nets",
+    "over-fitted nets",
+)  # fmt: skip
+OUTSIDE_COLUMNS = ("observable", "here", "in the atlas")
+_REGIMES = (Regime.OVER_ALIGNED, Regime.NEAR_OPTIMAL, Regime.OVER_FITTED)
+CONFUSION_COLUMNS = ("placed by their c", *(one.label for one in Regime))
+_EVIDENCE = {
+    "T1": "data",
+    "T1-train": "training data alone",
+    "T2": "data and initial weights",
+    "T2-train": "training data and initial weights",
+}
+
+
+def sentence(reading: Reading) -> str:
+    """The reading in one line."""
+    odds = ", ".join(
+        f"{one.label} {100 * reading.probabilities.get(one.value, 0.0):.0f} %" for one in _REGIMES
+    )
+    found = " or ".join(one.label for one in reading.regimes) or "none"
+    return (
+        f"{reading.regime.label}, from {_EVIDENCE[reading.evidence]}: {odds}. Set that holds the true "
+        f"regime in {100 * reading.level:.0f} % of cases: {found}."
+    )
+
+
+def facts(reading: Reading) -> tuple[tuple[str, str], ...]:
+    """Its figures as (name, text)."""
+    ratio = reading.log2_c_ratio
+    near = f"{reading.distance:.2f}, trusted up to {reading.reach:.2f}"
+    about = reading.atlas
+    rows = [
+        ("log2(c/c*)", f"{ratio.value:+.1f}, {100 * ratio.level:.0f} % from {ratio.low:+.1f} to "
+         f"{ratio.high:+.1f} (negative = toward over-aligned)"),
+        ("distance to the atlas", near),
+    ]  # fmt: skip
+    if about:
+        rows.append(
+            (
+                "fitted on",
+                f"{about.get('nets', '?')} nets of {about.get('setups', '?')} setups and "
+                f"{about.get('tasks', '?')} tasks",
+            )
+        )
+    return tuple(rows)
+
+
+def note(reading: Reading) -> str:
+    """What the table of pushes shows."""
+    return (
+        "Each observable with what it added to the log odds of the side it points to, and where the "
+        "middle 80 % of the atlas' nets of each regime lie: "
+        f"{reading.depth}. They push together; no single one decides."
+    )
+
+
+def push_cells(push: Push) -> tuple[str, ...]:
+    """A row of ``PUSH_COLUMNS``."""
+    ranges = {one.regime: one for one in push.ranges}
+    return (
+        push.text,
+        number(push.value),
+        push.toward.label,
+        f"{push.strength:.2f}",
+        *(_range(ranges.get(one)) for one in _REGIMES),
+    )
+
+
+def outside_rows(reading: Reading) -> list[tuple[str, ...]]:
+    """Rows of ``OUTSIDE_COLUMNS``."""
+    return [
+        (one.text, number(one.value), f"{number(one.low)} to {number(one.high)}")
+        for one in reading.out_of_range
+    ]
+
+
+def number(value: float | None) -> str:
+    """Three significant digits."""
+    return "-" if value is None else f"{value:.3g}"
+
+
+def _range(one: ReferenceRange | None) -> str:
+    return "-" if one is None else f"{one.median:.3g} [{one.low:.3g}, {one.high:.3g}]"
+
+
+# --- the self-test --------------------------------------------------------------------------
+
+
+def confusion_rows(found: SelfTest) -> list[tuple[str, ...]]:
+    """Rows of ``CONFUSION_COLUMNS``."""
+    return [
+        (place.label, *(str(counts[one]) for one in Regime))
+        for place, counts in found.confusion.items()
+    ]
+
+
+def selftest_facts(found: SelfTest) -> tuple[tuple[str, str], ...]:
+    """Its figures as (name, text)."""
+    nets = [(case.regime, net.regime) for case in found.cases for net in case.nets]
+    called = [pair for pair in nets if pair[1] is not Regime.INCONCLUSIVE]
+    right = sum(place is said for place, said in called)
+    wrong, flat = found.false_alarms
+    return (
+        ("nets", f"{len(nets)} at {len(found.cases)} places"),
+        ("called", f"{len(called)} of {len(nets)}, the others inconclusive"),
+        ("right", f"{right} of the {len(called)} that were called"),
+        ("false alarms", f"{wrong} of {flat} near-optimal nets called over-aligned or over-fitted"),
+        ("opposite", f"{found.opposite} called the opposite of where they were placed"),
+    )

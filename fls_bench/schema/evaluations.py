@@ -1,0 +1,93 @@
+"""How well the reading does on what it was not fitted to."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fls_bench.schema.base import Frozen, Interval, Share
+from fls_bench.schema.readings import Evidence
+
+LeftOut = Literal["task", "family", "optimizer"]
+
+
+class EvaluationSpec(Frozen):
+    """What an evaluation leaves out, and what it compares with."""
+
+    evidence: Annotated[tuple[Evidence, ...], Field(min_length=1)] = (
+        "T2",
+        "T1",
+        "T2-train",
+        "T1-train",
+    )
+    leave_out: Annotated[tuple[LeftOut, ...], Field(min_length=1)] = ("task", "family", "optimizer")
+    single: dict[str, str] = Field(default_factory=dict)
+    """Baselines: name -> the one observable that is fitted in place of all."""
+
+
+class GroupResult(Frozen):
+    """What became of the nets of one group that was left out."""
+
+    group: str
+    n: int
+    auc_over_aligned: Share | None
+    auc_over_fitted: Share | None
+    balanced_accuracy: Share | None
+    coverage: Share
+    opposite: int
+    """Nets whose verdict was the opposite of their regime."""
+    emitted: int
+    """Nets that got a verdict; the others are inconclusive."""
+    out_of_reach: int
+
+
+class EvaluationRow(Frozen):
+    """One kind of evidence, one kind of group left out at a time."""
+
+    evidence: Evidence
+    left_out: str
+    """task, family or optimizer; ``set aside`` for what no fit and no choice had seen."""
+    n: int
+    num_groups: int
+    auc_over_aligned: Interval | None
+    auc_over_fitted: Interval | None
+    balanced_accuracy: Interval | None
+    opposite: Interval
+    """Share of the verdicts that were the opposite of the regime."""
+    emitted_accuracy: Interval
+    """Share of the verdicts that were right."""
+    abstained: Interval
+    """Share of nets without a verdict."""
+    coverage: Interval
+    """Share of nets whose set of regimes held the true one; wanted: ``level``."""
+    level: float
+    set_size: float
+    ratio_coverage: Share | None
+    """Share of nets whose interval of log2(c/c*) held it."""
+    ratio_width: float | None
+    """Median width of that interval, octaves."""
+    calibration_error: Interval
+    """Of the largest probability, 15 bins of equal counts."""
+    groups: tuple[GroupResult, ...]
+
+
+class BaselineRow(Frozen):
+    """What one number alone does, on the same nets and the same splits."""
+
+    name: str
+    left_out: str
+    n: int
+    auc_over_aligned: Share | None
+    auc_over_fitted: Share | None
+    opposite: Share
+    """Share of nets whose likeliest regime is the opposite."""
+
+
+class Evaluation(Frozen):
+    """The evaluation of the reading, out of sample throughout."""
+
+    rows: tuple[EvaluationRow, ...]
+    baselines: tuple[BaselineRow, ...] = ()
+    truth: dict[str, int] = {}
+    """Regime -> nets of the atlas whose regime is truth."""
