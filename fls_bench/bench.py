@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fls_bench import __version__, tasks
-from fls_bench.atlas import load_models
+from fls_bench.atlas import atlas_folder, load_atlas, load_models
 from fls_bench.bundle import Bundle, load_any, save_bundle
 from fls_bench.claim_cases import judge_claim, run_claim_case, run_theory_case
 from fls_bench.errors import AbsentDataError, InputError, RunFailedError
@@ -34,6 +34,7 @@ from fls_bench.schema import (
     ClaimResult,
     Cost,
     Diagnosis,
+    Evaluation,
     Finding,
     Invariants,
     Judgement,
@@ -269,6 +270,8 @@ def run(suite: Suite, options: Options, setup: TrainingSetup | None = None) -> R
             f"The suite {suite.name} intervenes on the ranks of built-in nets.",
             "Leave --setup out, or write a suite file with your task and size of net.",
         )
+    if suite.evaluation is not None or suite.atlas is not None:
+        return _read_out(suite, options, setup)
     options = replace(options, fixed_seeds=suite.seeds)
     if suite.claim is not None and setup is None:
         return _run_claim(suite, options)
@@ -306,6 +309,25 @@ def run(suite: Suite, options: Options, setup: TrainingSetup | None = None) -> R
             )
         )
     return make_report(options, "suite", None, suite, tuple(results), engines)
+
+
+def _read_out(suite: Suite, options: Options, setup: TrainingSetup | None) -> Report:
+    """A suite that judges the reading of single nets, on the committed atlas."""
+    if suite.evaluation is None:
+        raise InputError(
+            f"The suite {suite.name} is trained to calibrate the reading of single nets.",
+            f"Use fls-bench calibrate --survey {suite.name}.",
+        )
+    if setup is not None:
+        raise InputError(
+            f"The suite {suite.name} judges the reading on the atlas.", "Leave --setup out."
+        )
+    from fls_bench.calibrating import labelled
+    from fls_bench.evaluating import evaluate
+
+    atlas = labelled(load_atlas(atlas_folder()))
+    found = evaluate(atlas, suite.evaluation, tell=options.listener.note)
+    return make_report(options, "suite", None, suite, evaluation=found)
 
 
 def _run_claim(suite: Suite, options: Options) -> Report:
@@ -660,6 +682,7 @@ def make_report(
     invariants: Invariants | None = None,
     claims: tuple[ClaimResult, ...] = (),
     selftest: SelfTest | None = None,
+    evaluation: Evaluation | None = None,
 ) -> Report:
     """A report of any kind, with its provenance.
 
@@ -674,6 +697,7 @@ def make_report(
         invariants: For the kind ``invariants``.
         claims: Of a suite that tests claims.
         selftest: For the kind ``selftest``.
+        evaluation: Of a suite that evaluates the reading.
 
     Returns:
         The report.
@@ -697,6 +721,7 @@ def make_report(
         tuning=tuning,
         invariants=invariants,
         selftest=selftest,
+        evaluation=evaluation,
         provenance=Provenance(
             version=__version__,
             torch=facts["torch"],

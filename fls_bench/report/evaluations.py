@@ -1,0 +1,100 @@
+"""The words of an evaluation of the reading, for every view."""
+
+from __future__ import annotations
+
+from fls_bench.schema import BaselineRow, Evaluation, EvaluationRow, GroupResult, Interval
+
+COLUMNS = (
+    "evidence", "left out", "n", "AUC over-aligned [95 %]", "AUC over-fitted [95 %]",
+    "balanced accuracy [95 %]", "verdicts that are right [95 %]", "opposite verdicts [95 %]",
+    "no verdict [95 %]", "set holds the truth [95 %]", "set size", "calibration error [95 %]",
+)  # fmt: skip
+RATIO_COLUMNS = ("evidence", "left out", "interval of log2(c/c*) holds it", "its median width")
+BASELINE_COLUMNS = ("one number alone", "left out", "n", "AUC over-aligned", "AUC over-fitted",
+                    "opposite")  # fmt: skip
+GROUP_COLUMNS = ("group", "n", "AUC over-aligned", "AUC over-fitted", "balanced accuracy",
+                 "set holds the truth", "opposite", "verdicts", "out of reach")  # fmt: skip
+NOTE = (
+    "Every figure is of nets of groups that were left out, by models, thresholds and reach that never "
+    "saw them; intervals draw whole groups again (cluster bootstrap)."
+)
+WORST = 6
+"""So many groups are named, those with the worst coverage first."""
+
+
+def cells(row: EvaluationRow) -> tuple[str, ...]:
+    """A row of ``COLUMNS``."""
+    return (
+        row.evidence,
+        f"{row.left_out} ({row.num_groups})",
+        str(row.n),
+        interval(row.auc_over_aligned, 3),
+        interval(row.auc_over_fitted, 3),
+        percent(row.balanced_accuracy),
+        percent(row.emitted_accuracy),
+        percent(row.opposite, 2),
+        percent(row.abstained),
+        percent(row.coverage),
+        f"{row.set_size:.2f}",
+        interval(row.calibration_error, 3),
+    )
+
+
+def ratio_cells(row: EvaluationRow) -> tuple[str, ...]:
+    """A row of ``RATIO_COLUMNS``."""
+    held = "-" if row.ratio_coverage is None else f"{100 * row.ratio_coverage:.1f} %"
+    width = "-" if row.ratio_width is None else f"{row.ratio_width:.1f} octaves"
+    return row.evidence, row.left_out, held, width
+
+
+def baseline_cells(row: BaselineRow) -> tuple[str, ...]:
+    """A row of ``BASELINE_COLUMNS``."""
+    return (
+        row.name, row.left_out, str(row.n), share(row.auc_over_aligned), share(row.auc_over_fitted),
+        f"{100 * row.opposite:.1f} %",
+    )  # fmt: skip
+
+
+def group_cells(group: GroupResult) -> tuple[str, ...]:
+    """A row of ``GROUP_COLUMNS``."""
+    return (
+        group.group, str(group.n), share(group.auc_over_aligned), share(group.auc_over_fitted),
+        share(group.balanced_accuracy), f"{100 * group.coverage:.1f} %", str(group.opposite),
+        str(group.emitted), str(group.out_of_reach),
+    )  # fmt: skip
+
+
+def worst(row: EvaluationRow) -> tuple[GroupResult, ...]:
+    """The groups with the worst coverage."""
+    return tuple(sorted(row.groups, key=lambda one: (one.coverage, one.group))[:WORST])
+
+
+def headline(found: Evaluation) -> str:
+    """What it rests on, in a line."""
+    counts = ", ".join(f"{n} {regime.replace('_', '-')}" for regime, n in found.truth.items())
+    return f"Nets of the atlas whose regime is truth: {counts}. {NOTE}"
+
+
+def interval(one: Interval | None, digits: int) -> str:
+    """A value with its bounds."""
+    if one is None:
+        return "-"
+    bounds = "" if one.low is None or one.high is None else (
+        f" [{one.low:.{digits}f}, {one.high:.{digits}f}]"
+    )  # fmt: skip
+    return f"{one.value:.{digits}f}{bounds}"
+
+
+def percent(one: Interval | None, digits: int = 1) -> str:
+    """A share with its bounds, in percent."""
+    if one is None:
+        return "-"
+    bounds = "" if one.low is None or one.high is None else (
+        f" [{100 * one.low:.{digits}f}, {100 * one.high:.{digits}f}]"
+    )  # fmt: skip
+    return f"{100 * one.value:.{digits}f}{bounds} %"
+
+
+def share(value: float | None) -> str:
+    """Three digits."""
+    return "-" if value is None else f"{value:.3f}"
