@@ -29,6 +29,7 @@ from rich.text import Text
 
 from fls_bench.report import claims as of_claims
 from fls_bench.report import comparison as of_comparison
+from fls_bench.report import evaluations as of_evaluations
 from fls_bench.report import invariants as of_invariants
 from fls_bench.report import readings as of_readings
 from fls_bench.report import summary
@@ -42,6 +43,7 @@ from fls_bench.schema import (
     ClaimsRecord,
     Comparison,
     Diagnosis,
+    Evaluation,
     Intervention,
     Invariants,
     Judgement,
@@ -408,7 +410,9 @@ def _suite(page: _Page, report: Report) -> None:
     page.line(summary.title(report), "bold")
     for claim in report.claims:
         _claim(page, claim)
-    if report.claims:
+    if report.evaluation is not None:
+        _evaluation(page, report.evaluation)
+    if report.claims or report.evaluation is not None:
         return
     page.line(summary.met_text(report))
     page.table(
@@ -432,6 +436,21 @@ def _suite(page: _Page, report: Report) -> None:
         _judgement(page, report)
     else:
         _rest(page, report)
+
+
+def _evaluation(page: _Page, found: Evaluation) -> None:
+    page.line(of_evaluations.headline(found))
+    for one in found.rows:
+        page.heading(f"{one.evidence}, by {one.left_out}")
+        values = of_evaluations.cells(one)[2:] + of_evaluations.ratio_cells(one)[2:]
+        names = of_evaluations.COLUMNS[2:] + of_evaluations.RATIO_COLUMNS[2:]
+        page.pairs(tuple(zip(names, values, strict=True)))
+        columns = [_Column(n, right=k > 0) for k, n in enumerate(of_evaluations.GROUP_COLUMNS)]
+        page.table(columns, [of_evaluations.group_cells(k) for k in of_evaluations.worst(one)])
+    if found.baselines:
+        page.heading("One number alone")
+        columns = [_Column(n, right=k > 1) for k, n in enumerate(of_evaluations.BASELINE_COLUMNS)]
+        page.table(columns, [of_evaluations.baseline_cells(one) for one in found.baselines])
 
 
 def _claim(page: _Page, claim: ClaimResult) -> None:

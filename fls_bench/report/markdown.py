@@ -10,10 +10,20 @@ from collections.abc import Iterable, Sequence
 
 from fls_bench.report import claims as of_claims
 from fls_bench.report import comparison as words
+from fls_bench.report import evaluations as of_evaluations
 from fls_bench.report import invariants as of_invariants
 from fls_bench.report import readings as of_readings
 from fls_bench.report import summary
-from fls_bench.schema import DIRECTION, CaseResult, ClaimResult, Comparison, Judgement, Pair, Report
+from fls_bench.schema import (
+    DIRECTION,
+    CaseResult,
+    ClaimResult,
+    Comparison,
+    Evaluation,
+    Judgement,
+    Pair,
+    Report,
+)
 
 _SIGNS = {
     "regression": "❌", "no_regression": "✅", "inconclusive": "❔", "not_comparable": "⚠️",
@@ -46,6 +56,8 @@ def render(report: Report) -> str:
             _pairs(of_readings.selftest_facts(report.selftest)),
             table(of_readings.CONFUSION_COLUMNS, of_readings.confusion_rows(report.selftest)),
         ]
+    elif report.evaluation is not None:
+        parts += _evaluation(report.evaluation)
     elif report.claims:
         for claim in report.claims:
             parts += _claim(claim)
@@ -57,6 +69,25 @@ def render(report: Report) -> str:
         parts += _verdict(report)
     parts.append(_provenance(report))
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _evaluation(found: Evaluation) -> list[str]:
+    parts = [
+        _text(of_evaluations.headline(found)),
+        table(of_evaluations.COLUMNS, [of_evaluations.cells(one) for one in found.rows]),
+        table(
+            of_evaluations.RATIO_COLUMNS, [of_evaluations.ratio_cells(one) for one in found.rows]
+        ),
+    ]
+    if rows := [of_evaluations.baseline_cells(one) for one in found.baselines]:
+        parts.append(table(of_evaluations.BASELINE_COLUMNS, rows))
+    for one in found.rows:
+        rows = [of_evaluations.group_cells(group) for group in of_evaluations.worst(one)]
+        parts += [
+            f"### {one.evidence}, by {one.left_out}: the worst {len(rows)} of {len(one.groups)} groups",
+            table(of_evaluations.GROUP_COLUMNS, rows),
+        ]
+    return parts
 
 
 def _claim(claim: ClaimResult) -> list[str]:
