@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ from fls_bench.schema import (
     Regime,
 )
 from fls_bench.verdict.reading.columns import COLUMNS
-from fls_bench.verdict.reading.model import distances, filled, observed, predicted
+from fls_bench.verdict.reading.model import distances, observed, predicted
 from fls_bench.verdict.reading.observables import EVIDENCE, OBSERVABLES, available, matrix
 from fls_bench.verdict.reading.truth import REGIMES, truth
 
@@ -136,7 +135,7 @@ class Fitted:
     Attributes:
         names: Observables with values to fit on.
         knots: Of each observable.
-        fill: Median of each.
+        absent: ``[4]`` of each, or None.
         low: Lower end of the range of each.
         high: Upper end.
         scores: ``[C, knots, 3]`` heights of the curves.
@@ -145,12 +144,12 @@ class Fitted:
         ratio_intercept: Of the ratio.
         centre: Mean of each filled observable.
         scale: Deviation of each.
-        precision: ``[C, C]`` inverse of their shrunk correlation.
+        correlation: ``[C, C]`` shrunk.
     """
 
     names: tuple[str, ...]
     knots: list[Values]
-    fill: Values
+    absent: list[Values | None]
     low: Values
     high: Values
     scores: list[Values]
@@ -159,7 +158,7 @@ class Fitted:
     ratio_intercept: float
     centre: Values
     scale: Values
-    precision: Values
+    correlation: Values
 
     def model(
         self,
@@ -184,7 +183,7 @@ class Fitted:
                     for a, b, c in self.scores[k].tolist()
                 ),
                 ratios=plain(self.ratios[k]),
-                fill=_short(self.fill[k]),
+                absent=self._absent(k, temperature),
                 low=_short(self.low[k]),
                 high=_short(self.high[k]),
             )
@@ -196,8 +195,18 @@ class Fitted:
             ratio_intercept=_short(self.ratio_intercept), threshold=_short(threshold), level=LEVEL,
             ratio_width=dict(widths or dict.fromkeys(REGIMES, 0.0)),
             centre=plain(self.centre), scale=plain(self.scale),
-            precision=tuple(plain(row) for row in self.precision),
+            correlation=tuple(plain(row) for row in self.correlation),
             reach=min(_short(reach), 1e6),
+        )  # fmt: skip
+
+    def _absent(self, k: int, temperature: float) -> tuple[float, float, float, float] | None:
+        found = self.absent[k]
+        if found is None:
+            return None
+        first, second, third, ratio = found.tolist()
+        return (
+            _short(first / temperature), _short(second / temperature), _short(third / temperature),
+            _short(ratio),
         )  # fmt: skip
 
 
@@ -242,11 +251,12 @@ def fit(
 
     kept = [k for k in range(values.shape[1]) if np.isfinite(values[:, k]).mean() > MIN_MEASURED]
     values = values[:, kept]
-    fill = np.nanmedian(values, axis=0)
     low, high = np.nanquantile(values, [EDGES, 1 - EDGES], axis=0)
-    x = np.where(np.isfinite(values), values, fill)
-    knots = [_knots(x[:, k]) for k in range(x.shape[1])]
-    basis = [_hats(x[:, k], knots[k]) for k in range(x.shape[1])]
+    centre, spread = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
+    spread = np.where(spread > 0, spread, 1.0)
+    knots = [_knots(values[:, k]) for k in range(values.shape[1])]
+    lacking = np.isnan(values).sum(axis=0) >= MIN_ABSENT
+    basis = [_basis(values[:, k], knots[k], bool(lacking[k])) for k in range(values.shape[1])]
     design = np.concatenate(basis, axis=1)
     mean, scale = design.mean(axis=0), design.std(axis=0)
     scale[scale == 0] = 1.0
@@ -257,24 +267,32 @@ def fit(
         logistic.fit(standard, regime, sample_weight=weights)
         known = np.isfinite(ratio)
         ridge = Ridge(alpha=RIDGE).fit(standard[known], ratio[known], sample_weight=weights[known])
-        z = (x - x.mean(axis=0)) / np.where(x.std(axis=0) > 0, x.std(axis=0), 1.0)
-        precision = LedoitWolf(assume_centered=True).fit(z).precision_
+        # For the correlation alone, what is missing counts as uncorrelated.
+        z = np.nan_to_num((values - centre) / spread)
+        correlation = LedoitWolf(assume_centered=True).fit(z).covariance_
+        deviation = np.sqrt(np.diag(correlation))
+        correlation = correlation / deviation[:, None] / deviation[None, :]
     heights = logistic.coef_ / scale
     slopes = ridge.coef_ / scale
     bounds = np.cumsum([0, *(part.shape[1] for part in basis)])
+    ends = [b - 1 if lacks else b for b, lacks in zip(bounds[1:], lacking, strict=True)]
+    spans = list(zip(bounds[:-1], ends, strict=True))
     return Fitted(
         names=tuple(names[k] for k in kept),
         knots=knots,
-        fill=fill,
+        absent=[
+            np.append(heights[:, b], slopes[b]) if lacks else None
+            for (_, b), lacks in zip(spans, lacking, strict=True)
+        ],
         low=low,
         high=high,
-        scores=[heights[:, a:b].T for a, b in itertools.pairwise(bounds)],
-        ratios=[slopes[a:b] for a, b in itertools.pairwise(bounds)],
+        scores=[heights[:, a:b].T for a, b in spans],
+        ratios=[slopes[a:b] for a, b in spans],
         intercepts=logistic.intercept_ - heights @ mean,
         ratio_intercept=float(ridge.intercept_ - slopes @ mean),
-        centre=x.mean(axis=0),
-        scale=np.where(x.std(axis=0) > 0, x.std(axis=0), 1.0),
-        precision=precision,
+        centre=centre,
+        scale=spread,
+        correlation=correlation,
     )
 
 
@@ -282,14 +300,24 @@ MIN_MEASURED = 0.2
 """An observable that fewer of the nets have is left out."""
 
 
+MIN_ABSENT = 20
+"""From so many nets without an observable on, their lacking it is learned as well."""
+
+
 def _knots(x: Values) -> Values:
-    knots = np.unique(np.quantile(x, np.linspace(0.01, 0.99, KNOTS)))
+    knots = np.unique(np.nanquantile(x, np.linspace(0.01, 0.99, KNOTS)))
     return knots if len(knots) > 1 else np.array([knots[0], knots[0] + 1.0])
 
 
-def _hats(x: Values, knots: Values) -> Values:
-    """Linear B-splines: 1 at a knot and 0 at its neighbours, constant beyond the ends."""
-    return np.stack([np.interp(x, knots, one) for one in np.eye(len(knots))], axis=1)
+def _basis(x: Values, knots: Values, lacking: bool) -> Values:
+    """Linear B-splines: 1 at a knot and 0 at its neighbours, constant beyond the ends.
+
+    All are 0 where x is missing; with ``lacking`` one more column is 1 there.
+    """
+    missing = np.isnan(x)
+    columns = [np.interp(x, knots, one) for one in np.eye(len(knots))]
+    columns = [np.where(missing, 0.0, column) for column in columns]
+    return np.stack([*columns, missing.astype(float)] if lacking else columns, axis=1)
 
 
 # --- out of sample --------------------------------------------------------------------------
@@ -346,8 +374,9 @@ def hold_out(
         out = groups == group
         fitted = fit(values[~out], names, regime[~out], ratio[~out], tasks[~out])
         model = fitted.model(evidence)
-        own = filled(model, observed(model, atlas.by_column(rows[out])))
-        probabilities[out], ratios[out] = predicted(model, own)
+        own = observed(model, atlas.by_column(rows[out]))
+        found, ratios[out] = predicted(model, own)
+        probabilities[out] = np.nan_to_num(found, nan=1 / len(REGIMES))
         distance[out] = distances(model, own)
     return Held(rows, groups, probabilities, ratios, distance)
 

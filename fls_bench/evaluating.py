@@ -27,7 +27,7 @@ from fls_bench.schema import (
     LeftOut,
     Regime,
 )
-from fls_bench.verdict.reading.model import distances, filled, observed, predicted
+from fls_bench.verdict.reading.model import distances, observed, predicted
 from fls_bench.verdict.reading.truth import REGIMES
 
 Values = npt.NDArray[np.float64]
@@ -139,17 +139,20 @@ def judge(
         Verdicts.
     """
     model, _ = calibrate(atlas, evidence, fit_on, folds=INNER_FOLDS, only=only)
-    values = filled(model, observed(model, atlas.by_column(rows)))
+    values = observed(model, atlas.by_column(rows))
     probabilities, estimate = predicted(model, values)
+    # A net that lacks what all others have is not read: any regime may be the true one.
+    unread = np.isnan(probabilities).any(axis=1)
+    probabilities[unread] = 1 / len(REGIMES)
     widths = np.array([model.ratio_width[one] for one in REGIMES])
     return Judged(
         groups=groups,
         regime=atlas.regime[rows],
         ratio=atlas.log2_ratio[rows],
         probabilities=probabilities,
-        inside=probabilities >= model.threshold,
+        inside=(probabilities >= model.threshold) | unread[:, None],
         within=distances(model, values) <= model.reach,
-        estimate=estimate,
+        estimate=np.where(unread, 0.0, estimate),
         width=widths[probabilities.argmax(axis=1)],
     )
 

@@ -48,6 +48,9 @@ def tangent_kernels(
     max_work: float = MAX_WORK,
     max_bytes: float = MAX_BYTES,
     min_points: int = MIN_POINTS,
+    max_points: int = MAX_POINTS,
+    max_outputs: int | None = None,
+    with_test: bool = True,
     seed: int = 0,
 ) -> tuple[TangentKernel, ...] | str:
     r"""Tangent kernel of a net in one or more states, mean over its outputs.
@@ -69,6 +72,9 @@ def tangent_kernels(
         max_work: Limit of floating-point operations.
         max_bytes: Limit of memory for gradients.
         min_points: With fewer training points than this there is no kernel.
+        max_points: Most training points, at least ``min_points``.
+        max_outputs: The mean is over the first so many outputs, at least 1; None: over all.
+        with_test: Whether the first state has a block from test to training points.
         seed: Draws the points.
 
     Returns:
@@ -99,7 +105,8 @@ def tangent_kernels(
         return f"The net can't be run on a single point: {_in_one_line(error)}."
     if outputs.ndim != 2 or len(outputs) != 1:
         return f"The net's output for one point has shape {list(outputs.shape)}, not [1, K]."
-    num_outputs, forward = outputs.shape[1], max(counter.get_total_flops(), 2 * num_parameters)
+    num_outputs = min(outputs.shape[1], max_outputs or outputs.shape[1])
+    forward = max(counter.get_total_flops(), 2 * num_parameters)
 
     def fits(size: _Size, by_point: bool) -> bool:
         rows = size.train * len(states) + size.test
@@ -113,8 +120,10 @@ def tangent_kernels(
         )
 
     def largest(by_point: bool) -> _Size | str:
-        for train in range(min(len(x_train), MAX_POINTS), min_points - 1, -1):
-            for test in (min(len(x_test), train), min(len(x_test), train // 2)):
+        for train in range(min(len(x_train), max_points), min_points - 1, -1):
+            for test in (
+                (min(len(x_test), train), min(len(x_test), train // 2)) if with_test else (0,)
+            ):
                 if fits(_Size(train, test), by_point):
                     return _Size(train, test)
         if len(x_train) < min_points:
@@ -136,8 +145,11 @@ def tangent_kernels(
         try:
             for i, state in enumerate(own):
                 points = x_train[train] if i else torch.cat([x_train[train], x_test[test]])
-                gram = _gram(net, state, tuple(trained), points, size.train, by_point)
-                among, across = gram[: size.train], None if i else gram[size.train :]
+                gram = _gram(net, state, tuple(trained), points, size.train, by_point, num_outputs)
+                among, across = (
+                    gram[: size.train],
+                    gram[size.train :] if not i and with_test else None,
+                )
                 kernels.append(TangentKernel(train, (among + among.mT) / 2, test, across))
         except Exception as error:
             if by_point:
@@ -160,6 +172,7 @@ def _gram(
     points: Tensor,
     columns: int,
     by_point: bool,
+    num_outputs: int,
 ) -> Tensor:
     """Kernel ``[n, columns]`` float64 between all points and the first of them, mean over outputs."""
     weights = {name: state[name].detach() for name in trained}
@@ -171,8 +184,6 @@ def _gram(
         result: Tensor = functional_call(net, {**parameters, **fixed}, (x[None],))[0]
         return result
 
-    with torch.no_grad():
-        num_outputs = len(outputs(weights, points[0]))
     at_once = int(max(1, min(num_outputs, _BLOCK // (len(points) * row_bytes))))
     kernel = torch.zeros(len(points), columns, dtype=torch.float64, device=points.device)
     for start in range(0, num_outputs, at_once):

@@ -5,7 +5,9 @@ scikit-learn is imported inside the functions: it costs most of a second, and fe
 
 from __future__ import annotations
 
+import functools
 import warnings
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,20 @@ MAX_WIDTH = 256
 """Wider features are reduced to this many principal components of the training points."""
 _MAX_ITERATIONS = 5000
 _NO_VALUE = torch.tensor(torch.nan, dtype=torch.float64)
+
+
+@functools.cache
+def _controller() -> Any:
+    """Of the threads of linear algebra; finding the libraries takes as long as a small fit."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+def _one_thread() -> AbstractContextManager[Any]:
+    """On products this small, threads that wait for each other cost ten times what they save."""
+    limit: AbstractContextManager[Any] = _controller().limit(limits=1)
+    return limit
 
 
 @dataclass(frozen=True)
@@ -85,7 +101,6 @@ def prepared(train: Split, validation: Split, test: Split) -> Prepared:
     from sklearn.decomposition import PCA
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
-    from threadpoolctl import threadpool_limits
 
     splits = (train, validation, test)
     problem = _problem(*splits)
@@ -97,8 +112,7 @@ def prepared(train: Split, validation: Split, test: Split) -> Prepared:
         kept = min(MAX_WIDTH, len(x[0]))
         steps.append(PCA(kept, svd_solver="covariance_eigh" if kept == MAX_WIDTH else "full"))
     scaler = make_pipeline(*steps)
-    # On products this small, threads that wait for each other cost ten times what they save.
-    with threadpool_limits(limits=1):
+    with _one_thread():
         scaler.fit(x[0])
         return Prepared(
             tuple(scaler.transform(part) for part in x),
@@ -144,12 +158,11 @@ def linear_probe(
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
-    from threadpoolctl import threadpool_limits
 
     if data.problem is not None:
         return Probe(_NO_VALUE, problem=data.problem)
     probes = [LogisticRegression(C=strength, max_iter=max_iterations) for strength in strengths]
-    with threadpool_limits(limits=1), warnings.catch_warnings():
+    with _one_thread(), warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)
         try:
             for probe in probes:
@@ -158,6 +171,36 @@ def linear_probe(
             problem = f"The logistic regression did not converge in {max_iterations} iterations."
             return Probe(_NO_VALUE, problem=problem)
         return _best(data, probes, strengths)
+
+
+RIDGE = 0.1
+"""Penalty of the ridge probe per training point, on standardised features."""
+
+
+def ridge_probe(data: Prepared, *, ridge: float = RIDGE) -> Probe:
+    """Test accuracy of ridge regression on the labels, one class against the rest.
+
+    In closed form, with a fixed penalty: for where many nets are compared in little time. The
+    validation split is not used.
+
+    Args:
+        data: Features and labels.
+        ridge: Penalty per training point, so that it means the same for every number of them.
+
+    Returns:
+        The accuracy, or the reason why there is none.
+
+    Source: Rifkin, Yeo, Poggio, "Regularized least-squares classification" (2003), section 3, on
+    frozen features.
+    """
+    from sklearn.linear_model import RidgeClassifier
+
+    if data.problem is not None:
+        return Probe(_NO_VALUE, problem=data.problem)
+    with _one_thread():
+        fit = RidgeClassifier(ridge * len(data.y[0]), solver="cholesky").fit(data.x[0], data.y[0])
+        hits = torch.from_numpy(fit.predict(data.x[2]) == data.y[2])
+    return Probe(hits.double().mean())
 
 
 def fitted_head(
@@ -182,7 +225,6 @@ def fitted_head(
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
-    from threadpoolctl import threadpool_limits
 
     problem = _problem(train, validation, validation)
     if problem is None and bool((train.labels.bincount(minlength=n_classes) == 0).any()):
@@ -194,7 +236,7 @@ def fitted_head(
         scaler.transform(part.features.double().cpu().numpy()) for part in (train, validation)
     )
     fits = [LogisticRegression(C=strength, max_iter=_MAX_ITERATIONS) for strength in strengths]
-    with threadpool_limits(limits=1), warnings.catch_warnings():
+    with _one_thread(), warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)
         try:
             for fit in fits:
@@ -226,12 +268,11 @@ def neighbour_probe(data: Prepared, *, neighbours: Sequence[int] = NEIGHBOURS) -
     discrimination" (arXiv 1805.01978), section 3.4, here without weights.
     """
     from sklearn.neighbors import KNeighborsClassifier
-    from threadpoolctl import threadpool_limits
 
     if data.problem is not None:
         return Probe(_NO_VALUE, problem=data.problem)
     numbers = [k for k in neighbours if k <= len(data.y[0])]
-    with threadpool_limits(limits=1):
+    with _one_thread():
         probes = [
             KNeighborsClassifier(k, algorithm="brute").fit(data.x[0], data.y[0]) for k in numbers
         ]
@@ -331,12 +372,11 @@ def recovery_probe(
     """
     from sklearn.linear_model import Ridge
     from sklearn.metrics import r2_score
-    from threadpoolctl import threadpool_limits
 
     if data.problem is not None:
         return Probe(_NO_VALUE, problem=data.problem)
     train, validation, test = (part.cpu().numpy() for part in components)
-    with threadpool_limits(limits=1):
+    with _one_thread():
         fits = [Ridge(alpha=ridge).fit(data.x[0], train) for ridge in ridges]
         scores = [r2_score(validation, fit.predict(data.x[1])) for fit in fits]
         best = scores.index(max(scores))

@@ -25,7 +25,8 @@ class TangentKernel:
         train_points: ``[m]`` indices into the training points.
         train: ``[m, m]`` float64 among these.
         test_points: ``[t]`` indices into the test points.
-        test: ``[t, m]`` from test to training points; None at init, where nothing needs it.
+        test: ``[t, m]`` from test to training points; None at init, where nothing needs it, and where
+            test points were left out.
     """
 
     train_points: Tensor

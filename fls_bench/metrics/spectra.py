@@ -32,11 +32,13 @@ def stable_rank(weights: Tensor) -> Tensor:
         weights: ``[out, in]``.
 
     Returns:
-        0-d float64 between 1 and min(out, in); NaN for a matrix of zeros.
+        0-d float64 between 1 and min(out, in); NaN for a matrix of zeros and one that is not finite.
 
     Source: Rudelson, Vershynin, "Sampling from large matrices" (Journal of the ACM 54, 2007),
     section 1.1 (there: numerical rank).
     """
+    if not bool(weights.isfinite().all()):
+        return weights.new_full((), torch.nan, dtype=torch.float64)  # LAPACK raises
     values: Tensor = torch.linalg.svdvals(weights.double()).square()
     return values.sum() / values.amax()
 

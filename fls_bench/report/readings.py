@@ -22,6 +22,8 @@ _EVIDENCE = {
 
 def sentence(reading: Reading) -> str:
     """The reading in one line."""
+    if not reading.probabilities:
+        return f"{reading.regime.label}, from {_EVIDENCE[reading.evidence]}: it could not be read."
     odds = ", ".join(
         f"{one.label} {100 * reading.probabilities.get(one.value, 0.0):.0f} %" for one in _REGIMES
     )
@@ -34,14 +36,14 @@ def sentence(reading: Reading) -> str:
 
 def facts(reading: Reading) -> tuple[tuple[str, str], ...]:
     """Its figures as (name, text)."""
-    ratio = reading.log2_c_ratio
+    ratio, about = reading.log2_c_ratio, reading.atlas
+    rows = []
+    if ratio is not None:
+        bounds = f"{100 * ratio.level:.0f} % from {ratio.low:+.1f} to {ratio.high:+.1f}"
+        text = f"{ratio.value:+.1f}, {bounds} (negative = toward over-aligned)"
+        rows.append(("log2(c/c*)", text))
     near = f"{reading.distance:.2f}, trusted up to {reading.reach:.2f}"
-    about = reading.atlas
-    rows = [
-        ("log2(c/c*)", f"{ratio.value:+.1f}, {100 * ratio.level:.0f} % from {ratio.low:+.1f} to "
-         f"{ratio.high:+.1f} (negative = toward over-aligned)"),
-        ("distance to the atlas", near),
-    ]  # fmt: skip
+    rows.append(("distance to the atlas", near))
     if about:
         rows.append(
             (

@@ -33,7 +33,7 @@ class Push(Frozen):
     text: str
     """What it is, in words."""
     value: float | None
-    """None where it could not be measured: then it stands at the atlas' median."""
+    """None where it can't be measured on such a net."""
     toward: Regime
     strength: float
     """By how much it raised the log odds of ``toward`` against the mean of the others."""
@@ -61,8 +61,9 @@ class Reading(Frozen):
     """The set of regimes that holds the true one with probability ``level``."""
     level: Annotated[float, Field(gt=0, lt=1)]
     probabilities: dict[str, Share]
-    log2_c_ratio: Interval
-    """log2(c / c*): negative = toward over-aligned."""
+    log2_c_ratio: Interval | None
+    """log2(c / c*): negative = toward over-aligned; None, and no probabilities, where an observable is
+    missing that all nets of the atlas have."""
     distance: float
     """From the middle of the atlas, in measurement space."""
     reach: float
@@ -91,8 +92,9 @@ class Curve(Frozen):
     """At each knot, for over-aligned, near-optimal and over-fitted."""
     ratios: tuple[float, ...]
     """At each knot, of log2(c/c*)."""
-    fill: float
-    """What stands for a value that could not be measured."""
+    absent: tuple[float, float, float, float] | None
+    """Scores and ratio of nets for which it can't be measured (two classes have no rank of logits);
+    None where the atlas has no such nets, so that a net without it is not read."""
     low: float
     high: float
     """The atlas' nets lie between these."""
@@ -126,8 +128,8 @@ class ReadingModel(Frozen):
     """Half-width of the interval of log2(c/c*), by the likeliest regime."""
     centre: tuple[float, ...]
     scale: tuple[float, ...]
-    precision: tuple[tuple[float, ...], ...]
-    """Of the distance: Mahalanobis of standardised observables."""
+    correlation: tuple[tuple[float, ...], ...]
+    """Of the distance: Mahalanobis of those standardised observables that a net has."""
     reach: float
 
 

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from fls_bench import models
 from fls_bench.errors import FlsBenchError, InputError
 from fls_bench.metrics import NetState, Snapshot
-from fls_bench.tangent import tangent_kernels
+from fls_bench.tangent import MAX_POINTS, tangent_kernels
 from fls_bench.tasks import Task
 from fls_bench.training import user_code
 from fls_bench.training.runs import POINTS_AT_ONCE, make_net
 from fls_bench.training_setup import TrainingSetup, in_one_line
+
+KERNEL_OUTPUTS = 3
 
 
 @contextmanager
@@ -62,6 +64,7 @@ def snapshot_of(
     seed: int = 0,
     *,
     with_kernel: bool = True,
+    kernel_points: int | None = None,
 ) -> Snapshot:
     """Run a net on its data, at the end and at init, for the metrics.
 
@@ -72,6 +75,8 @@ def snapshot_of(
         init: The same at init, init scale applied; or None.
         seed: Seed of the build; its weights are overwritten.
         with_kernel: Whether tangent kernels are computed, the dearest part by far.
+        kernel_points: Of so many training points and no test points, mean over at most
+            ``KERNEL_OUTPUTS`` outputs; None: of as many as can be had.
 
     Returns:
         The snapshot.
@@ -144,6 +149,9 @@ def snapshot_of(
             [final] if init is None else [final, init],
             torch.tensor(task.x_train),
             torch.tensor(task.x_test),
+            max_points=MAX_POINTS if kernel_points is None else kernel_points,
+            max_outputs=None if kernel_points is None else KERNEL_OUTPUTS,
+            with_test=kernel_points is None,
         )
         if isinstance(kernels, str):
             no_kernel = kernels
@@ -170,27 +178,15 @@ def snapshot_of(
     )
 
 
-def stored_snapshot(
-    setup: TrainingSetup,
-    task: Task,
-    final: Mapping[str, Tensor],
-    init: Mapping[str, Tensor] | None,
-) -> Snapshot:
-    """As ``snapshot_of``, of weights from a file, which may be finite and yet too large to compute with.
+def refuse_overflow(snapshot: Snapshot) -> None:
+    """Weights from a file may be finite and yet too large to compute with.
 
     Args:
-        setup: Builds the net.
-        task: The data.
-        final: Parameters and buffers by name.
-        init: The same at init, or None.
-
-    Returns:
-        The snapshot.
+        snapshot: Of such weights.
 
     Raises:
-        InputError: As ``snapshot_of``, or outputs or features overflow.
+        InputError: Outputs or features overflow.
     """
-    snapshot = snapshot_of(setup, task, final, init)
     for which, state in (("weights", snapshot.final), ("initial weights", snapshot.init)):
         parts = [] if state is None else [
             *(snapshot.c * part
@@ -204,7 +200,6 @@ def stored_snapshot(
                 "Give the builder and the data that the weights belong to, with inputs scaled as the "
                 "net saw them; if that is so, training diverged.",
             )
-    return snapshot
 
 
 def read_out_facts(setup: TrainingSetup, task: Task, final: Mapping[str, Tensor]) -> str:

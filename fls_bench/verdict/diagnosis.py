@@ -109,6 +109,7 @@ def from_reading(reading: Reading, tier: Tier, why: str) -> Diagnosis:
     if regime in (Regime.OVER_ALIGNED, Regime.OVER_FITTED):
         text = "A mechanism is measured between c and c*, which takes a sweep."
         mechanism = Code(code="undetermined", text=text)
+        assert ratio is not None
         toward = 1.0 if regime is Regime.OVER_ALIGNED else -1.0
         # The regime decides the side; the estimate of the distance may be near 0 on the other one.
         octaves = toward * max(1.0, round(abs(ratio.value)))
@@ -135,7 +136,7 @@ def from_reading(reading: Reading, tier: Tier, why: str) -> Diagnosis:
         reason=Code(
             code=reading.reason.code, text=" ".join(filter(None, (reading.reason.text, why)))
         ),
-        probabilities=reading.probabilities,
+        probabilities=reading.probabilities or None,
         log2_c_ratio=ratio,
         recommendation=Recommendation(multiply_output_by=multiply, text=advice),
     )

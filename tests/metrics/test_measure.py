@@ -7,6 +7,7 @@ import math
 import pkgutil
 import re
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -17,8 +18,8 @@ from fls_bench import metrics, scaling
 from fls_bench.errors import InputError
 from fls_bench.metrics import LOGITS, METRICS, Metric, NetState, Snapshot, TangentKernel, measure
 from fls_bench.metrics.alignment import class_directions, class_means
-from fls_bench.metrics.families import alignment, probing
-from fls_bench.metrics.probes import linear_probe, neighbour_probe
+from fls_bench.metrics.families import alignment, probing, spectrum
+from fls_bench.metrics.probes import linear_probe, neighbour_probe, ridge_probe
 from fls_bench.schema import Measurement, Regime
 
 K, D, WIDTHS = 4, 8, (12, 10)
@@ -261,9 +262,13 @@ def test_directions_are_those_of_the_field():
         "movement.relative": "over_aligned",
         "alignment.class_means": "over_aligned",
         "cka.init_to_final": "over_fitted",
+        "cka.init_to_final_train": "over_fitted",
+        "scale.logits_at_init": "over_fitted",
         "kernel.change": "over_aligned",
         "rank.effective": "over_fitted",
         "rank.over_classes": "over_fitted",
+        "rank.over_classes_train": "over_fitted",
+        "rank.to_init": "over_fitted",
         "spectrum.stable_rank": "over_fitted",
         "spectrum.tail_exponent": "over_fitted",
         "dimension.two_nn": "over_fitted",
@@ -343,7 +348,7 @@ def test_every_name_gives_a_valid_measurement_within_its_range(dtype, outputs, c
     unavailable = {(m.metric, m.layer) for m in measurements if m.status == "unavailable"}
     assert unavailable - TOO_SMALL == (
         ({("share.initial_function", None)} if centered else set())
-        | ({("rank.effective", LOGITS), ("rank.over_classes", LOGITS)} if outputs == 1 else set())
+        | ({(name, LOGITS) for name in RANKS - {"rank.to_init"}} if outputs == 1 else set())
     )
 
 
@@ -354,9 +359,16 @@ def test_layers_have_their_places():
     assert layers["movement.relative"] == ["fc1", "fc2", "fc3"]
     assert layers["alignment.class_means"] == ["fc1", "fc2", "fc3"]
     assert layers["cka.init_to_final"] == ["fc1", "fc2"]
+    assert layers["cka.init_to_final_train"] == ["fc1", "fc2"]
+    assert layers["scale.logits"] == layers["scale.logits_at_init"] == [None]
     assert layers["rank.effective"] == ["fc1", "fc2", LOGITS]
-    assert layers["probe.linear"] == ["fc1", "fc2"]
-    assert layers["probe.linear_at_init"] == ["fc2"]
+    assert layers["rank.over_classes_train"] == ["fc1", "fc2", LOGITS]
+    assert layers["rank.to_init"] == ["fc1", "fc2"]
+    assert layers["spectrum.stable_rank_at_init"] == ["fc1", "fc2", "fc3"]
+    for kind in ("linear", "ridge"):
+        assert layers[f"probe.{kind}"] == ["fc1", "fc2"]
+        assert layers[f"probe.{kind}_at_init"] == ["fc2"]
+    assert layers["probe.ridge_first_minus_last"] == layers["probe.ridge_on_inputs"] == [None]
     assert layers["error.test"] == [None]
 
 
@@ -396,13 +408,38 @@ def test_what_the_metrics_take_and_give_can_not_be_changed():
 
 
 def test_a_number_does_not_depend_on_what_else_is_asked_or_on_global_randomness():
-    snap = snapshot()
-    whole = by_key(measure(snap))
+    # Wide enough that a tail is fitted, which draws; the other probes draw too.
+    snap = snapshot(widths=(24, 21))
+    whole = measure(snap)
     torch.manual_seed(123)
     for name in METRICS:
-        part = measure(snap, [name])
-        assert {m.metric for m in part} == {name}
-        assert all(whole[m.metric, m.layer] == m for m in part)
+        assert measure(snap, [name]) == tuple(m for m in whole if m.metric == name)
+
+
+DEAR = {
+    "alignment.class_means_permutation_null": (
+        alignment, "permuted_alignments", ["alignment.class_means", "alignment.class_means_at_init"],
+    ),
+    "spectrum.tail_exponent": (
+        spectrum, "eigenvalues", ["spectrum.stable_rank", "spectrum.stable_rank_at_init"],
+    ),
+    "probe.linear": (
+        probing, "linear_probe",
+        ["probe.ridge", "probe.ridge_first_minus_last", "probe.neighbours", "probe.few_shot"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DEAR)
+def test_what_is_cheap_does_not_wait_for_what_is_dear(name, monkeypatch):
+    def dear(*_, **__):
+        raise NotImplementedError
+
+    module, function, cheap = DEAR[name]
+    monkeypatch.setattr(module, function, dear)
+    assert {m.metric for m in measure(snapshot(), cheap) if m.status == "ok"} == set(cheap)
+    with pytest.raises(NotImplementedError):
+        measure(snapshot(), [name])
 
 
 def test_measuring_draws_nothing_from_the_global_generator_and_changes_no_tensor():
@@ -521,9 +558,50 @@ def test_a_collapsed_last_layer_loses_rank_and_probe_accuracy():
     flat = dataclasses.replace(snap, final=change_features(net, collapsed))
     found = {key: m.value for key, m in by_key(measure(flat)).items()}
     assert found["rank.effective", "fc2"] == pytest.approx(1)
-    difference = found["probe.linear", "fc1"] - found["probe.linear", "fc2"]
-    assert found["probe.first_minus_last", None] == pytest.approx(difference)
-    assert difference > 0.1
+    assert found["rank.over_classes_train", "fc2"] == pytest.approx(1 / (K - 1))
+    for kind, name in (("linear", "first_minus_last"), ("ridge", "ridge_first_minus_last")):
+        difference = found[f"probe.{kind}", "fc1"] - found[f"probe.{kind}", "fc2"]
+        assert found[f"probe.{name}", None] == pytest.approx(difference)
+        assert difference > 0.1
+
+
+@pytest.mark.parametrize("outputs", [1, K])
+def test_scales_of_logits_written_out(outputs):
+    parts = data(classes=max(2, outputs))
+    snap = snapshot(outputs=outputs, parts=parts, c=0.3)
+    f, f_0 = (net.train_outputs.numpy() for net in (snap.final, snap.init))
+
+    def size(z):
+        return np.sqrt(np.mean((z if outputs == 1 else z - z.mean(1, keepdims=True)) ** 2))
+
+    centered = dataclasses.replace(snap, centered=True)
+    assert value(snap, "scale.logits") == pytest.approx(size(0.3 * f))
+    assert value(centered, "scale.logits") == pytest.approx(size(0.3 * (f - f_0)))
+    for one in (snap, centered):
+        assert value(one, "scale.logits_at_init") == pytest.approx(size(0.3 * f_0))
+    still = dataclasses.replace(snap, final=snap.init)
+    assert value(still, "scale.logits") == value(still, "scale.logits_at_init")
+    assert value(dataclasses.replace(still, centered=True), "scale.logits") == 0
+
+
+def test_scales_of_logits_go_with_c_and_do_not_see_what_softmax_ignores():
+    snap = snapshot(c=0.5)
+    offset = 100 * draw(SIZES["train"], 1, seed=4)
+    moved = change_nets(
+        snap, lambda net: dataclasses.replace(net, train_outputs=net.train_outputs + offset)
+    )
+    for name in sorted(SCALES):
+        assert value(dataclasses.replace(snap, c=2.0), name) == pytest.approx(4 * value(snap, name))
+        assert value(moved, name) == pytest.approx(value(snap, name))
+
+
+def test_the_stable_rank_at_init_is_that_of_the_initial_weights():
+    snap = snapshot()
+    back = dataclasses.replace(snap, final=snap.init, init=snap.final)
+    for layer in ("fc1", "fc2", "fc3"):
+        initial = value(snap, "spectrum.stable_rank_at_init", layer)
+        assert initial == value(back, "spectrum.stable_rank", layer)
+        assert initial != value(snap, "spectrum.stable_rank", layer)
 
 
 # --- what can't be measured ---------------------------------------------------------------------
@@ -577,18 +655,24 @@ TAIL = {"spectrum.tail_exponent"}  # of matrices this small, see TOO_SMALL
 PROBES, ALIGNMENTS, AGREEMENTS = family("probe."), family("alignment."), family("agreement.")
 ENERGIES, COLLAPSE, DIMENSIONS = family("energy."), family("collapse."), family("dimension.")
 RANKS, ON_LABELS = family("rank."), family("kernel.regression")
+RANKS_TEST, SCALES = {"rank.effective", "rank.over_classes"}, family("scale.")
+RANKS_TRAIN = RANKS - RANKS_TEST
 REGRESSION = ON_LABELS | {"kernel.function_agreement"}
 CALIBRATION, RISK_TRAIN = family("calibration."), {"error.train", "ties.train", "loss.train"}
 COLLAPSE_TEST = {"collapse.variability_test", "collapse.test_over_train"}
 FROM_TEST_OUTPUTS = {
-    "error.test", "ties.test", "loss.test", *RANKS, *AGREEMENTS, *CALIBRATION, *REGRESSION,
+    "error.test", "ties.test", "loss.test", *RANKS_TEST, *AGREEMENTS, *CALIBRATION, *REGRESSION,
 }  # fmt: skip
-ON_INPUTS = family("probe.linear_on", "probe.neighbours_on", "probe.few_shot_on")
+ON_INPUTS = {name for name in PROBES if name.endswith("_on_inputs")}
+FROM_INITIAL_WEIGHTS = {
+    "movement.relative", "alignment.class_means_at_init", "spectrum.stable_rank_at_init",
+}  # fmt: skip
 CASES = {
     "no init": (lambda s: dataclasses.replace(s, init=None), NEED_INIT, "initial weights"),
     "centered without init": (
         lambda s: dataclasses.replace(s, init=None, centered=True),
-        NEED_INIT | FROM_TEST_OUTPUTS | RISK_TRAIN | {"collapse.self_duality"},
+        NEED_INIT | FROM_TEST_OUTPUTS | RISK_TRAIN | RANKS_TRAIN | SCALES
+        | {"collapse.self_duality"},
         "initial weights",
     ),
     "no kernel": (
@@ -600,7 +684,7 @@ CASES = {
     ),
     "few test points": (
         lambda s: with_split(s, "test", 5),
-        PROBES | AGREEMENTS | RANKS | REGRESSION | DIMENSIONS | COLLAPSE_TEST
+        PROBES | AGREEMENTS | RANKS_TEST | REGRESSION | DIMENSIONS | COLLAPSE_TEST
         | {"cka.init_to_final", "share.initial_function", "calibration.expected_error"},
         "points",
     ),
@@ -613,7 +697,8 @@ CASES = {
     "few training points": (
         lambda s: with_split(s, "train", 5),
         PROBES | ALIGNMENTS | AGREEMENTS | ENERGIES | family("kernel.")
-        | (COLLAPSE - {"collapse.variability_test"}),
+        | (COLLAPSE - {"collapse.variability_test"}) | RANKS_TRAIN | SCALES
+        | {"cka.init_to_final_train"},
         "train points",
     ),
     "no validation points": (
@@ -645,7 +730,7 @@ CASES = {
     ),
     "NaN in features": (
         lambda s: with_final(s, test_features=nan_in_fc2(s.final.test_features)),
-        (PROBES - ON_INPUTS) | RANKS | COLLAPSE_TEST
+        (PROBES - ON_INPUTS) | RANKS_TEST | COLLAPSE_TEST
         | {"cka.init_to_final", "dimension.two_nn", "agreement.nearest_class_mean_in_features"},
         "The final features on the test points hold NaN",
     ),
@@ -661,8 +746,41 @@ CASES = {
                 s.init, weights={**s.init.weights, "fc1": s.init.weights["fc1"] / 0}
             )
         ),
-        ENERGIES | {"movement.relative", "alignment.class_means_at_init"},
+        ENERGIES | FROM_INITIAL_WEIGHTS,
         "The initial weights hold NaN or infinite",
+    ),
+    "NaN in initial weights": (
+        lambda s: dataclasses.replace(
+            s, init=dataclasses.replace(s.init, weights=nan_in_fc2(s.init.weights))
+        ),
+        ENERGIES | FROM_INITIAL_WEIGHTS,
+        "The initial weights hold NaN or infinite",
+    ),
+    "NaN in training outputs": (
+        lambda s: with_final(s, train_outputs=with_nan(s.final.train_outputs)),
+        RISK_TRAIN | SCALES | REGRESSION | AGREEMENTS
+        | {"rank.over_classes_train", "collapse.self_duality"},
+        "The final outputs on the train points hold NaN",
+    ),
+    "NaN in training features": (
+        lambda s: with_final(s, train_features=nan_in_fc2(s.final.train_features)),
+        (PROBES - ON_INPUTS) | RANKS_TRAIN | ALIGNMENTS | ENERGIES
+        | (COLLAPSE - {"collapse.variability_test"})
+        | {"cka.init_to_final_train", "agreement.nearest_class_mean_in_features"},
+        "The final features on the train points hold NaN",
+    ),
+    "NaN in initial training features": (
+        lambda s: dataclasses.replace(
+            s, init=dataclasses.replace(s.init, train_features=nan_in_fc2(s.init.train_features))
+        ),
+        ENERGIES | (PROBES & NEED_INIT)
+        | {"cka.init_to_final_train", "rank.to_init", "alignment.class_means_at_init"},
+        "The initial features on the train points hold NaN",
+    ),
+    "no test points of the kernel": (
+        lambda s: with_final(s, kernel=dataclasses.replace(s.final.kernel, test=None)),
+        REGRESSION,
+        "The tangent kernel was computed without test points",
     ),
 }  # fmt: skip
 
@@ -698,16 +816,22 @@ def test_a_layer_that_does_not_vary_is_unavailable_and_the_others_are_not():
     unavailable = {key for key, m in found.items() if m.status == "unavailable"}
     layer_in_3 = {"alignment.class_means", "alignment.class_means_permutation_null"}
     layer_in_3 |= {"alignment.class_means_split_half", *ENERGIES}
-    layer_2 = COLLAPSE | RANKS | {"cka.init_to_final", "probe.inputs_kept", "dimension.two_nn"}
-    layer_2 |= {"probe.linear", "probe.neighbours", "probe.few_shot", "probe.inputs_forgotten"}
+    layer_2 = COLLAPSE | RANKS | {"cka.init_to_final", "cka.init_to_final_train"}
+    layer_2 |= {"probe.inputs_kept", "probe.inputs_forgotten", "dimension.two_nn"}
+    layer_2 |= {f"probe.{kind}" for kind in ("linear", "ridge", "neighbours", "few_shot")}
     assert unavailable - TOO_SMALL == {
         *((name, "fc3") for name in layer_in_3),
         *((name, "fc2") for name in layer_2),
         ("probe.first_minus_last", None),
+        ("probe.ridge_first_minus_last", None),
     }
     assert "120 of 120 points coincide" in found["dimension.two_nn", "fc2"].reason
-    assert "do not vary" in found["rank.effective", "fc2"].reason
-    assert "do not vary" in found["probe.first_minus_last", None].reason
+    assert "do not vary over the test points" in found["rank.effective", "fc2"].reason
+    for name in ("rank.over_classes_train", "rank.to_init", "cka.init_to_final_train"):
+        assert "do not vary over the train points" in found[name, "fc2"].reason
+    assert "final or initial" in found["rank.to_init", "fc2"].reason
+    for name in ("probe.first_minus_last", "probe.ridge_first_minus_last"):
+        assert "do not vary" in found[name, None].reason
 
 
 def test_few_errors_of_the_nearest_class_mean_are_not_a_share():
@@ -720,14 +844,16 @@ def test_few_errors_of_the_nearest_class_mean_are_not_a_share():
 
 def test_reasons_of_nets_with_other_shapes():
     one_hidden = by_key(measure(snapshot(widths=(12,))))
-    assert "only one hidden layer" in one_hidden["probe.first_minus_last", None].reason
-    assert one_hidden["probe.linear", "fc1"].status == "ok"
+    for kind, difference in (("linear", "first_minus_last"), ("ridge", "ridge_first_minus_last")):
+        assert "only one hidden layer" in one_hidden[f"probe.{difference}", None].reason
+        assert one_hidden[f"probe.{kind}", "fc1"].status == "ok"
     linear = by_key(measure(snapshot(widths=())))
     assert linear["alignment.class_means", "fc1"].status == "ok"
-    for name in ("cka.init_to_final", "probe.linear", "probe.linear_at_init"):
+    for name in ("cka.init_to_final", "rank.to_init", "probe.linear", "probe.ridge_at_init"):
         assert "no layer that this metric applies to" in linear[name, None].reason
     one_logit = by_key(measure(snapshot(outputs=1, parts=data(classes=2))))
-    assert "rank 1 by construction" in one_logit["rank.effective", LOGITS].reason
+    for name in RANKS - {"rank.to_init"}:
+        assert "rank 1 by construction" in one_logit[name, LOGITS].reason
     centered = by_key(measure(snapshot(centered=True)))
     assert "is centred" in centered["share.initial_function", None].reason
 
@@ -752,12 +878,21 @@ def test_initial_weights_of_zero_have_no_relative_movement():
 
 def test_missing_initial_features_are_said():
     snap = snapshot()
-    gone = dataclasses.replace(snap.init, test_features={})
-    found = by_key(measure(dataclasses.replace(snap, init=gone)))
-    assert "initial features" in found["cka.init_to_final", "fc1"].reason
-    for name in ("probe.linear_at_init", "probe.inputs_kept_at_init", "probe.inputs_forgotten"):
-        assert "initial features" in found[name, "fc2"].reason
-    assert found["probe.inputs_kept", "fc2"].status == "ok"
+    of_probes = [
+        f"probe.{name}" for name in ("linear_at_init", "ridge_at_init", "inputs_kept_at_init")
+    ]
+    for part, missing, there in (
+        ("test_features", {"cka.init_to_final"}, RANKS_TRAIN | {"cka.init_to_final_train"}),
+        ("train_features", {"cka.init_to_final_train", "rank.to_init"}, {"cka.init_to_final"}),
+    ):
+        gone = dataclasses.replace(snap.init, **{part: {}})
+        found = by_key(measure(dataclasses.replace(snap, init=gone)))
+        for name in missing:
+            assert "initial features" in found[name, "fc1"].reason
+        for name in (*of_probes, "probe.inputs_forgotten"):
+            assert "initial features" in found[name, "fc2"].reason
+        for name in (*there, "probe.inputs_kept"):
+            assert found[name, "fc2"].status == "ok"
 
 
 def test_the_layer_that_counts_as_the_last_can_be_chosen():
@@ -788,11 +923,59 @@ def test_rank_over_classes_is_a_ratio_to_the_number_of_classes_less_one():
         assert found["rank.over_classes", layer].value == pytest.approx(expected)
 
 
+def participation(features):
+    """Participation ratio from the eigenvalues of the covariance matrix."""
+    values = np.linalg.eigvalsh(np.cov(features.numpy(), rowvar=False))
+    return values.sum() ** 2 / (values**2).sum()
+
+
+def test_ranks_on_training_points_against_eigenvalues():
+    snap, found = snapshot(), baseline()
+    for layer in LAYERS:
+        final, initial = (
+            participation(net.train_features[layer]) for net in (snap.final, snap.init)
+        )
+        over_classes = found["rank.over_classes_train", layer]
+        assert over_classes.value == pytest.approx(final / (K - 1))
+        assert found["rank.to_init", layer].value == pytest.approx(final / initial)
+        assert over_classes.n == found["rank.to_init", layer].n == SIZES["train"]
+    logits = snap.logits("train")
+    expected = participation(logits - logits.mean(1, keepdim=True)) / (K - 1)
+    assert found["rank.over_classes_train", LOGITS].value == pytest.approx(expected)
+
+
+def test_the_rank_of_a_net_that_did_not_move_is_1_of_that_at_init_and_stays_so_in_other_axes():
+    snap = snapshot()
+    still = dataclasses.replace(snap, final=snap.init)
+    turned = dataclasses.replace(still, final=rotate_features(still).final)
+    for layer in LAYERS:
+        assert value(still, "rank.to_init", layer) == 1
+        assert value(turned, "rank.to_init", layer) == pytest.approx(1)
+        moved = value(snap, "rank.to_init", layer)
+        assert abs(moved - 1) > 0.01
+        assert value(rotate_features(snap), "rank.to_init", layer) == pytest.approx(moved)
+    assert not torch.allclose(turned.final.train_features["fc1"], snap.init.train_features["fc1"])
+
+
+def test_on_training_points_is_the_same_as_on_test_points_that_are_these(monkeypatch):
+    monkeypatch.setitem(SIZES, "test", SIZES["train"])
+    parts = data()
+    snap = snapshot(parts={**parts, "x_test": parts["x_train"], "y_test": parts["y_train"]})
+    for name in ("rank.over_classes", "cka.init_to_final"):
+        for left, right in zip(*(measure(snap, [n]) for n in (name, f"{name}_train")), strict=True):
+            assert (left.value, left.layer, left.n) == (right.value, right.layer, right.n)
+            assert left.status == "ok"
+        apart = baseline()
+        assert apart[name, "fc1"].value != apart[f"{name}_train", "fc1"].value
+
+
 def test_a_task_with_one_class_has_no_rank_over_classes():
     found = by_key(measure(snapshot(n_classes=1), sorted(RANKS)))
     assert found["rank.effective", "fc1"].status == "ok"
     for layer in ("fc1", "fc2", LOGITS):
-        assert "only one class" in found["rank.over_classes", layer].reason
+        for name in ("rank.over_classes", "rank.over_classes_train"):
+            assert "only one class" in found[name, layer].reason
+    assert found["rank.to_init", "fc1"].status == "ok"
 
 
 def test_intrinsic_dimension_rests_on_a_thousand_points(monkeypatch):
@@ -869,20 +1052,19 @@ def test_what_was_forgotten_is_what_was_kept_at_init_and_is_not_now():
 def test_probes_of_a_net_that_did_not_move_are_those_at_init():
     snap = snapshot()
     still = by_key(measure(dataclasses.replace(snap, final=snap.init), sorted(PROBES)))
-    for kind in ("linear", "neighbours", "few_shot"):
+    for kind in ("linear", "ridge", "neighbours", "few_shot"):
         same = still[f"probe.{kind}_at_init", "fc2"].value
         assert still[f"probe.{kind}", "fc2"].value == same
     assert still["probe.inputs_forgotten", "fc2"].value == 0
 
 
-def test_probes_are_fitted_on_a_bounded_number_of_points_and_tested_on_all(monkeypatch):
-    seen = []
+@pytest.mark.parametrize("probe", [linear_probe, ridge_probe])
+def test_probes_are_fitted_on_a_bounded_number_of_points_and_tested_on_all(probe, monkeypatch):
+    seen, name = [], probe.__name__
     monkeypatch.setattr(probing, "MAX_POINTS", 45)
-    monkeypatch.setattr(
-        probing, "linear_probe", lambda d: seen.append([len(x) for x in d.x]) or linear_probe(d)
-    )
-    (linear, *_) = measure(snapshot(), ["probe.linear_on_inputs"])
-    assert linear.n == SIZES["test"]
+    monkeypatch.setattr(probing, name, lambda d: seen.append([len(x) for x in d.x]) or probe(d))
+    (on_inputs,) = measure(snapshot(), [f"probe.{name.removesuffix('_probe')}_on_inputs"])
+    assert on_inputs.n == SIZES["test"]
     assert {tuple(sizes) for sizes in seen} == {(45, 40, 120)}
 
 

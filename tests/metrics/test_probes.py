@@ -13,6 +13,7 @@ from fls_bench.metrics.probes import (
     MAX_WIDTH,
     NEIGHBOURS,
     PROBE_STRENGTHS,
+    RIDGE,
     RIDGES,
     Split,
     few_shot_probe,
@@ -25,12 +26,12 @@ from fls_bench.metrics.probes import (
 SIZES = (40, 30, 60)
 
 
-def splits(seed=0, d=5, noise=1.5, dtype=torch.float64):
+def splits(seed=0, d=5, noise=1.5, dtype=torch.float64, classes=3, sizes=SIZES):
     rng = np.random.default_rng(seed)
-    centers = rng.normal(size=(3, d))
+    centers = rng.normal(size=(classes, d))
     result = []
-    for n in SIZES:
-        y = np.arange(n) % 3
+    for n in sizes:
+        y = np.arange(n) % classes
         x = centers[y] + noise * rng.normal(size=(n, d))
         result.append(Split(torch.from_numpy(x).to(dtype), torch.from_numpy(y)))
     return result
@@ -38,6 +39,10 @@ def splits(seed=0, d=5, noise=1.5, dtype=torch.float64):
 
 def linear_probe(*parts, **options):
     return probes.linear_probe(prepared(*parts), **options)
+
+
+def ridge_probe(*parts, **options):
+    return probes.ridge_probe(prepared(*parts), **options)
 
 
 def changed(parts, change):
@@ -71,28 +76,37 @@ def test_the_test_split_chooses_nothing():
     assert linear_probe(train, validation, wrong).strength == chosen
 
 
-def test_separable_labels_are_read_and_random_ones_are_not():
-    assert float(linear_probe(*splits(noise=0.01)).score) == 1
+@pytest.mark.parametrize("probe", [linear_probe, ridge_probe])
+def test_separable_labels_are_read_and_random_ones_are_not(probe):
+    assert float(probe(*splits(noise=0.01)).score) == 1
     # Chance is 1/3; 60 points leave [0.13, 0.58] with probability below 1e-4.
-    assert 0.13 < float(linear_probe(*splits(noise=1e6)).score) < 0.58
+    assert 0.13 < float(probe(*splits(noise=1e6)).score) < 0.58
 
 
 @FEW
-@given(st.permutations(range(5)), st.lists(st.floats(1e-3, 1e3), min_size=5, max_size=5))
-def test_order_and_scale_of_features_do_not_matter(order, scales):
+@given(
+    st.permutations(range(5)),
+    st.lists(st.floats(1e-3, 1e3), min_size=5, max_size=5),
+    st.lists(st.floats(-1e3, 1e3), min_size=5, max_size=5),
+)
+@pytest.mark.parametrize("probe", [linear_probe, ridge_probe])
+def test_order_scale_and_offset_of_features_do_not_matter(probe, order, scales, offsets):
     parts = splits()
-    expected = float(linear_probe(*parts).score)
-    moved = linear_probe(*changed(parts, lambda x: (x * torch.tensor(scales))[:, order]))
+    expected = float(probe(*parts).score)
+    scales, offsets = (torch.tensor(x, dtype=torch.float64) for x in (scales, offsets))
+    moved = probe(*changed(parts, lambda x: (x * scales + scales * offsets)[:, order]))
     assert float(moved.score) == expected
 
 
-def test_a_dead_feature_does_not_matter():
+@pytest.mark.parametrize("probe", [linear_probe, ridge_probe])
+def test_a_dead_feature_does_not_matter(probe):
     parts = splits(dtype=torch.float32)
     more = changed(parts, lambda x: torch.cat([x, torch.zeros(len(x), 1)], dim=1))
-    assert float(linear_probe(*more).score) == float(linear_probe(*parts).score)
+    assert float(probe(*more).score) == float(probe(*parts).score)
 
 
-def test_problems_are_named_and_give_no_number():
+@pytest.mark.parametrize("probe", [linear_probe, ridge_probe])
+def test_problems_are_named_and_give_no_number(probe):
     train, validation, test = splits()
     one_class = Split(train.features, torch.ones_like(train.labels))
     nan = Split(test.features.clone(), test.labels)
@@ -105,10 +119,10 @@ def test_problems_are_named_and_give_no_number():
         ((train, empty, test), "validation split has no points"),
         (constant, "do not vary"),
     ):
-        probe = linear_probe(*parts)
-        assert probe.score.isnan()
-        assert probe.strength is None
-        assert fragment in (probe.problem or "")
+        found = probe(*parts)
+        assert found.score.isnan()
+        assert found.strength is None
+        assert fragment in (found.problem or "")
 
 
 def test_a_fit_that_does_not_converge_gives_no_number():
@@ -123,6 +137,51 @@ def test_a_fit_that_does_not_converge_gives_no_number():
 def standardised(parts):
     mean, std = parts[0].features.mean(0), parts[0].features.std(0, correction=0)
     return [((part.features - mean) / std).numpy() for part in parts]
+
+
+def ridge_accuracy(parts, penalty):
+    """One class at a time: least squares with a row sqrt(penalty) for each weight, none for the bias."""
+    x, _, x_test = standardised(parts)
+    y, _, y_test = (part.labels.numpy() for part in parts)
+    (n, d), scores = x.shape, []
+    rows = np.vstack([np.hstack([x, np.ones((n, 1))]), penalty**0.5 * np.eye(d, d + 1)])
+    for k in range(y.max() + 1):
+        targets = np.concatenate([np.where(y == k, 1.0, -1.0), np.zeros(d)])
+        weights = np.linalg.lstsq(rows, targets)[0]
+        scores.append(x_test @ weights[:d] + weights[d])
+    return (np.argmax(scores, axis=0) == y_test).mean()
+
+
+# More and fewer points than features, and more features than are kept as they are.
+@pytest.mark.parametrize("d", [5, 60, MAX_WIDTH + 20])
+@pytest.mark.parametrize("classes", [2, 4])
+def test_ridge_by_least_squares(d, classes):
+    found = {}
+    for seed in range(2):
+        parts = splits(seed, d, noise=0.5 * d**0.5, classes=classes, sizes=(41, 20, 1500))
+        for ridge in (1e-3, RIDGE, 10.0):
+            probe = ridge_probe(*parts, ridge=ridge)
+            assert probe.problem is probe.strength is None
+            expected = ridge_accuracy(parts, penalty=ridge * 41)
+            assert float(probe.score) == pytest.approx(expected, abs=1e-12)
+            found[seed, ridge] = expected
+        assert float(ridge_probe(*parts).score) == found[seed, RIDGE]
+    assert len(set(found.values())) > 4  # the penalty matters
+
+
+def test_the_ridge_probe_is_blind_to_validation_to_order_and_to_copies_of_the_points():
+    # Many features, so that the penalty decides; many test points, so that it shows.
+    train, validation, test = splits(d=60, noise=4.0, sizes=(41, 20, 1500))
+    expected = ridge_probe(train, validation, test)
+    other = Split(-validation.features, (validation.labels + 1) % 3)
+    assert ridge_probe(train, other, test) == expected
+    order = torch.randperm(len(train.labels), generator=torch.Generator().manual_seed(1))
+    for rows in (order, order.repeat(3)):
+        moved = Split(train.features[rows], train.labels[rows])
+        assert ridge_probe(moved, validation, test) == expected
+    names = torch.tensor([5, 0, 2])
+    renamed = [Split(part.features, names[part.labels]) for part in (train, validation, test)]
+    assert ridge_probe(*renamed) == expected
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -9,7 +9,7 @@ from torch import nn
 from fls_bench import make_task
 from fls_bench.errors import InputError
 from fls_bench.metrics import measure
-from fls_bench.subject import snapshot_of
+from fls_bench.subject import snapshot_of, snapshots
 from fls_bench.training_setup import TrainingSetup
 
 
@@ -103,6 +103,31 @@ def test_kernels_can_be_left_out():
     kept = snapshot_of(setup(), task(), final, init)
     for before, after in zip(measure(snap), measure(kept), strict=True):
         assert before == after or before.metric.startswith("kernel.")
+
+
+def test_a_small_kernel_is_of_so_many_training_points_and_the_first_outputs(monkeypatch):
+    monkeypatch.setattr(snapshots, "KERNEL_OUTPUTS", 2)
+    final, init = states()
+    snap = snapshot_of(setup(), task(), final, init, kernel_points=40)
+    net = normalised().eval()
+    net.load_state_dict(final)
+    points = snap.final.kernel.train_points
+    assert len(points) == 40 < task().n_train
+    assert torch.equal(points, snap.init.kernel.train_points)
+    some = torch.as_tensor(task().x_train)[points[-3:]]
+    rows = [
+        torch.cat([g.flatten() for g in torch.autograd.grad(net(p[None])[0, k], net.parameters())])
+        for p in some
+        for k in range(2)
+    ]
+    gram = torch.stack(rows).double()
+    expected = (gram @ gram.T).view(3, 2, 3, 2).diagonal(dim1=1, dim2=3).mean(-1)
+    torch.testing.assert_close(snap.final.kernel.train[-3:, -3:], expected, rtol=1e-4, atol=1e-4)
+    found = {m.metric: m for m in measure(snap)}
+    for name in ("kernel.change", "kernel.label_alignment", "kernel.label_alignment_at_init"):
+        assert (found[name].status, found[name].n) == ("ok", 40)
+    for name in ("regression_error", "regression_agreement", "function_agreement"):
+        assert "computed without test points" in found[f"kernel.{name}"].reason
 
 
 def test_a_net_whose_kernel_is_too_dear_says_so():

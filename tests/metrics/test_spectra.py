@@ -137,7 +137,9 @@ def test_stable_rank():
     assert float(stable_rank(w @ torch.linalg.qr(draw(9, 9, seed=1)).Q * 5)) == pytest.approx(
         float(stable_rank(w))
     )
-    assert stable_rank(0 * w).isnan()
+    for undefined in (0 * w, w / 0, w.index_fill(0, torch.tensor([1]), torch.nan)):
+        assert stable_rank(undefined).isnan()
+        assert stable_rank(undefined).dtype == torch.float64
 
 
 def test_a_heavy_tail_is_read_from_the_matrix_in_float32():

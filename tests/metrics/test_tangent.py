@@ -58,6 +58,10 @@ class ControlFlow(nn.Module):
         return self.first(x) if float(x.sum()) > 0 else self.second(x)
 
 
+def deep_control_flow():
+    return nn.Sequential(nn.Flatten(), nn.Linear(12, 12), nn.ReLU(), ControlFlow())
+
+
 class Tied(nn.Module):
     def __init__(self):
         super().__init__()
@@ -69,13 +73,13 @@ class Tied(nn.Module):
         return self.out(self.b(self.a(x.flatten(1)).relu()))
 
 
-def reference(net, state, x, y):
-    """Autograd, one point, one output at a time."""
+def reference(net, state, x, y, num_outputs=None):
+    """Autograd, one point, one output at a time; mean over the first outputs, all if None."""
     net.load_state_dict(state)
     parameters = [p for p in net.parameters() if p.requires_grad]
 
     def gradients(point):
-        outputs = net(point[None])[0]
+        outputs = net(point[None])[0][:num_outputs]
         return torch.stack([
             torch.cat([
                 torch.zeros(p.numel()).double() if g is None else g.flatten()
@@ -153,6 +157,66 @@ def test_over_a_limit_there_are_fewer_points_and_below_the_fewest_none():
         reason = tangent_kernels(net, states, x, x, **limit)
         assert f"3 outputs with respect to {parameters} parameters at 30 training points" in reason
     assert "30 training points, and there are 7" in tangent_kernels(net, states, x[:7], x)
+
+
+@pytest.mark.parametrize("build", [mlp, deep_control_flow])
+@pytest.mark.parametrize("most", [1, 2, 7])
+def test_the_mean_can_be_over_the_first_outputs_alone(build, most):
+    net, x, y = seeded(build), draw(7, 4, 3), draw(5, 4, 3, seed=1)
+    state = net.state_dict()
+    (kernel,) = tangent_kernels(net, [state], x, y, min_points=5, max_outputs=most)
+    torch.testing.assert_close(kernel.train, reference(net, state, x, x, num_outputs=most))
+    torch.testing.assert_close(kernel.test, reference(net, state, y, x, num_outputs=most))
+
+
+def test_outputs_left_out_save_their_work():
+    net, x = seeded(mlp), draw(200, 4, 3)
+    sizes = [
+        len(tangent_kernels(net, [net.state_dict()], x, x, max_work=5e6, max_outputs=most)[0].train)
+        for most in (None, 3, 1)
+    ]
+    assert sizes[0] == sizes[1] < sizes[2]
+    reason = tangent_kernels(net, [net.state_dict()], x, x, max_work=1e4, max_outputs=2)
+    assert "Gradients of 2 outputs" in reason
+
+
+def test_the_number_of_training_points_can_be_bounded():
+    net, x, y = seeded(mlp), draw(40, 4, 3), draw(25, 4, 3, seed=1)
+    states = [seeded(mlp, seed).state_dict() for seed in (1, 2)]
+    whole = tangent_kernels(net, states, x, y)
+    parts = tangent_kernels(net, states, x, y, max_points=33)
+    assert len(whole[0].train) == 40
+    rows = parts[0].train_points
+    assert len(rows.unique()) == 33
+    for part, all_points in zip(parts, whole, strict=True):
+        assert torch.equal(part.train_points, rows)
+        torch.testing.assert_close(part.train, all_points.train[rows][:, rows])
+    test_points = parts[0].test_points
+    torch.testing.assert_close(parts[0].test, whole[0].test[test_points][:, rows])
+    again = tangent_kernels(net, states, x, y, max_points=33)
+    assert torch.equal(again[0].train_points, rows)
+
+
+@pytest.mark.parametrize("build", [mlp, ControlFlow])
+def test_test_points_can_be_left_out(build):
+    net, x = seeded(build), draw(40, 4, 3)
+    states = [seeded(build, seed).state_dict() for seed in (1, 2)]
+    whole = tangent_kernels(net, states, x, x)
+    alone = tangent_kernels(net, states, x, x, with_test=False)
+    assert whole[0].test is not None
+    for kernel, other in zip(alone, whole, strict=True):
+        assert kernel.test is None
+        assert not len(kernel.test_points)
+        torch.testing.assert_close(kernel.train, other.train)
+
+
+def test_test_points_left_out_save_their_work():
+    net, x = seeded(mlp), draw(200, 4, 3)
+    sizes = [
+        len(tangent_kernels(net, [net.state_dict()], x, x, max_work=5e6, with_test=test)[0].train)
+        for test in (True, False)
+    ]
+    assert sizes[0] < sizes[1] < 200
 
 
 def test_gradients_one_by_one_are_fewer():

@@ -55,15 +55,9 @@ def _permutations(n: int, generator: torch.Generator) -> Tensor:
     return torch.stack([torch.randperm(n, generator=generator) for _ in range(NUM_PERMUTATIONS)])
 
 
-def read_class_mean_alignment(snapshot: Snapshot, generator: torch.Generator) -> Iterator[Reading]:
-    """Alignment of each layer with the class means of its training inputs, and its two nulls.
-
-    The null's value is the mean over permutations; low and high are its 5 % and 95 % quantiles, so
-    that a layer whose weights know nothing of the labels exceeds high in 5 % of cases. Alignment is
-    claimed only above both nulls.
-    """
+def read_class_mean_alignment(snapshot: Snapshot, _: torch.Generator) -> Iterator[Reading]:
+    """Alignment of each layer with the class means of its training inputs, at the end and at init."""
     y, n_classes, n = snapshot.y_train, snapshot.n_classes, len(snapshot.y_train)
-    orders = _permutations(n, generator).to(y.device)
     for name, state in (("", snapshot.final), ("_at_init", snapshot.init)):
         if state is None:
             continue
@@ -74,6 +68,17 @@ def read_class_mean_alignment(snapshot: Snapshot, generator: torch.Generator) ->
                 continue
             directions = class_directions(inputs, y, n_classes)
             yield Reading(metric, class_mean_alignment(weights, directions), layer, n=n)
+
+
+def read_alignment_null(snapshot: Snapshot, generator: torch.Generator) -> Iterator[Reading]:
+    """Alignment with the class means of permuted labels, beside init the second null.
+
+    The null's value is the mean over permutations; low and high are its 5 % and 95 % quantiles, so
+    that a layer whose weights know nothing of the labels exceeds high in 5 % of cases. Alignment is
+    claimed only above both nulls.
+    """
+    y, n_classes, n = snapshot.y_train, snapshot.n_classes, len(snapshot.y_train)
+    orders = _permutations(n, generator).to(y.device)
     metric = "alignment.class_means_permutation_null"
     for layer, weights, inputs in _layer_inputs(snapshot.final, snapshot.x_train):
         if inputs is None:
@@ -191,6 +196,7 @@ ROWS: tuple[Metric, ...] = (
         "alignment.class_means_permutation_null",
         "the same for permuted labels, the second null: mean and 5 % to 95 %",
         _NULL,
+        compute=read_alignment_null,
         draws=NUM_PERMUTATIONS,
         invariant_to=UNTIED_TO_SCALE,
     ),

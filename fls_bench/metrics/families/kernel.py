@@ -62,7 +62,12 @@ def read_kernel_regression(snapshot: Snapshot, _: torch.Generator) -> Iterator[R
     kernel = snapshot.final.kernel
     on_labels = ("kernel.regression_error", "kernel.regression_agreement")
     on_logits = "kernel.function_agreement"
-    if kernel is None or kernel.test is None:
+    if kernel is None:
+        return
+    if kernel.test is None:
+        reason = "The tangent kernel was computed without test points."
+        for name in (*on_labels, on_logits):
+            yield Reading(name, None, reason=reason)
         return
     among, across = kernel.train, kernel.test
     n, n_all = len(kernel.test_points), len(snapshot.y_train)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -48,6 +49,36 @@ def read_effective_rank(snapshot: Snapshot, _: torch.Generator) -> Iterator[Read
                 yield Reading(metric, effective_rank(features) / size, name, n=n)
 
 
+def read_rank_in_training(snapshot: Snapshot, _: torch.Generator) -> Iterator[Reading]:
+    """The participation ratio on training points, where no test points are needed, and against init.
+
+    Of n points it is at most n - 1; so that final and initial state can be compared, both are
+    measured on the same ones.
+    """
+    logits, final = snapshot.logits("train"), snapshot.final.train_features
+    n, outputs = len(logits), class_centered(logits)
+    for name, features in {**final, LOGITS: outputs}.items():
+        metric = "rank.over_classes_train"
+        if name == LOGITS and logits.shape[-1] < 3:
+            reason = "With two classes the logits have rank 1 by construction."
+            yield Reading(metric, None, name, n=n, reason=reason)
+        elif snapshot.n_classes < 2:
+            yield Reading(metric, None, name, n=n, reason="The task has only one class.")
+        else:
+            ratio = effective_rank(features) / (snapshot.n_classes - 1)
+            yield Reading(metric, ratio, name, n=n)
+    if snapshot.init is None:
+        return
+    for name, features in final.items():
+        initial = snapshot.init.train_features.get(name)
+        if initial is None:
+            reason = "The initial features of this layer are missing."
+            yield Reading("rank.to_init", None, name, n=n, reason=reason)
+        else:
+            ratio = effective_rank(features) / effective_rank(initial)
+            yield Reading("rank.to_init", ratio, name, n=n)
+
+
 def read_dimension(snapshot: Snapshot, generator: torch.Generator) -> Iterator[Reading]:
     """Intrinsic dimension of the test inputs and of the last features, at most 1000 test points.
 
@@ -75,21 +106,33 @@ def read_dimension(snapshot: Snapshot, generator: torch.Generator) -> Iterator[R
             yield Reading(metric, two_nn_dimension(ratios), layer, n=len(some))
 
 
-def _rank(name: str, what: str, *, min_effect: float, unit: str, lowest: float) -> Metric:
+def _rank(
+    name: str,
+    what: str,
+    *,
+    min_effect: float,
+    unit: str,
+    lowest: float,
+    compute: Callable[[Snapshot, torch.Generator], Iterator[Reading]] = read_effective_rank,
+    split: Literal["train", "test"] = "test",
+    needs: tuple[Need, ...] = ("features", "outputs"),
+    of: str = "features or logits",
+) -> Metric:
+    data: Need = "train_data" if split == "train" else "test_data"
     return Metric(
         name=name,
         what=what,
         source="Gao et al. 2017, bioRxiv 214262",
-        compute=read_effective_rank,
-        split="test",
-        needs=frozenset({"features", "outputs", "test_data"}),
+        compute=compute,
+        split=split,
+        needs=frozenset({data, *needs}),
         per_layer=True,
         direction=Regime.OVER_FITTED,
         min_effect=min_effect,
         min_samples=30,
         cost=lambda n, _d, h: 2.0 * n * h * min(n, h),
         invariant_to=OF_THE_KERNEL,
-        undefined="The features or logits do not vary over the test points.",
+        undefined=f"The {of} do not vary over the {split} points.",
         unit=unit,
         range=(lowest, math.inf),
     )
@@ -138,6 +181,26 @@ ROWS: tuple[Metric, ...] = (
         min_effect=0.05,
         unit="1",
         lowest=0.0,
+    ),
+    _rank(
+        "rank.over_classes_train",
+        "the same on training points",
+        min_effect=0.05,
+        unit="1",
+        lowest=0.0,
+        compute=read_rank_in_training,
+        split="train",
+    ),
+    _rank(
+        "rank.to_init",
+        "participation ratio of features over that at init, training points",
+        min_effect=0.05,
+        unit="1",
+        lowest=0.0,
+        compute=read_rank_in_training,
+        split="train",
+        needs=("features", "init"),
+        of="features, final or initial,",
     ),
     _dimension(
         "dimension.two_nn",

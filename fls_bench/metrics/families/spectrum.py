@@ -24,16 +24,25 @@ from fls_bench.schema import Regime
 MAX_EIGENVALUES = 2048
 
 
-def read_spectrum(snapshot: Snapshot, generator: torch.Generator) -> Iterator[Reading]:
-    """Stable rank and tail exponent of each weight matrix.
+def read_stable_rank(snapshot: Snapshot, _: torch.Generator) -> Iterator[Reading]:
+    """Stable rank of each weight matrix, at the end and at init.
 
-    The exponent is no number where the fit is none: too few eigenvalues, the best tail the shortest
-    that is tried, or a distance from the power law that less than a tenth of synthetic power laws
-    reach. Both rise toward over-fitted, where they stay at their value at init: strong feature
-    learning adds a few large directions.
+    It rises toward over-fitted, where it stays at its value at init: strong feature learning adds a
+    few large directions.
+    """
+    for name, state in (("", snapshot.final), ("_at_init", snapshot.init)):
+        for layer, weights in {} if state is None else state.weights.items():
+            yield Reading(f"spectrum.stable_rank{name}", stable_rank(weights), layer)
+
+
+def read_tail(snapshot: Snapshot, generator: torch.Generator) -> Iterator[Reading]:
+    """Tail exponent of each weight matrix.
+
+    It is no number where the fit is none: too few eigenvalues, the best tail the shortest that is
+    tried, or a distance from the power law that less than a tenth of synthetic power laws reach. It
+    rises toward over-fitted, where it stays at its value at init.
     """
     for layer, weights in snapshot.final.weights.items():
-        yield Reading("spectrum.stable_rank", stable_rank(weights), layer)
         reason, exponent = _tail(weights, generator)
         yield Reading("spectrum.tail_exponent", exponent, layer, reason=reason)
 
@@ -73,7 +82,7 @@ ROWS: tuple[Metric, ...] = (
         name="spectrum.stable_rank",
         what="squared Frobenius norm of a weight matrix over its squared spectral norm",
         source="Rudelson, Vershynin 2007, sec. 1.1",
-        compute=read_spectrum,
+        compute=read_stable_rank,
         split=None,
         needs=frozenset({"weights"}),
         per_layer=True,
@@ -87,10 +96,27 @@ ROWS: tuple[Metric, ...] = (
         range=(1.0, math.inf),
     ),
     Metric(
+        name="spectrum.stable_rank_at_init",
+        what="the same before training",
+        source="Rudelson, Vershynin 2007, sec. 1.1",
+        compute=read_stable_rank,
+        split=None,
+        needs=frozenset({"weights", "init"}),
+        per_layer=True,
+        direction=None,
+        min_effect=0.5,
+        min_samples=0,
+        cost=lambda _n, d, h: 10.0 * d * h * min(d, h),
+        invariant_to=OF_THE_KERNEL,
+        undefined="The initial weights of this layer are all 0.",
+        unit="dimensions",
+        range=(1.0, math.inf),
+    ),
+    Metric(
         name="spectrum.tail_exponent",
         what="exponent of the power-law tail of the eigenvalues of W W^T",
         source="Clauset, Shalizi, Newman 2009, eq. 3.1, 3.9, sec. 4.1",
-        compute=read_spectrum,
+        compute=read_tail,
         split=None,
         needs=frozenset({"weights"}),
         per_layer=True,

@@ -43,24 +43,23 @@ def observed(model: ReadingModel, columns: Mapping[str, Values]) -> Values:
     return matrix(columns, tuple(_BY_NAME[curve.observable] for curve in model.curves))
 
 
-def filled(model: ReadingModel, values: Values) -> Values:
-    """Observables with what is missing at the atlas' median."""
-    fill = np.array([curve.fill for curve in model.curves])
-    return np.where(np.isfinite(values), values, fill)
-
-
 def contributions(model: ReadingModel, values: Values) -> Values:
     """What each curve adds to the scores and to the ratio, ``[R, C, 4]``.
 
     Args:
         model: The model.
-        values: ``[R, C]`` from ``filled``.
+        values: ``[R, C]`` from ``observed``.
+
+    Returns:
+        NaN where an observable is missing that all nets of the atlas have: no number stands in for it.
     """
     parts = np.empty((*values.shape, len(REGIMES) + 1))
     for k, curve in enumerate(model.curves):
         heights = np.column_stack([np.array(curve.scores), np.array(curve.ratios)])
         for column in range(heights.shape[1]):
             parts[:, k, column] = np.interp(values[:, k], curve.knots, heights[:, column])
+        missing = np.isnan(values[:, k])
+        parts[missing, k] = math.nan if curve.absent is None else np.array(curve.absent)
     return parts
 
 
@@ -69,7 +68,10 @@ def predicted(model: ReadingModel, values: Values) -> tuple[Values, Values]:
 
     Args:
         model: The model.
-        values: ``[R, C]`` from ``filled``.
+        values: ``[R, C]`` from ``observed``.
+
+    Returns:
+        NaN as in ``contributions``.
     """
     total = contributions(model, values).sum(axis=1)
     scores = total[:, :3] + np.array(model.intercepts)
@@ -83,14 +85,21 @@ def distances(model: ReadingModel, values: Values) -> Values:
 
     Args:
         model: The model.
-        values: ``[R, C]`` from ``filled``.
+        values: ``[R, C]`` from ``observed``.
 
     Returns:
-        sqrt of the squared Mahalanobis distance over C: about 1 for the nets of the atlas.
+        sqrt of the squared Mahalanobis distance, over the number of observables that a net has: about
+        1 for the nets of the atlas.
     """
     z = (values - np.array(model.centre)) / np.array(model.scale)
-    squared = np.einsum("rc,cd,rd->r", z, np.array(model.precision), z)
-    distance: Values = np.sqrt(np.maximum(squared, 0.0) / values.shape[1])
+    correlation, distance = np.array(model.correlation), np.empty(len(z))
+    there = np.isfinite(z)
+    patterns, which = np.unique(there, axis=0, return_inverse=True)
+    for k, pattern in enumerate(patterns):
+        own = z[which == k][:, pattern]
+        solved = np.linalg.solve(correlation[np.ix_(pattern, pattern)], own.T)
+        squared = (own * solved.T).sum(axis=1)
+        distance[which == k] = np.sqrt(np.maximum(squared, 0.0) / max(1, pattern.sum()))
     return distance
 
 
@@ -111,8 +120,12 @@ def read(
     """
     model = models.models[evidence]
     own = {name: np.array([columns.get(name, math.nan)]) for name in COLUMNS}
-    raw = observed(model, own)
-    values = filled(model, raw)
+    values = observed(model, own)
+    absent = tuple(
+        curve.observable
+        for curve, value in zip(model.curves, values[0], strict=True)
+        if math.isnan(value) and curve.absent is None
+    )
     probabilities, ratio = predicted(model, values)
     distance = float(distances(model, values)[0])
     chosen = tuple(
@@ -123,9 +136,11 @@ def read(
             observable=curve.observable, text=_BY_NAME[curve.observable].words,
             value=float(value), low=curve.low, high=curve.high,
         )
-        for curve, value in zip(model.curves, raw[0], strict=True)
+        for curve, value in zip(model.curves, values[0], strict=True)
         if math.isfinite(value) and not curve.low <= value <= curve.high
     )  # fmt: skip
+    if absent:
+        return _unread(models, model, absent, outside, distance)
     likeliest = REGIMES[int(probabilities[0].argmax())]
     width = model.ratio_width[likeliest]
     group, ranges = _ranges(models, own)
@@ -145,11 +160,41 @@ def read(
         distance=round(distance, 6),
         reach=model.reach,
         out_of_range=outside,
-        pushes=_pushes(model, raw[0], contributions(model, values)[0], likeliest, ranges),
+        pushes=_pushes(model, values[0], contributions(model, values)[0], likeliest, ranges),
         depth=group,
         reason=_reason(chosen, distance, model, outside, likeliest, missing, evidence),
         atlas=models.atlas,
     )  # fmt: skip
+
+
+def _unread(
+    models: ReadingModels,
+    model: ReadingModel,
+    absent: tuple[str, ...],
+    outside: tuple[OutOfRange, ...],
+    distance: float,
+) -> Reading:
+    """What is said of a net that lacks what every net of the atlas has."""
+    names = "; ".join(_BY_NAME[name].words for name in absent[:4])
+    more = f"; and {len(absent) - 4} more" if len(absent) > 4 else ""
+    return Reading(
+        evidence=model.evidence,
+        regime=Regime.INCONCLUSIVE,
+        regimes=REGIMES,
+        level=model.level,
+        probabilities={},
+        log2_c_ratio=None,
+        distance=round(distance, 6),
+        reach=model.reach,
+        out_of_range=outside,
+        depth="no nets",
+        reason=Code(
+            code="not_measured",
+            text=f"What every net of the atlas has could not be measured here: {names}{more}. The "
+            "measurements say why. A sweep would decide.",
+        ),
+        atlas=models.atlas,
+    )
 
 
 def _reason(
