@@ -142,7 +142,7 @@ def judge(
     values = observed(model, atlas.by_column(rows))
     probabilities, estimate = predicted(model, values)
     # A net that lacks what all others have is not read: any regime may be the true one.
-    unread = np.isnan(probabilities).any(axis=1)
+    unread = np.asarray(np.isnan(probabilities).any(axis=1))
     probabilities[unread] = 1 / len(REGIMES)
     widths = np.array([model.ratio_width[one] for one in REGIMES])
     return Judged(
