@@ -96,7 +96,8 @@ def load_shard(path: Path) -> Shard:
     """
     remedy = "Train it again with fls-bench calibrate --survey."
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # numpy leaves a file open that it fails to read.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             header = json.loads(file["header"].tobytes())
             arrays = {key: file[key] for key in _ARRAYS}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

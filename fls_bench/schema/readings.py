@@ -92,7 +92,7 @@ class Curve(Frozen):
     """At each knot, for over-aligned, near-optimal and over-fitted."""
     ratios: tuple[float, ...]
     """At each knot, of log2(c/c*)."""
-    absent: tuple[float, float, float, float] | None
+    absent: tuple[float, float, float, float] | None = None
     """Scores and ratio of nets for which it can't be measured (two classes have no rank of logits);
     None where the atlas has no such nets, so that a net without it is not read."""
     low: float
