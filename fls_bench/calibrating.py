@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +21,6 @@ from fls_bench.schema import (
     ReadingModel,
     ReadingModels,
     ReferenceRange,
-    Regime,
 )
 from fls_bench.verdict.reading.columns import COLUMNS
 from fls_bench.verdict.reading.model import distances, observed, predicted
@@ -166,7 +165,7 @@ class Fitted:
         *,
         temperature: float = 1.0,
         threshold: float = 0.0,
-        widths: Mapping[Regime, float] | None = None,
+        width: float = math.inf,
         reach: float = math.inf,
     ) -> ReadingModel:
         """As a stored model, its scores divided by a temperature."""
@@ -193,7 +192,7 @@ class Fitted:
         return ReadingModel(
             evidence=evidence, curves=tuple(curves), intercepts=(first, second, third),
             ratio_intercept=_short(self.ratio_intercept), threshold=_short(threshold), level=LEVEL,
-            ratio_width=dict(widths or dict.fromkeys(REGIMES, 0.0)),
+            ratio_width=_short(width) if math.isfinite(width) else None,
             centre=plain(self.centre), scale=plain(self.scale),
             correlation=tuple(plain(row) for row in self.correlation),
             reach=min(_short(reach), 1e6),
@@ -274,6 +273,13 @@ def fit(
         correlation = correlation / deviation[:, None] / deviation[None, :]
     heights = logistic.coef_ / scale
     slopes = ridge.coef_ / scale
+    # Each curve is 0 on average over the atlas, so that what it adds is against a usual net.
+    first = 0
+    for part in basis:
+        own = slice(first, first + part.shape[1])
+        heights[:, own] -= (heights[:, own] @ mean[own])[:, None]
+        slopes[own] -= slopes[own] @ mean[own]
+        first = own.stop
     bounds = np.cumsum([0, *(part.shape[1] for part in basis)])
     ends = [b - 1 if lacks else b for b, lacks in zip(bounds[1:], lacking, strict=True)]
     spans = list(zip(bounds[:-1], ends, strict=True))
@@ -288,8 +294,8 @@ def fit(
         high=high,
         scores=[heights[:, a:b].T for a, b in spans],
         ratios=[slopes[a:b] for a, b in spans],
-        intercepts=logistic.intercept_ - heights @ mean,
-        ratio_intercept=float(ridge.intercept_ - slopes @ mean),
+        intercepts=logistic.intercept_,
+        ratio_intercept=float(ridge.intercept_),
         centre=centre,
         scale=spread,
         correlation=correlation,
@@ -465,24 +471,18 @@ def calibrate(
     probabilities = tempered(held.probabilities, temperature)
     own = probabilities[np.arange(len(rows)), regime]
     threshold = max(0.0, -group_quantile(-own, tasks, LEVEL))
-    likeliest, known = probabilities.argmax(axis=1), np.isfinite(ratio)
-    residual = np.abs(held.ratio - ratio)
-    widths = {}
-    for k, one in enumerate(REGIMES):
-        mine = known & (likeliest == k)
-        width = group_quantile(residual[mine], tasks[mine], LEVEL) if mine.any() else math.inf
-        widths[one] = _short(min(width, MAX_RATIO))
+    known = np.isfinite(ratio)
+    width = group_quantile(np.abs(held.ratio - ratio)[known], tasks[known], LEVEL)
     reach = float(np.quantile(held.distance, REACHED))
     observables = tuple(k for k in available(evidence) if only is None or k.name in only)
     values = matrix(atlas.by_column(rows), observables)
     fitted = fit(values, [one.name for one in observables], regime, ratio, tasks)
     model = fitted.model(
-        evidence, temperature=temperature, threshold=threshold, widths=widths, reach=reach
+        evidence, temperature=temperature, threshold=threshold, width=width, reach=reach
     )
     return model, replace(held, probabilities=probabilities)
 
 
-MAX_RATIO = 30.0
 REACHED = 0.98
 """Share of nets of tasks that were left out that lie within reach."""
 

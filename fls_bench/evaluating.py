@@ -144,7 +144,7 @@ def judge(
     # A net that lacks what all others have is not read: any regime may be the true one.
     unread = np.asarray(np.isnan(probabilities).any(axis=1))
     probabilities[unread] = 1 / len(REGIMES)
-    widths = np.array([model.ratio_width[one] for one in REGIMES])
+    width = math.inf if model.ratio_width is None else model.ratio_width
     return Judged(
         groups=groups,
         regime=atlas.regime[rows],
@@ -153,7 +153,7 @@ def judge(
         inside=(probabilities >= model.threshold) | unread[:, None],
         within=distances(model, values) <= model.reach,
         estimate=np.where(unread, 0.0, estimate),
-        width=widths[probabilities.argmax(axis=1)],
+        width=np.full(len(rows), width),
     )
 
 
@@ -255,6 +255,7 @@ def row_of(judged: Judged, evidence: Evidence, left_out: str, level: float) -> E
         return _interval(judged, figure) or Interval(value=0.0, low=None, high=None)
 
     known = np.isfinite(judged.ratio)
+    width = float(np.median(2 * judged.width[known])) if known.any() else math.inf
     held = np.abs(judged.estimate - judged.ratio) <= judged.width
     return EvaluationRow(
         evidence=evidence,
@@ -271,7 +272,7 @@ def row_of(judged: Judged, evidence: Evidence, left_out: str, level: float) -> E
         level=level,
         set_size=_digits(judged.inside.sum(axis=1).mean()),
         ratio_coverage=_digits(held[known].mean()) if known.any() else None,
-        ratio_width=_digits(np.median(2 * judged.width[known])) if known.any() else None,
+        ratio_width=None if not math.isfinite(width) else _digits(width),
         calibration_error=certain(calibration_error),
         groups=tuple(_group(judged, name) for name in np.unique(judged.groups)),
     )

@@ -39,7 +39,11 @@ def facts(reading: Reading) -> tuple[tuple[str, str], ...]:
     ratio, about = reading.log2_c_ratio, reading.atlas
     rows = []
     if ratio is not None:
-        bounds = f"{100 * ratio.level:.0f} % from {ratio.low:+.1f} to {ratio.high:+.1f}"
+        bounds = (
+            "not bounded"
+            if ratio.low is None or ratio.high is None
+            else (f"{100 * ratio.level:.0f} % from {ratio.low:+.1f} to {ratio.high:+.1f}")
+        )
         text = f"{ratio.value:+.1f}, {bounds} (negative = toward over-aligned)"
         rows.append(("log2(c/c*)", text))
     near = f"{reading.distance:.2f}, trusted up to {reading.reach:.2f}"

@@ -124,8 +124,8 @@ class ReadingModel(Frozen):
     threshold: Share
     """A regime belongs to the set where its probability is at least this."""
     level: Annotated[float, Field(gt=0, lt=1)]
-    ratio_width: dict[Regime, float]
-    """Half-width of the interval of log2(c/c*), by the likeliest regime."""
+    ratio_width: float | None = None
+    """Half-width of the interval of log2(c/c*); None where the atlas has too few tasks to bound it."""
     centre: tuple[float, ...]
     scale: tuple[float, ...]
     correlation: tuple[tuple[float, ...], ...]

@@ -117,16 +117,17 @@ def from_reading(reading: Reading, tier: Tier, why: str) -> Diagnosis:
         side = "larger" if toward > 0 else "smaller"
         advice = (
             f"Try a {side} output multiplier: about {format_multiplier(multiply)} times the present one "
-            f"(log2(c/c*) is read as {ratio.value:+.1f}, {100 * ratio.level:.0f} % between "
-            f"{_bound(ratio.low)} and {_bound(ratio.high)}), with the learning rate carried along. This "
-            "was read from one net: confirm it by a sweep, or find c* with fls-bench tune."
+            f"(log2(c/c*) is read as {ratio.value:+.1f}{_bounds(ratio)}), the learning rate carried "
+            "along. This was read from one net: confirm it by a sweep, or find c* with fls-bench tune."
         )
     elif regime is Regime.NEAR_OPTIMAL:
         advice = "No change is recommended. A sweep would confirm it."
     else:
-        advice = (
-            "No change is recommended. A sweep would decide: give the data, the initial weights and "
-            "the training recipe (fls_bench.save_bundle stores all three), or --setup."
+        advice = "No change is recommended. A sweep would decide: " + (
+            "leave out --observe-only, or raise --budget."
+            if tier is Tier.T3
+            else "give the data, the initial weights and the training recipe (fls_bench.save_bundle "
+            "stores all three), or --setup."
         )
     return Diagnosis(
         regime=regime,
@@ -142,8 +143,10 @@ def from_reading(reading: Reading, tier: Tier, why: str) -> Diagnosis:
     )
 
 
-def _bound(value: float | None) -> str:
-    return "?" if value is None else f"{value:+.1f}"
+def _bounds(ratio: Interval) -> str:
+    if ratio.low is None or ratio.high is None:
+        return ""
+    return f", {100 * ratio.level:.0f} % between {ratio.low:+.1f} and {ratio.high:+.1f}"
 
 
 def reading_finding(reading: Reading, regime: Regime) -> Finding:

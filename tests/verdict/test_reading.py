@@ -48,7 +48,7 @@ def model(*curves, evidence="T2", threshold=0.2, reach=3.0):
         ratio_intercept=0.0,
         threshold=threshold,
         level=0.9,
-        ratio_width=dict.fromkeys(REGIMES, 3.0),
+        ratio_width=3.0,
         centre=(0.0,) * size,
         scale=(1.0,) * size,
         correlation=tuple(tuple(float(i == j) for j in range(size)) for i in range(size)),

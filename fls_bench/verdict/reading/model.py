@@ -142,7 +142,7 @@ def read(
     if absent:
         return _unread(models, model, absent, outside, distance)
     likeliest = REGIMES[int(probabilities[0].argmax())]
-    width = model.ratio_width[likeliest]
+    value, width = round(float(ratio[0]), 6), model.ratio_width
     group, ranges = _ranges(models, own)
     regime = chosen[0] if len(chosen) == 1 and distance <= model.reach else Regime.INCONCLUSIVE
     return Reading(
@@ -154,15 +154,15 @@ def read(
             one.value: round(float(p), 6) for one, p in zip(REGIMES, probabilities[0], strict=True)
         },
         log2_c_ratio=Interval(
-            value=round(float(ratio[0]), 6), low=round(float(ratio[0]) - width, 6),
-            high=round(float(ratio[0]) + width, 6), level=model.level,
+            value=value, low=None if width is None else value - width,
+            high=None if width is None else value + width, level=model.level,
         ),
         distance=round(distance, 6),
         reach=model.reach,
         out_of_range=outside,
         pushes=_pushes(model, values[0], contributions(model, values)[0], likeliest, ranges),
         depth=group,
-        reason=_reason(chosen, distance, model, outside, likeliest, missing, evidence),
+        reason=_reason(chosen, distance, model, outside, likeliest, missing),
         atlas=models.atlas,
     )  # fmt: skip
 
@@ -204,7 +204,6 @@ def _reason(
     outside: tuple[OutOfRange, ...],
     likeliest: Regime,
     missing: str,
-    evidence: Evidence,
 ) -> Code:
     more = " Give " + missing + ", or let a sweep decide." if missing else " A sweep would decide."
     share = f"{100 * model.level:.0f} %"
@@ -236,9 +235,9 @@ def _reason(
         )
     return Code(
         code="one_regime_fits",
-        text=f"Of the nets of the atlas that measure like this one, {share} are {likeliest.label}, by "
-        f"a model that was fitted on {'data alone' if evidence.startswith('T1') else 'data and init'}"
-        ". It has not been trained at another c: a sweep would confirm it.",
+        text=f"By what was measured only {likeliest.label} is likely: sets of regimes chosen like this "
+        f"one hold the true regime in {share} of cases. No net was trained at another c: a sweep would "
+        "confirm it.",
     )
 
 
@@ -286,5 +285,7 @@ def _pushes(
                 ranges=ranges.get(curve.observable, ()),
             )
         )
-    measured = [one for one in found if one.value is not None]
+    measured = [
+        one for one in found if one.value is not None and not _BY_NAME[one.observable].of_setup
+    ]
     return tuple(sorted(measured, key=lambda one: -one.strength)[:MOST_PUSHES])

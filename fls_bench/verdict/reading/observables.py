@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fls_bench.schema import Evidence
+from fls_bench.verdict.reading.columns import FACTS
 
 Values = npt.NDArray[np.float64]
 Columns = Mapping[str, Values]
@@ -42,6 +43,11 @@ class Observable:
     init: bool
     test: bool
     sources: tuple[str, ...]
+
+    @property
+    def of_setup(self) -> bool:
+        """Whether it is a fact of the setup and no measurement."""
+        return set(self.sources) <= set(FACTS)
 
 
 def available(evidence: Evidence) -> tuple[Observable, ...]:
