@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
-from torch.utils.flop_counter import FlopCounterMode
 
 from fls_bench.metrics.snapshot import TangentKernel
 
@@ -24,6 +23,7 @@ MAX_WORK = 3e11
 MAX_BYTES = 1e9
 """Bytes of gradients of one output at all points, which have to be held at a time."""
 _BLOCK = 1e8  # More at a time is slower: fresh memory costs more than a repeated forward pass.
+FEW_GRADIENTS = 200
 MAX_LOOP = 6000
 """Gradients one by one, where torch can't take them for many points at once."""
 # A backward pass takes two forward passes, and small convolutions run at a fourth of the speed of
@@ -99,14 +99,12 @@ def tangent_kernels(
         return "There are no training points."
     item = next(iter(trained.values())).element_size()
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            outputs = functional_call(net, own[0], (x_train[:1],))
+        outputs, forward = _counted(net, own[0], x_train[:1])
     except Exception as error:
         return f"The net can't be run on a single point: {_in_one_line(error)}."
     if outputs.ndim != 2 or len(outputs) != 1:
         return f"The net's output for one point has shape {list(outputs.shape)}, not [1, K]."
     num_outputs = min(outputs.shape[1], max_outputs or outputs.shape[1])
-    forward = max(counter.get_total_flops(), 2 * num_parameters)
 
     def fits(size: _Size, by_point: bool) -> bool:
         rows = size.train * len(states) + size.test
@@ -135,7 +133,10 @@ def tangent_kernels(
         )
 
     problem = ""
-    for by_point in (False, True):
+    most = min(len(x_train), max_points) * len(states) + (len(x_test) if with_test else 0)
+    # A few gradients are had sooner one by one than torch loads what batches them.
+    ways = (True,) if most * num_outputs <= FEW_GRADIENTS else (False, True)
+    for by_point in ways:
         size = largest(by_point)
         if isinstance(size, str):
             return problem + size
@@ -158,6 +159,25 @@ def tangent_kernels(
             continue
         return tuple(kernels)
     raise AssertionError("unreachable")
+
+
+def _counted(net: nn.Module, state: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, float]:
+    """Outputs, and about how many operations they took: those of weights with what they act on."""
+    operations = [2.0 * sum(value.numel() for value in state.values())]
+
+    def count(module: nn.Module, _: object, output: object) -> None:
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, Tensor) and isinstance(output, Tensor) and weight.ndim > 1:
+            operations.append(2.0 * weight[0].numel() * output.numel())
+
+    handles = [module.register_forward_hook(count) for module in net.modules()]
+    try:
+        with torch.no_grad():
+            outputs: Tensor = functional_call(net, dict(state), (x,))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return outputs, max(operations[0], sum(operations[1:]))
 
 
 def _part(n: int, size: int, seed: int) -> Tensor:

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import chi2, norm
+from scipy.special import chdtri, ndtri
 
 from fls_bench.errors import InputError
 from fls_bench.tasks.drawing import SPLIT_SEED
@@ -79,7 +79,7 @@ def single_index(
         x = rng.standard_normal((n, input_dim), dtype=np.float32)
         direction = _fixed("single_index").standard_normal(input_dim)
         along = x @ (direction / np.linalg.norm(direction))
-        return x, (np.abs(along) > norm.ppf(0.75)).astype(np.int64)
+        return x, (np.abs(along) > ndtri(0.75)).astype(np.int64)
 
     return generated("single_index", arguments, seed, draw)
 
@@ -137,7 +137,7 @@ def quantiles(
 
     def draw(rng: np.random.Generator, n: int) -> tuple[Array, Labels]:
         x = rng.standard_normal((n, input_dim), dtype=np.float32)
-        edges = chi2.ppf(np.arange(1, n_classes) / n_classes, input_dim)
+        edges = chdtri(input_dim, 1 - np.arange(1, n_classes) / n_classes)
         return x, np.searchsorted(edges, np.square(x, dtype=np.float64).sum(1)).astype(np.int64)
 
     return generated("quantiles", arguments, seed, draw)
@@ -154,7 +154,7 @@ def hastie(seed: int, *, n_train: int = 1_000, n_test: int = 4_000, n_val: int =
     def draw(rng: np.random.Generator, n: int) -> tuple[Array, Labels]:
         x = rng.standard_normal((n, HASTIE_DIM + HASTIE_NOISE), dtype=np.float32)
         squares = np.square(x[:, :HASTIE_DIM], dtype=np.float64).sum(1)
-        return x, (squares > chi2.ppf(0.5, HASTIE_DIM)).astype(np.int64)
+        return x, (squares > chdtri(HASTIE_DIM, 0.5)).astype(np.int64)
 
     return generated("hastie", arguments, seed, draw, input_dim=HASTIE_DIM + HASTIE_NOISE)
 

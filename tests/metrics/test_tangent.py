@@ -55,7 +55,7 @@ class ControlFlow(nn.Module):
 
     def forward(self, x):
         x = x.flatten(1)
-        return self.first(x) if float(x.sum()) > 0 else self.second(x)
+        return self.first(x) if float(x.detach().sum()) > 0 else self.second(x)
 
 
 def deep_control_flow():
