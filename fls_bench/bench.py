@@ -8,12 +8,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fls_bench import __version__, tasks
 from fls_bench.atlas import atlas_folder, load_atlas, load_models
 from fls_bench.bundle import Bundle, load_any, save_bundle
-from fls_bench.claim_cases import judge_claim, run_claim_case, run_theory_case
 from fls_bench.errors import AbsentDataError, InputError, RunFailedError
 from fls_bench.facts import (
     advised,
@@ -26,7 +25,6 @@ from fls_bench.facts import (
     problems_first,
     setup_facts,
 )
-from fls_bench.intervention import run_intervention
 from fls_bench.metrics import measure
 from fls_bench.schema import (
     BundleOutcome,
@@ -83,7 +81,6 @@ from fls_bench.training import (
     user_code,
 )
 from fls_bench.training_setup import TrainingSetup
-from fls_bench.verdict.claims.cases import ClaimCase
 from fls_bench.verdict.diagnosis import (
     diagnose,
     from_reading,
@@ -94,6 +91,9 @@ from fls_bench.verdict.diagnosis import (
 )
 from fls_bench.verdict.evidence import Evidence
 from fls_bench.verdict.reading.model import read
+
+if TYPE_CHECKING:
+    from fls_bench.verdict.claims.cases import ClaimCase
 
 J = TypeVar("J", bound=Judgement)
 
@@ -332,6 +332,8 @@ def _read_out(suite: Suite, options: Options, setup: TrainingSetup | None) -> Re
 
 def _run_claim(suite: Suite, options: Options) -> Report:
     """A suite that tests a claim: all cases, but those whose data or GPU are not here."""
+    from fls_bench.claim_cases import judge_claim, run_claim_case
+
     device = choose_device(options.device)
     results: list[CaseResult] = []
     judged: list[ClaimCase] = []
@@ -376,6 +378,8 @@ def _run_theory(
             f"The suite {suite.name} is about the two-layer theory.",
             "Leave --setup out, or write a suite file with your mixture and width.",
         )
+    from fls_bench.claim_cases import run_theory_case
+
     case = suite.cases[0]
     own = case_setup(suite, case)
     result, claims = run_theory_case(
@@ -388,6 +392,8 @@ def _intervene(
     spec: InterventionSpec, case: Case, c_low: float, setup: TrainingSetup, options: Options
 ) -> tuple[CaseResult, Prepared]:
     """One case of a suite of interventions; the budget does not bound it."""
+    from fls_bench.intervention import run_intervention
+
     setup = _limited(setup, options)
     first = spec.first_seed + 1000 * options.seed
     plan = replace(options.plan(), first_seed=first)

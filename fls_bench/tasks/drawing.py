@@ -38,10 +38,10 @@ def checked_seed(seed: int) -> int:
 
 def part_of(y: Labels, pool: Indices, size: int, seed: int) -> tuple[Indices, Indices]:
     """Draw ``size`` points of a pool, each class in its share where it can be; and the others."""
-    from sklearn.model_selection import train_test_split
-
     if size == len(pool):
         return pool, pool[:0]
+    from sklearn.model_selection import train_test_split
+
     classes, counts = np.unique(y[pool], return_counts=True)
     shared = counts.min() >= 2 and min(size, len(pool) - size) >= len(classes)
     labels = y[pool] if shared else None
