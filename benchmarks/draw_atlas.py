@@ -14,13 +14,19 @@ import numpy as np
 SEED = 20261126
 Table = dict[str, Any]
 
-HEADER = """# Trained nets whose regime is known, from which the regime of a single net is read.
-# Drawn by benchmarks/draw_atlas.py; the data card is baselines/atlas/README.md.
+HEADER = """# atlas: trained nets whose regime is known, from which the regime of a single net is read.
+#
+# Purpose  `fls-bench calibrate --survey atlas` trains the cases over c and measures every net; the data
+#          card is baselines/atlas/README.md. Drawn by benchmarks/draw_atlas.py.
+# Cost     At most 8 hours of one CPU core, in shards of at most 20 minutes; no GPU. It needs MNIST,
+#          Fashion-MNIST, CIFAR-10 and dSprites.
+# Sources  Regimes: Yeom, Ha, Lee, arXiv:2602.00827.
+# Smaller c = larger FLS = toward over-aligned.
+
 schema = 1
 name = "atlas"
 version = 1
 title = "The atlas: measurements of nets at known places of c"
-# Of all shards, on 2 CPU cores.
 cost = {{ seconds = 14400, memory_mb = 3000 }}
 sources = ["arXiv:2602.00827"]
 seeds = 6

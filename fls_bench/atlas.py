@@ -154,9 +154,9 @@ def models_path() -> Path:
         InputError: There are none.
     """
     folder = packaged("baselines")
-    if folder is None or not (folder / "reading.json").is_file():
+    if folder is None or not (folder / "atlas" / "reading.json").is_file():
         raise InputError("This installation has no calibrated reading.", "Install fls-bench again.")
-    return folder / "reading.json"
+    return folder / "atlas" / "reading.json"
 
 
 @functools.cache

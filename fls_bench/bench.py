@@ -610,7 +610,7 @@ def read_regime(look: Look) -> Reading:
     missing = "" if look.evidence.startswith("T2") else "the initial weights (--init)"
     if not look.has_test:
         missing = " and ".join(filter(None, (missing, "test points")))
-    return read(load_models(), look.evidence, look.columns, missing)
+    return read(load_models(), look.evidence, look.columns, missing, has_signal=look.beats_chance)
 
 
 def _duration(seconds: float) -> str:

@@ -12,6 +12,7 @@ from fls_bench.baselines import side_of_report
 from fls_bench.gates import DEFAULT_GATES, gates_of
 from fls_bench.schema import (
     Axis,
+    BaselineRow,
     CaseResult,
     Cell,
     ClaimCurve,
@@ -24,9 +25,12 @@ from fls_bench.schema import (
     CStar,
     CurvePoint,
     Diagnosis,
+    Evaluation,
+    EvaluationRow,
     Finding,
     Gain,
     Gate,
+    GroupResult,
     Interval,
     Intervention,
     InterventionRow,
@@ -36,13 +40,20 @@ from fls_bench.schema import (
     MeasuredExponent,
     Measurement,
     Outcome,
+    OutOfRange,
+    Placed,
+    PlacedCase,
     Provenance,
+    Push,
     RateComparison,
+    Reading,
     Recommendation,
+    ReferenceRange,
     Regime,
     Report,
     ScalingFit,
     SeedResult,
+    SelfTest,
     Skipped,
     Sweep,
     Tier,
@@ -50,6 +61,7 @@ from fls_bench.schema import (
     Tuning,
 )
 from fls_bench.verdict.comparison import compare_sides
+from fls_bench.verdict.diagnosis import from_reading
 
 # Mean test error by log2 c: digits, three hidden layers, n = 150.
 DEEP_DIGITS = {
@@ -799,9 +811,98 @@ ALL = {
     "hostile": hostile,
 }
 
+
+def reading(text: str = "", *, regime: Regime = Regime.OVER_ALIGNED) -> Reading:
+    """A reading with a push, something out of range, and words of a net's in them."""
+    ranges = tuple(
+        ReferenceRange(regime=one, low=k - 0.5, median=float(k), high=k + 0.5, n=40)
+        for k, one in enumerate((Regime.OVER_ALIGNED, Regime.NEAR_OPTIMAL, Regime.OVER_FITTED))
+    )
+    return Reading(
+        evidence="T2", regime=regime, regimes=(regime,), level=0.9,
+        probabilities={"over_aligned": 0.93, "near_optimal": 0.06, "over_fitted": 0.01},
+        log2_c_ratio=Interval(value=-5.5, low=-8.0, high=-3.0, level=0.9),
+        distance=0.9, reach=2.4,
+        out_of_range=(
+            OutOfRange(observable="gap", text=f"the gap {text}", value=0.9, low=0.0, high=0.6),
+        ),
+        pushes=(
+            Push(
+                observable="movement_first", text=f"relative change {text}", value=1.5,
+                toward=Regime.OVER_ALIGNED, strength=0.42, ranges=ranges,
+            ),
+            Push(
+                observable="logit_rank", text="dimensions of the logits", value=-0.5,
+                toward=Regime.OVER_FITTED, strength=0.2,
+            ),
+        ),
+        depth="nets of 4 to 5 weight layers", reason=Code(code="one_regime_fits", text=f"{text} so."),
+        atlas={"nets": 900, "setups": 40, "tasks": 12},
+    )  # fmt: skip
+
+
+def observed(text: str = "ckpt.pt") -> Report:
+    """A checkpoint that was read and not swept."""
+    found = reading(text)
+    return Report(
+        kind="diagnose",
+        diagnosis=from_reading(found, Tier.T2, "The file holds no training recipe."),
+        reading=found,
+        input={"path": text},
+        provenance=PROVENANCE,
+    )
+
+
+def selftest(text: str = "digits-small-c") -> Report:
+    """Nets that were placed in a regime."""
+    places = (Regime.OVER_ALIGNED, Regime.NEAR_OPTIMAL, Regime.OVER_FITTED, Regime.INCONCLUSIVE)
+    cases = tuple(
+        PlacedCase(
+            id=f"{text} {k}",
+            regime=place,
+            nets=tuple(
+                Placed(seed=n, regime=place if n else Regime.INCONCLUSIVE, probabilities={})
+                for n in range(3)
+            ),
+        )
+        for k, place in enumerate(places)
+    )
+    return Report(kind="selftest", selftest=SelfTest(cases=cases), provenance=PROVENANCE)
+
+
+def evaluation(text: str = "digits") -> Report:
+    """The reading, judged out of sample."""
+    share = Interval(value=0.9, low=0.85, high=0.95)
+    groups = tuple(
+        GroupResult(
+            group=f"{text} {k}", n=100, auc_over_aligned=0.95, auc_over_fitted=None,
+            balanced_accuracy=0.8, coverage=0.9 - k / 100, opposite=0, emitted=80, out_of_reach=k,
+        )
+        for k in range(8)
+    )  # fmt: skip
+    row = EvaluationRow(
+        evidence="T2", left_out="task", n=800, num_groups=8, auc_over_aligned=share,
+        auc_over_fitted=None, balanced_accuracy=share, opposite=Interval(value=0, low=0, high=0.01),
+        emitted_accuracy=share, abstained=share, coverage=share, level=0.9, set_size=1.2,
+        ratio_coverage=0.9, ratio_width=6.0, calibration_error=share, groups=groups,
+    )  # fmt: skip
+    alone = BaselineRow(
+        name=text, left_out="task", n=800, auc_over_aligned=0.7, auc_over_fitted=None, opposite=0.05
+    )
+    return Report(
+        kind="suite",
+        suite={"name": "verdict-eval", "version": 1},
+        evaluation=Evaluation(
+            rows=(row,), baselines=(alone,), truth={"over_aligned": 200, "near_optimal": 400}
+        ),
+        provenance=PROVENANCE,
+    )
+
+
 PAGES = ALL | {
     "tune": tune, "invariants": invariants, "intervention": intervention, "check": check,
     "check_without_baseline": lambda: check(baseline=False), "compare": compare, "claims": claims,
+    "observed": observed, "selftest": selftest, "evaluation": evaluation,
 }  # fmt: skip
 """Every kind of page; the terminal's tests of these stand with their commands."""
 
@@ -813,4 +914,7 @@ HOSTILE_PAGES = {
     "check": check,
     "compare": compare,
     "claims": claims,
+    "observed": observed,
+    "selftest": selftest,
+    "evaluation": evaluation,
 }

@@ -24,7 +24,7 @@ Cli = Callable[..., Any]
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [
     "train", "diagnose", "tune", "run", "check", "compare", "invariants", "report", "env", "suites",
-    "baseline", "claims", "transfer",
+    "baseline", "claims", "transfer", "calibrate", "selftest",
 ]  # fmt: skip
 HEAVY = ["torch", "sklearn", "scipy", "matplotlib", "jinja2"]
 

@@ -27,7 +27,7 @@ def test_options_and_commands_exist() -> None:
         name: CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"}).output
         for name in (
             "train", "diagnose", "tune", "run", "check", "compare", "report", "env", "suites",
-            "baseline", "invariants", "claims", "transfer",
+            "baseline", "invariants", "claims", "transfer", "calibrate", "selftest",
         )
     }  # fmt: skip
     for name in ("record", "bless", "show", "list"):

@@ -32,7 +32,7 @@ def calibrate(
         Path | None, typer.Option(help="Folder of the atlas; default: the committed one.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Where to write the models.")] = Path(
-        "baselines/reading.json"
+        "baselines/atlas/reading.json"
     ),
     check: Annotated[
         Path | None,

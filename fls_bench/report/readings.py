@@ -113,11 +113,16 @@ def selftest_facts(found: SelfTest) -> tuple[tuple[str, str], ...]:
     nets = [(case.regime, net.regime) for case in found.cases for net in case.nets]
     called = [pair for pair in nets if pair[1] is not Regime.INCONCLUSIVE]
     right = sum(place is said for place, said in called)
+    sides = sum(place is not Regime.INCONCLUSIVE for place, _ in nets)
     wrong, flat = found.false_alarms
     return (
         ("nets", f"{len(nets)} at {len(found.cases)} places"),
-        ("called", f"{len(called)} of {len(nets)}, the others inconclusive"),
+        ("called", f"{len(called)}, the others inconclusive; {sides} were placed in a regime"),
         ("right", f"{right} of the {len(called)} that were called"),
-        ("false alarms", f"{wrong} of {flat} near-optimal nets called over-aligned or over-fitted"),
+        (
+            "false alarms",
+            f"{wrong} of {flat} nets that are near-optimal, or learned nothing, called "
+            "over-aligned or over-fitted",
+        ),
         ("opposite", f"{found.opposite} called the opposite of where they were placed"),
     )

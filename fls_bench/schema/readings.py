@@ -174,7 +174,7 @@ class SelfTest(Frozen):
     @property
     def confusion(self) -> dict[Regime, dict[Regime, int]]:
         """Where nets were placed -> what they were called -> how many."""
-        places = [one for one in Regime if one is not Regime.INCONCLUSIVE]
+        places = [one for one in Regime if any(case.regime is one for case in self.cases)]
         counts: dict[Regime, dict[Regime, int]] = {
             place: dict.fromkeys(Regime, 0) for place in places
         }
@@ -192,11 +192,14 @@ class SelfTest(Frozen):
 
     @property
     def false_alarms(self) -> tuple[int, int]:
-        """Of how many near-optimal nets how many were called over-aligned or over-fitted."""
+        """How many nets without a side were called over-aligned or over-fitted, and of how many.
+
+        Near-optimal ones, and those that learned nothing.
+        """
         flat = [
             net.regime
             for case in self.cases
-            if case.regime is Regime.NEAR_OPTIMAL
+            if case.regime in (Regime.NEAR_OPTIMAL, Regime.INCONCLUSIVE)
             for net in case.nets
         ]
         wrong = sum(one in (Regime.OVER_ALIGNED, Regime.OVER_FITTED) for one in flat)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fls_bench.metrics import METRICS as METRIC_ROWS
 from fls_bench.metrics import Snapshot, measure
+from fls_bench.metrics.outputs import point_errors
 from fls_bench.schema import Evidence, Measurement
 from fls_bench.subject.snapshots import snapshot_of
 from fls_bench.tasks import Task
@@ -67,6 +68,21 @@ class Look:
         if self.snapshot.init is None:
             return "T1" if self.has_test else "T1-train"
         return "T2" if self.has_test else "T2-train"
+
+    @property
+    def beats_chance(self) -> bool:
+        """Whether the net does better on test points than always answering the commonest class.
+
+        By more than two standard errors of its error; True where there are no test points to tell.
+        """
+        if not self.has_test:
+            return True
+        snapshot = self.snapshot
+        error = float(point_errors(snapshot.logits("test"), snapshot.y_test).mean())
+        commonest = snapshot.y_train.bincount().argmax()
+        chance = float((snapshot.y_test != commonest).double().mean())
+        noise = math.sqrt(chance * (1 - chance) / len(snapshot.y_test))
+        return error < chance - 2 * noise
 
     @cached_property
     def measurements(self) -> tuple[Measurement, ...]:

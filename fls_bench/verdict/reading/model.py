@@ -27,6 +27,10 @@ from fls_bench.verdict.reading.truth import REGIMES
 Values = npt.NDArray[np.float64]
 
 MOST_PUSHES = 8
+NO_SIGNAL = (
+    "On test points the net is no better than always answering the commonest class, so there is nothing "
+    "to tell the regimes by. A sweep would show whether another c is."
+)
 _BY_NAME = {one.name: one for one in OBSERVABLES}
 
 
@@ -104,7 +108,12 @@ def distances(model: ReadingModel, values: Values) -> Values:
 
 
 def read(
-    models: ReadingModels, evidence: Evidence, columns: Mapping[str, float], missing: str = ""
+    models: ReadingModels,
+    evidence: Evidence,
+    columns: Mapping[str, float],
+    missing: str = "",
+    *,
+    has_signal: bool = True,
 ) -> Reading:
     """Read the regime of one net.
 
@@ -113,6 +122,7 @@ def read(
         evidence: What there was.
         columns: From ``columns``.
         missing: What the reading was not given, for its reason: words such as "initial weights".
+        has_signal: Whether the net is better than chance on test points.
 
     Returns:
         The reading; inconclusive wherever the set does not hold exactly one regime, or the atlas has
@@ -144,7 +154,8 @@ def read(
     likeliest = REGIMES[int(probabilities[0].argmax())]
     value, width = round(float(ratio[0]), 6), model.ratio_width
     group, ranges = _ranges(models, own)
-    regime = chosen[0] if len(chosen) == 1 and distance <= model.reach else Regime.INCONCLUSIVE
+    sure = has_signal and len(chosen) == 1 and distance <= model.reach
+    regime = chosen[0] if sure else Regime.INCONCLUSIVE
     return Reading(
         evidence=evidence,
         regime=regime,
@@ -162,7 +173,9 @@ def read(
         out_of_range=outside,
         pushes=_pushes(model, values[0], contributions(model, values)[0], likeliest, ranges),
         depth=group,
-        reason=_reason(chosen, distance, model, outside, likeliest, missing),
+        reason=_reason(chosen, distance, model, outside, likeliest, missing)
+        if has_signal
+        else Code(code="no_signal", text=NO_SIGNAL),
         atlas=models.atlas,
     )  # fmt: skip
 
