@@ -23,7 +23,7 @@ from fls_bench.atlas import (
 from fls_bench.bench import Options, case_setup, stores_of
 from fls_bench.errors import InputError
 from fls_bench.facts import environment
-from fls_bench.schema import RunRecord
+from fls_bench.schema import Outcome, RunRecord
 from fls_bench.store import RunStore
 from fls_bench.subject.observing import observe_run
 from fls_bench.suite import Case, Suite
@@ -106,7 +106,8 @@ def survey_cases(suite: Suite, cases: tuple[Case, ...], options: Options) -> Sha
         rows += [(k, record) for record in records]
         facts.append(about)
     records = [record for _, record in rows]
-    values = [[r.measurements.get(column, math.nan) for column in COLUMNS] for r in records]
+    measured = [r.measurements if r.outcome is Outcome.REACHED_TARGET else {} for r in records]
+    values = [[one.get(column, math.nan) for column in COLUMNS] for one in measured]
     errors = [[_number(getattr(r, name)) for name in ERRORS] for r in records]
     env = environment()
     return Shard(

@@ -90,7 +90,7 @@ class TestTiers:
         assert not found.measurements
         assert found.sweep is None
 
-    def test_with_data_metrics_are_shown_but_decide_nothing(
+    def test_with_data_alone_the_regime_is_read_or_said_not_to_be(
         self, model: Path, tmp_path: Path
     ) -> None:
         path = without(model, tmp_path / "t1.pt", init=None, recipe=None)
@@ -98,7 +98,10 @@ class TestTiers:
         assert found.diagnosis is not None
         assert found.diagnosis.regime is Regime.INCONCLUSIVE
         assert found.diagnosis.evidence_tier is Tier.T1
-        assert found.diagnosis.method == "none"
+        assert found.diagnosis.method == "observation"
+        assert found.reading is not None
+        assert found.reading.evidence == "T1"
+        assert found.diagnosis.reason.code == found.reading.reason.code
         measured = {m.metric: m.status for m in found.measurements}
         assert measured["error.test"] == "ok"
         assert measured["movement.relative"] == "unavailable"
@@ -109,7 +112,9 @@ class TestTiers:
         found = bench.diagnose_file(path, options())
         assert found.diagnosis is not None
         assert found.diagnosis.evidence_tier is Tier.T2
-        assert found.diagnosis.regime is Regime.INCONCLUSIVE
+        assert found.reading is not None
+        assert found.reading.evidence == "T2"
+        assert found.diagnosis.regime is found.reading.regime
         assert {m.metric: m.status for m in found.measurements}["movement.relative"] == "ok"
 
     def test_with_a_recipe_c_is_swept(self, model: Path) -> None:
@@ -123,11 +128,9 @@ class TestTiers:
     def test_budget_too_small_for_a_sweep_falls_back(self, model: Path) -> None:
         found = bench.diagnose_file(model, options(budget_seconds=1e-6))
         assert found.diagnosis is not None
-        assert (found.diagnosis.evidence_tier, found.diagnosis.regime) == (
-            Tier.T2,
-            Regime.INCONCLUSIVE,
-        )
-        assert found.diagnosis.reason.code == "budget"
+        assert found.diagnosis.evidence_tier is Tier.T2
+        assert found.diagnosis.method == "observation"
+        assert found.sweep is None
         assert "--budget" in found.diagnosis.reason.text
         assert found.cost.budget_bound
         assert found.measurements

@@ -347,7 +347,7 @@ def with_value(x: Any, value: Any) -> Any:
 X, Y = labelled(50)
 BAD: dict[str, tuple[Arrays, str]] = {
     "no test part": (changed(split(), x_test=None), "lack x_test"),
-    "nothing": ({}, "lack x_train, y_train, x_test, y_test"),
+    "nothing": ({}, "lack x_train, y_train"),
     "x alone": ({"x": X}, "lack"),
     "half a validation part": (changed(split(), x_val=X[:12]), "lack y_val"),
     "NaN": (changed(split(), x_train=with_value(X, np.nan)), "1 input values are NaN"),

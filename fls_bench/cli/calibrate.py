@@ -128,7 +128,7 @@ def selftest(
     quiet: QuietOption = False,
     force: ForceOption = False,
 ) -> None:
-    """See whether the reading finds the regime of small nets that were placed in one.
+    """Try the reading on small nets of a known regime.
 
     Trains them (seconds), reads each, and counts what it was called against where its c puts it.
     """

@@ -344,8 +344,12 @@ class Examined:
                 "batch_size": draw.num_points if full_batch else None,
             }  # fmt: skip
             run = self.train(net, task, draw, **settings)
-            other = self.train(disturbed(net), task, draw, **settings)
-            self._bases[key] = run, amplification(run, other)
+            # A kink may lie on one side only of where training goes.
+            amplified = max(
+                amplification(run, self.train(disturbed(net, by), task, draw, **settings))
+                for by in (DISTURBANCE, -DISTURBANCE)
+            )
+            self._bases[key] = run, amplified
         return self._bases[key]
 
     # --- judgement ---

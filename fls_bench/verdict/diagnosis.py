@@ -98,11 +98,11 @@ def from_reading(reading: Reading, tier: Tier, why: str) -> Diagnosis:
 
     Args:
         reading: Of the net.
-        tier: The tier reached.
+        tier: What could be had: at T3 a sweep.
         why: What kept it from a sweep, as a sentence.
 
     Returns:
-        A diagnosis by observation; inconclusive where the reading is.
+        A diagnosis by observation, its tier that of the reading; inconclusive where the reading is.
     """
     regime, ratio = reading.regime, reading.log2_c_ratio
     mechanism, multiply = None, None
@@ -131,7 +131,7 @@ def from_reading(reading: Reading, tier: Tier, why: str) -> Diagnosis:
         )
     return Diagnosis(
         regime=regime,
-        evidence_tier=tier,
+        evidence_tier=Tier(reading.evidence[:2]),
         method="observation",
         mechanism=mechanism,
         reason=Code(

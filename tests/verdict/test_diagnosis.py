@@ -272,7 +272,7 @@ class TestNoVerdict:
 
     def test_below_t3(self) -> None:
         for tier in (Tier.T0, Tier.T1, Tier.T2):
-            found = without_sweep(tier, "Because.", measured=True)
+            found = without_sweep(tier, "Because.")
             assert (found.regime, found.method) == (Regime.INCONCLUSIVE, "none")
             assert "Because." in found.reason.text
 

@@ -206,6 +206,28 @@ def test_columns_are_the_first_the_last_two_the_mean_and_the_extremes_over_layer
     assert set(found) <= set(COLUMNS)
 
 
+def lost(metric, layer):
+    return measured(metric, None, layer, status="unavailable", reason="Its features do not vary.")
+
+
+def test_no_other_layer_stands_in_for_one_that_could_not_be_measured():
+    found = columns(
+        [
+            measured("rank.over_classes", 0.5, "fc0"),
+            lost("rank.over_classes", "fc1"),
+            measured("probe.ridge", 0.8, "fc0"),
+            lost("probe.ridge", "fc1"),
+            lost("alignment.class_means", "conv"),
+            measured("alignment.class_means", 0.3, "readout"),
+        ],
+        SETUP,
+    )
+    assert found["rank.over_classes:first"] == 0.5
+    assert not {f"rank.over_classes:{place}" for place in ("last", "mean", "least")} & set(found)
+    assert "probe.ridge" not in found
+    assert found["alignment.class_means:first"] == 0.3
+
+
 def test_what_is_unavailable_is_no_column():
     lost = measured("error.test", None, status="unavailable", reason="There are no test points.")
     assert "error.test" not in columns([lost], SETUP)

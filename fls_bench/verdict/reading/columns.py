@@ -46,6 +46,8 @@ PER_LAYER = (
     "spectrum.stable_rank",
     "spectrum.stable_rank_at_init",
 )
+OF_VECTORS = ("alignment.class_means", "alignment.class_means_at_init")
+"""Convolutions have no value of these: the layers that have one count."""
 OF_LAST = (
     "agreement.nearest_class_mean_in_features",
     "dimension.two_nn",
@@ -101,23 +103,24 @@ def columns(measurements: Iterable[Measurement], facts: Mapping[str, float]) -> 
     found: dict[str, float] = {key: float(facts[key]) for key in FACTS if key in facts}
     layers: dict[str, list[float]] = {}
     for one in measurements:
-        if one.value is None or not math.isfinite(one.value):
-            continue
+        value = math.nan if one.value is None else one.value
         if one.metric in PER_NET:
-            found[one.metric] = one.value
+            found[one.metric] = value
         elif one.layer == LOGITS:
             if one.metric in OF_LOGITS:
-                found[f"{one.metric}:{LOGITS}"] = one.value
+                found[f"{one.metric}:{LOGITS}"] = value
         elif one.metric in OF_LAST:
-            found[one.metric] = one.value  # the later one: probes of the first layer come before
-        elif one.metric in PER_LAYER:
-            layers.setdefault(one.metric, []).append(one.value)
+            found[one.metric] = value  # the later one: probes of the first layer come before
+        elif one.metric in PER_LAYER and not (one.value is None and one.metric in OF_VECTORS):
+            layers.setdefault(one.metric, []).append(value)
     for metric, values in layers.items():
         for place, value in zip(PLACES, _places(values), strict=True):
             found[f"{metric}:{place}"] = value
-    return found
+    return {key: value for key, value in found.items() if math.isfinite(value)}
 
 
 def _places(values: Sequence[float]) -> tuple[float, ...]:
+    """NaN where the value of that place, or for mean and extremes any value, is missing."""
     mean = math.fsum(values) / len(values)
-    return values[0], values[max(0, len(values) - 2)], values[-1], mean, min(values), max(values)
+    least, largest = (math.nan, math.nan) if math.isnan(mean) else (min(values), max(values))
+    return values[0], values[max(0, len(values) - 2)], values[-1], mean, least, largest
