@@ -549,7 +549,12 @@ def judge(
         diagnosis = (
             without_sweep(subject.tier, why)
             if reading is None
-            else from_reading(reading, subject.tier, "" if subject.tier is Tier.T3 else why)
+            else from_reading(
+                reading,
+                subject.tier,
+                "" if subject.tier is Tier.T3 else why,
+                multiplier_of(subject),
+            )
         )
         return unswept(diagnosis, code, why, Cost())
     setup = prepared.setup
@@ -564,7 +569,9 @@ def judge(
             f"a sweep; --budget {math.ceil(needed)}s would at most be needed."
         )
         diagnosis = (
-            without_budget(why) if reading is None else from_reading(reading, subject.tier, why)
+            without_budget(why)
+            if reading is None
+            else from_reading(reading, subject.tier, why, multiplier_of(subject))
         )
         return unswept(diagnosis, "budget", why, result.cost)
     own = prepared.own
@@ -593,6 +600,12 @@ def judge(
         input=facts,
         cost=result.cost,
     )
+
+
+def multiplier_of(subject: Subject) -> float | None:
+    """The net's own c, where a recipe or a header says it."""
+    setup = subject.setup
+    return None if setup is None or setup.axis == "init_scale" else setup.output_multiplier
 
 
 OBSERVED_ONLY = "--observe-only was given, so no net was trained at another c."

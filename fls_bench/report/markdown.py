@@ -112,7 +112,7 @@ def _title(report: Report) -> str:
     if report.comparison is not None:
         about = "" if report.kind == "compare" else f"{summary.title(report)}: "
         return f"{about}{words.word(report.comparison.status)}"
-    if report.cases:
+    if report.cases or report.evaluation is not None:
         return summary.title(report)
     return f"{summary.title(report)}: {summary.verdict_word(report)}"
 

@@ -93,13 +93,14 @@ def without_sweep(tier: Tier, why: str) -> Diagnosis:
     )
 
 
-def from_reading(reading: Reading, tier: Tier, why: str) -> Diagnosis:
+def from_reading(reading: Reading, tier: Tier, why: str, c: float | None = None) -> Diagnosis:
     """The diagnosis where nothing was swept: what was read from the net alone.
 
     Args:
         reading: Of the net.
         tier: What could be had: at T3 a sweep.
         why: What kept it from a sweep, as a sentence.
+        c: The net's own multiplier, where it is known.
 
     Returns:
         A diagnosis by observation, its tier that of the reading; inconclusive where the reading is.
@@ -139,6 +140,7 @@ def from_reading(reading: Reading, tier: Tier, why: str) -> Diagnosis:
         ),
         probabilities=reading.probabilities or None,
         log2_c_ratio=ratio,
+        c=c,
         recommendation=Recommendation(multiply_output_by=multiply, text=advice),
     )
 
