@@ -1,4 +1,4 @@
-"""docs/reading.md tells the stored evaluation, and the committed models are those of the committed atlas."""
+"""docs/reading.md tells the stored evaluation; the committed models are those of the committed atlas."""
 
 from pathlib import Path
 
