@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import pytest
+
 from fls_bench import report
 from fls_bench.atlas import atlas_folder, load_atlas, load_models
+from fls_bench.calibrating import calibrated, differences
 from fls_bench.report import evaluations
 from fls_bench.report.markdown import table
 
@@ -25,3 +28,9 @@ def test_the_models_and_the_evaluation_are_of_the_committed_atlas():
     setups = sum(len(shard.header["cases"]) for shard in shards)
     assert models.atlas["setups"] <= setups
     assert all(0 < one.threshold < 1 for one in models.models.values())
+
+
+@pytest.mark.slow
+def test_a_refit_reproduces_the_committed_models():
+    refit = calibrated(load_atlas(atlas_folder()))
+    assert differences(load_models(), refit) == ()
