@@ -118,7 +118,6 @@ class Options:
         jobs: Batches or processes at a time; None: one per core.
         device: ``auto``, ``cpu`` or ``cuda``.
         store: Folder of the stored runs; None: the user's cache; False: nothing is stored.
-        observe_only: Read the regime from the net alone; nothing is trained for it.
     """
 
     listener: Listener
@@ -130,7 +129,6 @@ class Options:
     jobs: int | None = None
     device: str = "cpu"
     store: Path | bool | None = None
-    observe_only: bool = False
     started: float = field(default_factory=time.perf_counter)
     clock: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
 
@@ -227,8 +225,8 @@ def diagnose_file(path: Path, options: Options, given: Given = NOTHING) -> Repor
         options.listener.note(f"{path}: {file.kind} of {len(file.tensors)} tensors")
     if given.builder is not None and ":" in given.builder:
         options.listener.note(f"--model {given.builder}: your own code was imported and run")
-    swept = subject.setup is not None and not options.observe_only
-    prepared = make_ready(subject.setup, options) if swept and subject.setup is not None else None
+    setup = None if given.observe_only else subject.setup
+    prepared = None if setup is None else make_ready(setup, options)
     judged = judge(subject, prepared, options)
     return make_report(options, "diagnose", judged, engines=[] if prepared is None else [prepared])
 
@@ -524,7 +522,7 @@ def judge(
     facts: dict[str, Any] = dict(subject.facts)
     findings: list[Finding] = list(subject.findings)
     if subject.snapshot is not None and subject.task is not None:
-        look = subject.look if options.observe_only else None
+        look = subject.look if subject.only_looked_at else None
         measurements = measure(subject.snapshot) if look is None else look.measurements
         found, told = loss_facts(subject)
         findings += told
@@ -544,7 +542,7 @@ def judge(
 
     if prepared is None or subject.task is None:
         why, code = subject.why, f"tier_{subject.tier}"
-        if options.observe_only and subject.tier is Tier.T3:
+        if subject.only_looked_at and subject.tier is Tier.T3:
             why, code = OBSERVED_ONLY, "observe_only"
         diagnosis = (
             without_sweep(subject.tier, why)

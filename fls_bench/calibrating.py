@@ -25,7 +25,7 @@ from fls_bench.schema import (
 from fls_bench.verdict.reading.columns import COLUMNS
 from fls_bench.verdict.reading.model import distances, observed, predicted
 from fls_bench.verdict.reading.observables import EVIDENCE, OBSERVABLES, available, matrix
-from fls_bench.verdict.reading.truth import REGIMES, truth
+from fls_bench.verdict.reading.truth import NOTHING_KNOWN, REGIMES, truth
 
 Values = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.intp]
@@ -93,15 +93,12 @@ def labelled(shards: Sequence[Shard]) -> Labelled:
             for row, log, outcome in zip(rows, log2_c, outcomes, strict=True):
                 if outcome is not Outcome.REACHED_TARGET:
                     continue
-                cell = cells.get(log)
-                known = cell is not None and cell.regime is not None
+                cell = cells.get(log, NOTHING_KNOWN)
+                regime, ratio = cell.regime, cell.log2_ratio
                 parts["columns"].append(shard.values[row])
                 parts["case"].append(len(facts))
-                parts["regime"].append(
-                    REGIMES.index(cell.regime) if cell and cell.regime and known else UNKNOWN
-                )
-                parts["grey"].append(cell is not None and cell.grey)
-                ratio = None if cell is None else cell.log2_ratio
+                parts["regime"].append(UNKNOWN if regime is None else REGIMES.index(regime))
+                parts["grey"].append(cell.grey)
                 parts["ratio"].append(np.nan if ratio is None else ratio)
             facts.append(about)
     return Labelled(

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 
-from fls_bench.calibrating import Labelled, calibrate
+from fls_bench.calibrating import LEVEL, Labelled, calibrate
 from fls_bench.schema import (
     BaselineRow,
     Evaluation,
@@ -252,7 +252,9 @@ def row_of(judged: Judged, evidence: Evidence, left_out: str, level: float) -> E
     """All figures of one evaluation."""
 
     def certain(figure: Callable[[Judged], float]) -> Interval:
-        return _interval(judged, figure) or Interval(value=0.0, low=None, high=None)
+        found = _interval(judged, figure)
+        assert found is not None  # a share of all nets, of which there are some
+        return found
 
     known = np.isfinite(judged.ratio)
     width = float(np.median(2 * judged.width[known])) if known.any() else math.inf
@@ -265,8 +267,8 @@ def row_of(judged: Judged, evidence: Evidence, left_out: str, level: float) -> E
         auc_over_aligned=_interval(judged, lambda k: auc(k, _OVER_ALIGNED)),
         auc_over_fitted=_interval(judged, lambda k: auc(k, _OVER_FITTED)),
         balanced_accuracy=_interval(judged, balanced_accuracy),
-        opposite=certain(lambda k: _share(k.opposite, k.emitted)),
-        emitted_accuracy=certain(lambda k: _share(k.called == k.regime, k.emitted)),
+        opposite=_interval(judged, lambda k: _share(k.opposite, k.emitted)),
+        emitted_accuracy=_interval(judged, lambda k: _share(k.called == k.regime, k.emitted)),
         abstained=certain(lambda k: float(1 - k.emitted.mean())),
         coverage=certain(lambda k: float(k.covered.mean())),
         level=level,
@@ -322,7 +324,7 @@ def evaluate(
         for left_out in spec.leave_out:
             tell(f"{evidence}: one {left_out} out at a time")
             judged = leave_out(atlas, evidence, rows, left_out)
-            found.append(row_of(judged, evidence, left_out, _level()))
+            found.append(row_of(judged, evidence, left_out, LEVEL))
         if set_aside:
             tell(f"{evidence}: what was set aside")
             held = np.flatnonzero(atlas.known & aside)
@@ -332,7 +334,7 @@ def evaluate(
                 )]
             )  # fmt: skip
             judged = judge(atlas, evidence, rows, held, groups)
-            found.append(row_of(judged, evidence, "set aside", _level()))
+            found.append(row_of(judged, evidence, "set aside", LEVEL))
     for name, observable in spec.single.items():
         for left_out in spec.leave_out[:2]:
             tell(f"{name} alone: one {left_out} out at a time")
@@ -351,9 +353,3 @@ def evaluate(
         one.value: int((atlas.regime[atlas.known] == k).sum()) for k, one in enumerate(REGIMES)
     }
     return Evaluation(rows=tuple(found), baselines=tuple(baselines), truth=regimes)
-
-
-def _level() -> float:
-    from fls_bench.calibrating import LEVEL
-
-    return LEVEL

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -177,9 +176,3 @@ def _apart(stores: Stores) -> Stores:
         return None if own is None else RunStore(own.path.with_name(f"atlas-{own.path.name}"))
 
     return store
-
-
-def numbered(folder: Path) -> Iterator[int]:
-    """Numbers of the shards in a folder."""
-    for path in sorted(folder.glob("shard-*.npz")):
-        yield int(path.stem.removeprefix("shard-"))

@@ -54,11 +54,11 @@ def options(**others):
 
 
 def observed(path, **given):
-    return bench.diagnose_file(path, options(observe_only=True), Given(observe_only=True, **given))
+    return bench.diagnose_file(path, options(), Given(observe_only=True, **given))
 
 
 def test_observe_only_trains_nothing_and_says_what_it_rests_on(model):
-    chosen = options(observe_only=True)
+    chosen = options()
     found = bench.diagnose_file(model, chosen, Given(observe_only=True))
     assert chosen.listener.runs == 0
     assert found.sweep is None

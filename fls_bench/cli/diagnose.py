@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -148,7 +147,6 @@ def diagnose(
         if path is not None:
             allowed = tuple(name.strip() for name in (allow or "").split(",") if name.strip())
             given = Given(setup=own, allow=allowed, observe_only=observe_only, **beside)
-            options = replace(options, observe_only=observe_only)
             made = bench.diagnose_file(path, options, given)
         elif own is not None:
             made = bench.diagnose_setup(own, options)

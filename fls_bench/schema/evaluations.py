@@ -53,10 +53,10 @@ class EvaluationRow(Frozen):
     auc_over_aligned: Interval | None
     auc_over_fitted: Interval | None
     balanced_accuracy: Interval | None
-    opposite: Interval
-    """Share of the verdicts that were the opposite of the regime."""
-    emitted_accuracy: Interval
-    """Share of the verdicts that were right."""
+    opposite: Interval | None
+    """Share of the verdicts that were the opposite of the regime; None where there was no verdict."""
+    emitted_accuracy: Interval | None
+    """Share of the verdicts that were right; None where there was no verdict."""
     abstained: Interval
     """Share of nets without a verdict."""
     coverage: Interval

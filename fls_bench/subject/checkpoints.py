@@ -30,9 +30,9 @@ from fls_bench.subject.inits import (
     net_shape,
     read_weights,
 )
-from fls_bench.subject.observing import look_at
+from fls_bench.subject.observing import stored_look
 from fls_bench.subject.setups import built_in_builder, given_source, header_setup
-from fls_bench.subject.snapshots import fitting, read_out_facts, refuse_overflow, snapshot_of
+from fls_bench.subject.snapshots import fitting, read_out_facts
 from fls_bench.subject.subject import Subject
 from fls_bench.tasks import Task, TaskSource, named_source, noise
 from fls_bench.training import user_code
@@ -136,10 +136,7 @@ def from_checkpoint(checkpoint: Checkpoint, given: Given) -> Subject:
         if not recipe:
             setup = replace(setup, loss=_loss(net, final, task))
     facts["feature_layer"] = read_out_facts(setup, task, final)
-    look = look_at(setup, task, final, init)
-    refuse_overflow(look.snapshot)
-    snapshot = look.snapshot if given.observe_only else snapshot_of(setup, task, final, init)
-    refuse_overflow(snapshot)
+    look, snapshot = stored_look(setup, task, final, init, only=given.observe_only)
     tier, why = _tier(recipe, init, given)
     if tier is Tier.T3 and not task.has_test:
         tier, why = Tier.T1 if init is None else Tier.T2, NO_TEST_POINTS

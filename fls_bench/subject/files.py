@@ -13,9 +13,9 @@ from fls_bench.schema import BundleHeader, Finding, Recipe, Tier
 from fls_bench.subject.file_data import data_findings, file_task
 from fls_bench.subject.given import Given, check_given
 from fls_bench.subject.inits import check_centered, initial_weights, likeness_findings, net_shape
-from fls_bench.subject.observing import look_at
+from fls_bench.subject.observing import stored_look
 from fls_bench.subject.setups import bundle_arrays, bundle_setup, given_source
-from fls_bench.subject.snapshots import read_out_facts, refuse_overflow, snapshot_of
+from fls_bench.subject.snapshots import read_out_facts
 from fls_bench.subject.subject import Subject
 from fls_bench.tasks import Task, arrays_source, load_task
 from fls_bench.training import user_code
@@ -86,12 +86,7 @@ def from_bundle(bundle: Bundle, given: Given) -> Subject:
     findings += setup_findings(header, given)
     check_centered(setup, bundle.init)
     facts["feature_layer"] = read_out_facts(setup, task, bundle.final)
-    look = look_at(setup, task, bundle.final, bundle.init)
-    refuse_overflow(look.snapshot)
-    snapshot = (
-        look.snapshot if given.observe_only else snapshot_of(setup, task, bundle.final, bundle.init)
-    )
-    refuse_overflow(snapshot)
+    look, snapshot = stored_look(setup, task, bundle.final, bundle.init, only=given.observe_only)
     return Subject(
         setup if tier is Tier.T3 else None, task, snapshot, tier, why, facts, tuple(findings),
         claimed(header), measured_by=setup, look=look,

@@ -9,13 +9,14 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from fls_bench.homogeneity import has_normalisation
 from fls_bench.metrics import METRICS as METRIC_ROWS
 from fls_bench.metrics import Snapshot, measure
 from fls_bench.metrics.outputs import point_errors
 from fls_bench.schema import Evidence, Measurement
-from fls_bench.subject.snapshots import snapshot_of
+from fls_bench.subject.snapshots import refuse_overflow, snapshot_of
 from fls_bench.tasks import Task
 from fls_bench.training import TrainedRun
 from fls_bench.training.runs import make_net
@@ -26,7 +27,6 @@ POINTS = {"train": 400, "val": 200, "test": 800}
 """At most so many points of each part are looked at: the same for the atlas and for a file."""
 
 KERNEL_POINTS = 30
-NORMALISATION = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 def part_of_task(task: Task) -> Task:
@@ -123,6 +123,38 @@ def look_at(
     return Look(snapshot, facts_of(setup, task, snapshot), task.has_test)
 
 
+def stored_look(
+    setup: TrainingSetup,
+    task: Task,
+    final: Mapping[str, Tensor],
+    init: Mapping[str, Tensor] | None,
+    *,
+    only: bool,
+) -> tuple[Look, Snapshot]:
+    """As ``look_at``, of weights from a file; and the net on all of its data.
+
+    Args:
+        setup: Builds the net.
+        task: The whole data.
+        final: Parameters and buffers by name.
+        init: The same at init, or None.
+        only: The snapshot is the look's own; the whole data are not run.
+
+    Returns:
+        (the look, the snapshot).
+
+    Raises:
+        InputError: As ``snapshot_of``, or outputs or features overflow.
+    """
+    look = look_at(setup, task, final, init)
+    refuse_overflow(look.snapshot)
+    if only:
+        return look, look.snapshot
+    snapshot = snapshot_of(setup, task, final, init)
+    refuse_overflow(snapshot)
+    return look, snapshot
+
+
 def facts_of(setup: TrainingSetup, task: Task, snapshot: Snapshot) -> dict[str, float]:
     """What is known of a net and its data beside measurements."""
     net = make_net(setup, 0, setup.output_multiplier, torch.float32)
@@ -135,7 +167,7 @@ def facts_of(setup: TrainingSetup, task: Task, snapshot: Snapshot) -> dict[str, 
         "depth": len(snapshot.final.weights),
         **({"width": widths[-1]} if widths else {}),
         "parameters": sum(p.numel() for p in net.parameters()),
-        "normalised": any(isinstance(module, NORMALISATION) for module in net.modules()),
+        "normalised": has_normalisation(net),
         "images": bool(snapshot.final.convolutions),
     }
 

@@ -45,6 +45,11 @@ class Subject:
     measured_by: TrainingSetup | None = None
     look: Look | None = None
 
+    @property
+    def only_looked_at(self) -> bool:
+        """Whether its snapshot is that of the look: nothing more is to be measured."""
+        return self.look is not None and self.look.snapshot is self.snapshot
+
 
 def from_run(setup: TrainingSetup, run: TrainedRun) -> Subject:
     """The subject of a setup that was trained once at its own c.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from fls_bench.metrics.metric import OF_THE_KERNEL, Metric, Reading
+from fls_bench.metrics.metric import OF_THE_KERNEL, Metric, Need, Reading
 from fls_bench.metrics.snapshot import Snapshot
 from fls_bench.metrics.spectra import (
     MIN_EIGENVALUES,
@@ -77,40 +77,41 @@ def _tail(weights: Tensor, generator: torch.Generator) -> tuple[str | None, Tens
     return None, tail.exponent
 
 
+def _stable_rank(
+    name: str, what: str, direction: Regime | None, undefined: str, *needs: Need
+) -> Metric:
+    return Metric(
+        name=f"spectrum.{name}",
+        what=what,
+        source="Rudelson, Vershynin 2007, sec. 1.1",
+        compute=read_stable_rank,
+        split=None,
+        needs=frozenset({"weights", *needs}),
+        per_layer=True,
+        direction=direction,
+        min_effect=0.5,
+        min_samples=0,
+        cost=lambda _n, d, h: 10.0 * d * h * min(d, h),
+        invariant_to=OF_THE_KERNEL,
+        undefined=undefined,
+        unit="dimensions",
+        range=(1.0, math.inf),
+    )
+
+
 ROWS: tuple[Metric, ...] = (
-    Metric(
-        name="spectrum.stable_rank",
-        what="squared Frobenius norm of a weight matrix over its squared spectral norm",
-        source="Rudelson, Vershynin 2007, sec. 1.1",
-        compute=read_stable_rank,
-        split=None,
-        needs=frozenset({"weights"}),
-        per_layer=True,
-        direction=Regime.OVER_FITTED,
-        min_effect=0.5,
-        min_samples=0,
-        cost=lambda _n, d, h: 10.0 * d * h * min(d, h),
-        invariant_to=OF_THE_KERNEL,
-        undefined="The weights of this layer are all 0.",
-        unit="dimensions",
-        range=(1.0, math.inf),
+    _stable_rank(
+        "stable_rank",
+        "squared Frobenius norm of a weight matrix over its squared spectral norm",
+        Regime.OVER_FITTED,
+        "The weights of this layer are all 0.",
     ),
-    Metric(
-        name="spectrum.stable_rank_at_init",
-        what="the same before training",
-        source="Rudelson, Vershynin 2007, sec. 1.1",
-        compute=read_stable_rank,
-        split=None,
-        needs=frozenset({"weights", "init"}),
-        per_layer=True,
-        direction=None,
-        min_effect=0.5,
-        min_samples=0,
-        cost=lambda _n, d, h: 10.0 * d * h * min(d, h),
-        invariant_to=OF_THE_KERNEL,
-        undefined="The initial weights of this layer are all 0.",
-        unit="dimensions",
-        range=(1.0, math.inf),
+    _stable_rank(
+        "stable_rank_at_init",
+        "the same before training",
+        None,
+        "The initial weights of this layer are all 0.",
+        "init",
     ),
     Metric(
         name="spectrum.tail_exponent",

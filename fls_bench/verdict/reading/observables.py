@@ -92,37 +92,25 @@ def _difference(first: str, second: str) -> Callable[[Columns], Values]:
     return lambda k: k[first] - k[second]
 
 
+def _log_odds(share: Values, floor: float = 2e-3) -> Values:
+    kept = np.clip(share, floor, 1 - floor)
+    odds: Values = np.log2(kept / (1 - kept))
+    return odds
+
+
 def _odds(column: str, floor: float = 2e-3) -> Callable[[Columns], Values]:
     """Log odds of a share."""
-
-    def compute(k: Columns) -> Values:
-        share: Values = np.clip(k[column], floor, 1 - floor)
-        odds: Values = np.log2(share / (1 - share))
-        return odds
-
-    return compute
+    return lambda k: _log_odds(k[column], floor)
 
 
 def _odds_of(errors: str, accuracy: str) -> Callable[[Columns], Values]:
     """How many times the odds of an error are those of a probe, which is told by its accuracy."""
-
-    def compute(k: Columns) -> Values:
-        own, other = (np.clip(x, 2e-3, 1 - 2e-3) for x in (k[errors], 1 - k[accuracy]))
-        odds: Values = np.log2(own / (1 - own)) - np.log2(other / (1 - other))
-        return odds
-
-    return compute
+    return lambda k: _log_odds(k[errors]) - _log_odds(1 - k[accuracy])
 
 
 def _more(first: str, second: str) -> Callable[[Columns], Values]:
     """Log odds of one accuracy minus those of another."""
-
-    def compute(k: Columns) -> Values:
-        own, other = (np.clip(x, 2e-3, 1 - 2e-3) for x in (k[first], k[second]))
-        odds: Values = np.log2(own / (1 - own)) - np.log2(other / (1 - other))
-        return odds
-
-    return compute
+    return lambda k: _log_odds(k[first]) - _log_odds(k[second])
 
 
 def _of(

@@ -45,6 +45,9 @@ class Cell:
     log2_ratio: float | None
 
 
+NOTHING_KNOWN = Cell(None, False, None)
+
+
 def truth(
     log2_c: Values,
     seed: Values,
@@ -66,7 +69,7 @@ def truth(
     """
     data = _table(log2_c, seed, outcome, errors, n_test)
     if len(data.test) < 3 or not beats_chance(data):
-        return {math.log2(c): Cell(None, False, None) for c in data.test}
+        return {math.log2(c): NOTHING_KNOWN for c in data.test}
     tried = sorted(data.test)
     sides: dict[float, tuple[Regime | None, bool]] = {}
     for c in tried:
