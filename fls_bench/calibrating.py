@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 from threadpoolctl import threadpool_limits
 
-from fls_bench.atlas import OUTCOMES, Shard
+from fls_bench.atlas import ERRORS, OUTCOMES, Shard
 from fls_bench.schema import (
     Curve,
     Evidence,
@@ -31,6 +31,8 @@ Values = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.intp]
 
 UNKNOWN = -1
+LOOKED_AT = 800
+"""Test points of a look."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +45,7 @@ class Labelled:
         regime: ``[R]`` index into ``REGIMES``, or ``UNKNOWN``.
         grey: ``[R]`` whether the setup lies too near the margin to be truth.
         log2_ratio: ``[R]`` log2(c / c*), NaN where c* is not known.
+        signal: ``[R]`` whether it is better than chance on test points.
         facts: Of each setup, as the shards tell them.
     """
 
@@ -51,6 +54,7 @@ class Labelled:
     regime: Labels
     grey: npt.NDArray[np.bool_]
     log2_ratio: Values
+    signal: npt.NDArray[np.bool_]
     facts: Sequence[dict[str, Any]]
 
     def of_case(self, key: str) -> npt.NDArray[Any]:
@@ -78,7 +82,7 @@ def labelled(shards: Sequence[Shard]) -> Labelled:
         All nets that reached their stop.
     """
     parts: dict[str, list[Any]] = {
-        name: [] for name in ("columns", "case", "regime", "grey", "ratio")
+        name: [] for name in ("columns", "case", "regime", "grey", "ratio", "signal")
     }
     facts: list[dict[str, Any]] = []
     for shard in shards:
@@ -96,16 +100,28 @@ def labelled(shards: Sequence[Shard]) -> Labelled:
                 cell = cells.get(log, NOTHING_KNOWN)
                 regime, ratio = cell.regime, cell.log2_ratio
                 parts["columns"].append(shard.values[row])
+                parts["signal"].append(_beats_chance(shard, int(row), about["n_test"]))
                 parts["case"].append(len(facts))
                 parts["regime"].append(UNKNOWN if regime is None else REGIMES.index(regime))
                 parts["grey"].append(cell.grey)
                 parts["ratio"].append(np.nan if ratio is None else ratio)
             facts.append(about)
+    columns, case = np.array(parts["columns"], dtype=float), np.array(parts["case"])
+    # Shards that were made before it was a column tell it of the setup.
+    columns[:, COLUMNS.index("centered")] = np.array([one["centered"] for one in facts])[case]
     return Labelled(
-        np.array(parts["columns"], dtype=float), np.array(parts["case"]),
+        columns, case,
         np.array(parts["regime"]), np.array(parts["grey"], dtype=bool),
-        np.array(parts["ratio"], dtype=float), facts,
+        np.array(parts["ratio"], dtype=float), np.array(parts["signal"], dtype=bool), facts,
     )  # fmt: skip
+
+
+def _beats_chance(shard: Shard, row: int, n_test: int) -> bool:
+    """As a look tells it: by more than two standard errors on the test points that are looked at."""
+    error, chance = (
+        float(shard.errors[row, ERRORS.index(k)]) for k in ("test_error", "chance_error")
+    )
+    return error < chance - 2 * math.sqrt(chance * (1 - chance) / min(n_test, LOOKED_AT))
 
 
 # --- fitting --------------------------------------------------------------------------------
@@ -247,12 +263,17 @@ def fit(
 
     kept = [k for k in range(values.shape[1]) if np.isfinite(values[:, k]).mean() > MIN_MEASURED]
     values = values[:, kept]
+    lacks = np.isinf(values)
+    values = np.where(lacks, np.nan, values)
     low, high = np.nanquantile(values, [EDGES, 1 - EDGES], axis=0)
     centre, spread = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
     spread = np.where(spread > 0, spread, 1.0)
     knots = [_knots(values[:, k]) for k in range(values.shape[1])]
-    lacking = np.isnan(values).sum(axis=0) >= MIN_ABSENT
-    basis = [_basis(values[:, k], knots[k], bool(lacking[k])) for k in range(values.shape[1])]
+    lacking = lacks.sum(axis=0) >= MIN_ABSENT
+    basis = [
+        _basis(values[:, k], knots[k], lacks[:, k] if lacking[k] else None)
+        for k in range(values.shape[1])
+    ]
     design = np.concatenate(basis, axis=1)
     mean, scale = design.mean(axis=0), design.std(axis=0)
     scale[scale == 0] = 1.0
@@ -278,14 +299,14 @@ def fit(
         slopes[own] -= slopes[own] @ mean[own]
         first = own.stop
     bounds = np.cumsum([0, *(part.shape[1] for part in basis)])
-    ends = [b - 1 if lacks else b for b, lacks in zip(bounds[1:], lacking, strict=True)]
+    ends = [b - 1 if one else b for b, one in zip(bounds[1:], lacking, strict=True)]
     spans = list(zip(bounds[:-1], ends, strict=True))
     return Fitted(
         names=tuple(names[k] for k in kept),
         knots=knots,
         absent=[
-            np.append(heights[:, b], slopes[b]) if lacks else None
-            for (_, b), lacks in zip(spans, lacking, strict=True)
+            np.append(heights[:, b], slopes[b]) if one else None
+            for (_, b), one in zip(spans, lacking, strict=True)
         ],
         low=low,
         high=high,
@@ -304,7 +325,7 @@ MIN_MEASURED = 0.2
 
 
 MIN_ABSENT = 20
-"""From so many nets without an observable on, their lacking it is learned as well."""
+"""From so many nets that can't have an observable on, their lacking it is learned as well."""
 
 
 def _knots(x: Values) -> Values:
@@ -312,15 +333,15 @@ def _knots(x: Values) -> Values:
     return knots if len(knots) > 1 else np.array([knots[0], knots[0] + 1.0])
 
 
-def _basis(x: Values, knots: Values, lacking: bool) -> Values:
+def _basis(x: Values, knots: Values, lacks: npt.NDArray[np.bool_] | None) -> Values:
     """Linear B-splines: 1 at a knot and 0 at its neighbours, constant beyond the ends.
 
-    All are 0 where x is missing; with ``lacking`` one more column is 1 there.
+    All are 0 where x is missing; with ``lacks`` one more column is 1 where the net can't have it.
     """
     missing = np.isnan(x)
     columns = [np.interp(x, knots, one) for one in np.eye(len(knots))]
     columns = [np.where(missing, 0.0, column) for column in columns]
-    return np.stack([*columns, missing.astype(float)] if lacking else columns, axis=1)
+    return np.stack(columns if lacks is None else [*columns, lacks.astype(float)], axis=1)
 
 
 # --- out of sample --------------------------------------------------------------------------
@@ -567,19 +588,19 @@ def differences(stored: ReadingModels, refit: ReadingModels) -> tuple[str, ...]:
     Returns:
         One line for each difference.
     """
-    found = []
-    if stored.atlas != refit.atlas:
-        found.append(f"fitted on {stored.atlas}, the refit on {refit.atlas}")
-    for evidence in EVIDENCE:
-        old, new = stored.models[evidence], refit.models[evidence]
-        if [one.observable for one in old.curves] != [one.observable for one in new.curves]:
-            found.append(f"{evidence}: other observables")
-            continue
-        for name in ("intercepts", "ratio_intercept", "threshold", "reach"):
-            if not np.allclose(getattr(old, name), getattr(new, name), TOLERANCE, TOLERANCE):
-                found.append(f"{evidence}: {name} {getattr(old, name)}, {getattr(new, name)}")
-        for first, second in zip(old.curves, new.curves, strict=True):
-            same = first.knots == second.knots or np.allclose(first.knots, second.knots, TOLERANCE)
-            if not same or not np.allclose(first.scores, second.scores, TOLERANCE, TOLERANCE):
-                found.append(f"{evidence}: the curve of {first.observable}")
-    return tuple(found)
+    return tuple(_unlike("", stored.model_dump(), refit.model_dump()))
+
+
+def _unlike(place: str, old: Any, new: Any) -> Iterator[str]:
+    """Where two plain values differ, numbers by more than ``TOLERANCE``."""
+    if isinstance(old, dict) and isinstance(new, dict) and old.keys() == new.keys():
+        for key in old:
+            yield from _unlike(f"{place}.{key}" if place else str(key), old[key], new[key])
+    elif isinstance(old, list | tuple) and isinstance(new, list | tuple) and len(old) == len(new):
+        for k, pair in enumerate(zip(old, new, strict=True)):
+            yield from _unlike(f"{place}[{k}]", *pair)
+    elif isinstance(old, float) and isinstance(new, float):
+        if not math.isclose(old, new, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
+            yield f"{place}: {old:g}, the refit has {new:g}"
+    elif old != new:
+        yield f"{place}: {str(old)[:60]}, the refit has {str(new)[:60]}"

@@ -151,7 +151,8 @@ def judge(
         ratio=atlas.log2_ratio[rows],
         probabilities=probabilities,
         inside=(probabilities >= model.threshold) | unread[:, None],
-        within=distances(model, values) <= model.reach,
+        within=(distances(model, values) <= model.reach)
+        & (atlas.signal[rows] | evidence.endswith("train")),
         estimate=np.where(unread, 0.0, estimate),
         width=np.full(len(rows), width),
     )
@@ -240,6 +241,18 @@ def _interval(judged: Judged, figure: Callable[[Judged], float]) -> Interval | N
     return Interval(value=_digits(value), low=_digits(low), high=_digits(high))
 
 
+def _opposite_share(judged: Judged) -> Interval | None:
+    """Share of opposite verdicts; where there are none, no resampling shows how many there might be.
+
+    The upper bound is then that of so many independent verdicts (Clopper, Pearson 1934).
+    """
+    found = _interval(judged, lambda k: _share(k.opposite, k.emitted))
+    if found is None or found.value > 0:
+        return found
+    high = 1 - 0.025 ** (1 / int(judged.emitted.sum()))
+    return Interval(value=0.0, low=0.0, high=_digits(high))
+
+
 def _digits(value: float) -> float:
     return round(float(value), 5)
 
@@ -267,7 +280,8 @@ def row_of(judged: Judged, evidence: Evidence, left_out: str, level: float) -> E
         auc_over_aligned=_interval(judged, lambda k: auc(k, _OVER_ALIGNED)),
         auc_over_fitted=_interval(judged, lambda k: auc(k, _OVER_FITTED)),
         balanced_accuracy=_interval(judged, balanced_accuracy),
-        opposite=_interval(judged, lambda k: _share(k.opposite, k.emitted)),
+        opposite=_opposite_share(judged),
+        num_verdicts=int(judged.emitted.sum()),
         emitted_accuracy=_interval(judged, lambda k: _share(k.called == k.regime, k.emitted)),
         abstained=certain(lambda k: float(1 - k.emitted.mean())),
         coverage=certain(lambda k: float(k.covered.mean())),
@@ -303,7 +317,6 @@ def evaluate(
     atlas: Labelled,
     spec: EvaluationSpec,
     *,
-    set_aside: bool = False,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Evaluation:
     """Evaluate the reading out of sample.
@@ -311,7 +324,6 @@ def evaluate(
     Args:
         atlas: All nets.
         spec: What is left out, and what it is compared with.
-        set_aside: Whether what was set aside is judged too, by a model of all the rest.
         tell: Told before each part.
 
     Returns:
@@ -325,7 +337,7 @@ def evaluate(
             tell(f"{evidence}: one {left_out} out at a time")
             judged = leave_out(atlas, evidence, rows, left_out)
             found.append(row_of(judged, evidence, left_out, LEVEL))
-        if set_aside:
+        if spec.set_aside:
             tell(f"{evidence}: what was set aside")
             held = np.flatnonzero(atlas.known & aside)
             groups = np.array(
@@ -349,7 +361,8 @@ def evaluate(
                     opposite=_digits(_opposite(called, judged.regime).mean()),
                 )
             )  # fmt: skip
-    regimes = {
-        one.value: int((atlas.regime[atlas.known] == k).sum()) for k, one in enumerate(REGIMES)
-    }
-    return Evaluation(rows=tuple(found), baselines=tuple(baselines), truth=regimes)
+    regimes = {one.value: int((atlas.regime[rows] == k).sum()) for k, one in enumerate(REGIMES)}
+    setups = len(np.unique(atlas.case[rows]))
+    return Evaluation(
+        rows=tuple(found), baselines=tuple(baselines), truth=regimes, nets=len(rows), setups=setups
+    )

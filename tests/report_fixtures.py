@@ -883,6 +883,7 @@ def evaluation(text: str = "digits") -> Report:
     row = EvaluationRow(
         evidence="T2", left_out="task", n=800, num_groups=8, auc_over_aligned=share,
         auc_over_fitted=None, balanced_accuracy=share, opposite=Interval(value=0, low=0, high=0.01),
+        num_verdicts=640,
         emitted_accuracy=share, abstained=share, coverage=share, level=0.9, set_size=1.2,
         ratio_coverage=0.9, ratio_width=6.0, calibration_error=share, groups=groups,
     )  # fmt: skip

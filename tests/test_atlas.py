@@ -66,7 +66,7 @@ def planted_shard(cases, columns=COLUMNS):
             parts[key].append(value)
         facts.append({
             "id": f"{task}-{k}", "task": task, "family": family, "n_test": 2000,
-            "optimizer": {"kind": "sgd", "lr": 0.1}, "set_aside": False,
+            "optimizer": {"kind": "sgd", "lr": 0.1}, "set_aside": False, "centered": False,
         })  # fmt: skip
     arrays = {key: np.concatenate(value) for key, value in parts.items()}
     header = {
@@ -243,8 +243,20 @@ def test_a_refit_reproduces_the_file(tmp_path, planted):
     path.write_text(first.model_dump_json(by_alias=True, exclude_none=True))
     stored = load_models(path)
     assert calibrating.differences(stored, calibrating.calibrated([planted])) == ()
-    other = planted_shard([(f"task{k}", "mlp", 50 + k) for k in range(6)] * 2)
-    assert calibrating.differences(stored, calibrating.calibrated([other]))
+    model = stored.models["T2"]
+    curve = model.curves[0]
+    spoilt = [
+        {"correlation": tuple(tuple(2 * x for x in row) for row in model.correlation)},
+        {"ratio_width": 0.1},
+        {"centre": model.centre[:-1]},
+        {"curves": (curve.model_copy(update={"ratios": tuple(-x - 1 for x in curve.ratios)}),
+                    *model.curves[1:])},
+        {"curves": (curve.model_copy(update={"low": curve.low - 1}), *model.curves[1:])},
+    ]  # fmt: skip
+    for change in spoilt:
+        other = {**stored.models, "T2": model.model_copy(update=change)}
+        assert calibrating.differences(stored.model_copy(update={"models": other}), first)
+    assert calibrating.differences(stored.model_copy(update={"groups": ()}), first)
 
 
 @pytest.mark.parametrize("num", [9, 19, 39])
@@ -292,14 +304,17 @@ def test_the_evaluation_leaves_groups_out_and_counts(monkeypatch, planted):
     assert by_task.auc_over_aligned.value > 0.95
     assert by_task.auc_over_aligned.low <= by_task.auc_over_aligned.value
     assert by_task.coverage.value > 0.85
-    assert by_task.opposite.value == 0.0
+    assert (by_task.opposite.value, by_task.opposite.low) == (0.0, 0.0)
+    assert by_task.opposite.high == pytest.approx(1 - 0.025 ** (1 / by_task.num_verdicts), abs=1e-5)
+    assert by_task.num_verdicts == sum(one.emitted for one in by_task.groups)
     assert by_task.calibration_error.value < 0.1
     planted_one, nothing = (
         next(one for one in found.baselines if one.name == name) for name in ("scale", "gap")
     )
     assert planted_one.auc_over_fitted > 0.95
     assert nothing.auc_over_fitted < 0.65
-    assert sum(found.truth.values()) == by_task.n
+    assert sum(found.truth.values()) == by_task.n == found.nets
+    assert found.setups == 24
     assert set(found.truth) == {one.value for one in REGIMES}
     assert Regime.INCONCLUSIVE.value not in found.truth
 

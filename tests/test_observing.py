@@ -12,7 +12,19 @@ from fls_bench import bench, report
 from fls_bench.atlas import load_atlas, load_shard, shard_path
 from fls_bench.bench import Options
 from fls_bench.errors import InputError
-from fls_bench.schema import Outcome, Recipe, Regime, Report, RunConfig, Sgd, TargetLoss, Tier
+from fls_bench.schema import (
+    Outcome,
+    Placed,
+    PlacedCase,
+    Recipe,
+    Regime,
+    Report,
+    RunConfig,
+    SelfTest,
+    Sgd,
+    TargetLoss,
+    Tier,
+)
 from fls_bench.subject import Given, built_in_setup
 from fls_bench.subject.observing import POINTS, look_at, part_of_task
 from fls_bench.suite import load_suite
@@ -286,3 +298,35 @@ def test_an_atlas_is_not_run_as_a_suite_of_verdicts(tiny):
         bench.run(tiny, options())
     with pytest.raises(InputError, match="makes no atlas"):
         survey(load_suite("quick"), Path(), options())
+
+
+# --- the self-test ----------------------------------------------------------------------------
+
+
+def placed(*called):
+    """Three nets at a place in each regime, called so."""
+    places = (Regime.OVER_ALIGNED, Regime.NEAR_OPTIMAL, Regime.OVER_FITTED, Regime.INCONCLUSIVE)
+    return SelfTest(
+        cases=tuple(
+            PlacedCase(
+                id=place.value,
+                regime=place,
+                nets=tuple(Placed(seed=k, regime=one, probabilities={}) for k in range(3)),
+            )
+            for place, one in zip(places, called, strict=True)
+        )
+    )
+
+
+A, N, F, OPEN = (
+    Regime.OVER_ALIGNED, Regime.NEAR_OPTIMAL, Regime.OVER_FITTED, Regime.INCONCLUSIVE,
+)  # fmt: skip
+
+
+def test_a_selftest_fails_by_opposites_false_alarms_and_silence():
+    assert placed(A, N, F, OPEN).failures == ()
+    (opposite, silent) = placed(F, N, F, OPEN).failures
+    assert "opposite" in opposite
+    assert "no over-aligned net" in silent
+    assert any("without a side" in text for text in placed(A, F, F, OPEN).failures)
+    assert len(placed(OPEN, OPEN, OPEN, OPEN).failures) == 3

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fls_bench import report
 from fls_bench.atlas import atlas_folder, load_atlas, load_models
-from fls_bench.calibrating import calibrated, differences
+from fls_bench.calibrating import calibrated, differences, labelled
 from fls_bench.report import evaluations
 from fls_bench.report.markdown import table
 
@@ -25,8 +26,12 @@ def test_the_models_and_the_evaluation_are_of_the_committed_atlas():
     shards = load_atlas(atlas_folder())
     models = load_models()
     assert models.atlas["name"] == shards[0].header["suite"]["name"]
-    setups = sum(len(shard.header["cases"]) for shard in shards)
-    assert models.atlas["setups"] <= setups
+    atlas = labelled(shards)
+    rows = np.flatnonzero(atlas.known & ~atlas.of_case("set_aside"))
+    sizes = len(rows), len(np.unique(atlas.case[rows]))
+    assert (models.atlas["nets"], models.atlas["setups"]) == sizes
+    stored = report.read(atlas_folder() / "verdict-eval.json").evaluation
+    assert (stored.nets, stored.setups) == sizes
     assert all(0 < one.threshold < 1 for one in models.models.values())
 
 

@@ -11,7 +11,7 @@ COLUMNS = (
 )  # fmt: skip
 RATIO_COLUMNS = ("evidence", "left out", "interval of log2(c/c*) holds it", "its median width")
 BASELINE_COLUMNS = ("one number alone", "left out", "n", "AUC over-aligned", "AUC over-fitted",
-                    "opposite")  # fmt: skip
+                    "likeliest is the opposite")  # fmt: skip
 GROUP_COLUMNS = ("group", "n", "AUC over-aligned", "AUC over-fitted", "balanced accuracy",
                  "set holds the truth", "opposite", "verdicts", "out of reach")  # fmt: skip
 NOTE = (
@@ -32,7 +32,7 @@ def cells(row: EvaluationRow) -> tuple[str, ...]:
         interval(row.auc_over_fitted, 3),
         percent(row.balanced_accuracy),
         percent(row.emitted_accuracy),
-        percent(row.opposite, 2),
+        f"{percent(row.opposite, 2)} of {row.num_verdicts}",
         percent(row.abstained),
         percent(row.coverage),
         f"{row.set_size:.2f}",

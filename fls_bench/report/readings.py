@@ -124,5 +124,6 @@ def selftest_facts(found: SelfTest) -> tuple[tuple[str, str], ...]:
             f"{wrong} of {flat} nets that are near-optimal, or learned nothing, called "
             "over-aligned or over-fitted",
         ),
+        *(("wrong", text) for text in found.failures),
         ("opposite", f"{found.opposite} called the opposite of where they were placed"),
     )

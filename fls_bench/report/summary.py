@@ -737,7 +737,7 @@ def verdict_word(judgement: Judgement) -> str:
         statuses = {one.status for one in judgement.invariants.findings}
         return next((word for word in ("broken", "held") if word in statuses), "void")
     if isinstance(judgement, Report) and judgement.selftest is not None:
-        return "failed" if judgement.selftest.opposite else "passed"
+        return "failed" if judgement.selftest.failures else "passed"
     return "no verdict" if judgement.diagnosis is None else judgement.diagnosis.regime.label
 
 

@@ -22,6 +22,8 @@ class EvaluationSpec(Frozen):
         "T1-train",
     )
     leave_out: Annotated[tuple[LeftOut, ...], Field(min_length=1)] = ("task", "family", "optimizer")
+    set_aside: bool = False
+    """Whether what was set aside is judged too, by a model of all the rest: once, at the end."""
     single: dict[str, str] = Field(default_factory=dict)
     """Baselines: name -> the one observable that is fitted in place of all."""
 
@@ -55,6 +57,8 @@ class EvaluationRow(Frozen):
     balanced_accuracy: Interval | None
     opposite: Interval | None
     """Share of the verdicts that were the opposite of the regime; None where there was no verdict."""
+    num_verdicts: int
+    """So many nets got a verdict."""
     emitted_accuracy: Interval | None
     """Share of the verdicts that were right; None where there was no verdict."""
     abstained: Interval
@@ -90,4 +94,8 @@ class Evaluation(Frozen):
     rows: tuple[EvaluationRow, ...]
     baselines: tuple[BaselineRow, ...] = ()
     truth: dict[str, int] = {}
-    """Regime -> nets of the atlas whose regime is truth."""
+    """Regime -> nets of the atlas whose regime is truth, without those that were set aside."""
+    nets: int = 0
+    """All of them."""
+    setups: int = 0
+    """Of so many setups."""

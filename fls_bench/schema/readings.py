@@ -166,6 +166,10 @@ _OPPOSITE = {
 }
 
 
+MOST_FALSE_ALARMS = 0.1
+"""Share of near-optimal nets, and of those that learned nothing, that may be called on a side."""
+
+
 class SelfTest(Frozen):
     """What became of nets that were placed in each regime."""
 
@@ -204,3 +208,19 @@ class SelfTest(Frozen):
         ]
         wrong = sum(one in (Regime.OVER_ALIGNED, Regime.OVER_FITTED) for one in flat)
         return wrong, len(flat)
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """What is wrong with the reading by these nets; empty where it passes."""
+        wrong, flat = self.false_alarms
+        found = []
+        if self.opposite:
+            found.append(f"{self.opposite} nets were called the opposite of their regime")
+        if wrong > MOST_FALSE_ALARMS * flat:
+            found.append(f"{wrong} of {flat} nets without a side were called on one")
+        found += [
+            f"no {place.label} net was called so"
+            for place, counts in self.confusion.items()
+            if not counts[place]
+        ]
+        return tuple(found)

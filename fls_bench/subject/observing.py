@@ -169,6 +169,7 @@ def facts_of(setup: TrainingSetup, task: Task, snapshot: Snapshot) -> dict[str, 
         "parameters": sum(p.numel() for p in net.parameters()),
         "normalised": has_normalisation(net),
         "images": bool(snapshot.final.convolutions),
+        "centered": snapshot.centered,
     }
 
 

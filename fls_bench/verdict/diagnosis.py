@@ -112,8 +112,8 @@ def from_reading(reading: Reading, tier: Tier, why: str, c: float | None = None)
         mechanism = Code(code="undetermined", text=text)
         assert ratio is not None
         toward = 1.0 if regime is Regime.OVER_ALIGNED else -1.0
-        # The regime decides the side; the estimate of the distance may be near 0 on the other one.
-        octaves = toward * max(1.0, round(abs(ratio.value)))
+        # The regime decides the side; an estimate that lies on the other one gives no distance.
+        octaves = toward * max(1.0, round(-toward * ratio.value))
         multiply = 2.0**octaves
         side = "larger" if toward > 0 else "smaller"
         advice = (

@@ -73,7 +73,7 @@ def models(*curves, **settings):
 
 
 FIRST, SECOND = curve("kernel_change", 4.0), curve("gap", 1.0)
-SETUP = {"depth": 4.0, "n_train": 200.0}
+SETUP = {"depth": 4.0, "n_train": 200.0, "n_classes": 10.0, "centered": 0.0}
 
 
 def net(kernel_change=0.0, gap=0.0, **others):
@@ -129,7 +129,8 @@ def test_an_empty_set_is_inconclusive():
 
 def test_beyond_the_atlas_the_answer_is_inconclusive_and_names_what_is_out_of_range():
     found = read(models(FIRST, SECOND), "T2", net(-50.0))
-    assert found.regimes == (A,)
+    assert found.regimes == REGIMES
+    assert (found.probabilities, found.log2_c_ratio) == ({}, None)
     assert found.regime is Regime.INCONCLUSIVE
     assert found.reason.code == "out_of_reach"
     assert [one.observable for one in found.out_of_range] == ["kernel_change"]
@@ -146,12 +147,29 @@ def test_no_number_stands_in_for_what_could_not_be_measured():
     assert found.log2_c_ratio is None
 
 
-def test_what_the_atlas_lacks_too_is_read_as_lacking():
-    known = curve("kernel_change", 4.0, absent=(0.0, 0.0, 9.0, 2.5))
-    lacking = {k: v for k, v in net().items() if k != "kernel.change"}
-    found = read(models(known, SECOND), "T2", lacking)
+def test_what_a_net_can_not_have_by_construction_has_scores_of_its_own():
+    known = curve("logit_rank", 4.0, absent=(0.0, 0.0, 9.0, 2.5))
+    found = read(models(known, SECOND), "T2", net(n_classes=2.0))
     assert found.regime is F
     assert found.log2_c_ratio.value == pytest.approx(2.5)
+    failed = read(models(known, SECOND), "T2", net(n_classes=10.0))
+    assert (failed.regime, failed.reason.code) == (Regime.INCONCLUSIVE, "not_measured")
+    unknown = read(models(curve("logit_rank", 4.0), SECOND), "T2", net(n_classes=2.0))
+    assert unknown.reason.code == "not_measured"
+
+
+def test_without_signal_nothing_is_read():
+    found = read(models(FIRST, SECOND), "T2", net(-2.0), has_signal=False)
+    assert (found.regime, found.regimes) == (Regime.INCONCLUSIVE, REGIMES)
+    assert (found.reason.code, found.probabilities) == ("no_signal", {})
+
+
+def test_advice_never_takes_its_distance_from_an_estimate_on_the_other_side():
+    contrary = FIRST.model_copy(update={"ratios": (9.0, 0.0, -9.0)})
+    for value, factor in ((-2.0, 2.0), (2.0, 0.5)):
+        found = from_reading(read(models(contrary), "T2", net(value)), Tier.T2, "")
+        assert found.regime is (A if value < 0 else F)
+        assert found.recommendation.multiply_output_by == factor
 
 
 def test_the_distance_counts_only_what_a_net_has():
@@ -177,6 +195,10 @@ def test_every_observable_comes_from_the_columns_that_it_names():
         for source in one.sources:
             lacking = {**full, source: np.array([np.nan, np.nan])}
             assert np.isnan(matrix(lacking, (one,))).all(), (one.name, source)
+        if one.lacking is not None:
+            told = {"n_classes": 2.0, "depth": 2.0, "centered": 1.0}
+            cannot = {**lacking, **{name: np.full(2, value) for name, value in told.items()}}
+            assert np.isposinf(matrix(cannot, (one,))).all(), one.name
         others = {
             name: value if name in one.sources else np.array([np.nan] * 2)
             for name, value in full.items()

@@ -76,9 +76,11 @@ FACTS = (
     "parameters",
     "normalised",
     "images",
+    "centered",
 )
 """Of the setup: points it was trained on, classes, numbers of an input, weight layers, width of the
-last features, parameters, and whether it has normalisation layers or takes images."""
+last features, parameters, whether it has normalisation layers or takes images, and whether it is
+centred."""
 
 COLUMNS = (
     *PER_NET,

@@ -55,15 +55,17 @@ def contributions(model: ReadingModel, values: Values) -> Values:
         values: ``[R, C]`` from ``observed``.
 
     Returns:
-        NaN where an observable is missing that all nets of the atlas have: no number stands in for it.
+        NaN where a measurement failed: no number stands in for it. What a net can't have by construction
+        has scores of its own, and NaN where the atlas has no such nets.
     """
     parts = np.empty((*values.shape, len(REGIMES) + 1))
     for k, curve in enumerate(model.curves):
         heights = np.column_stack([np.array(curve.scores), np.array(curve.ratios)])
         for column in range(heights.shape[1]):
             parts[:, k, column] = np.interp(values[:, k], curve.knots, heights[:, column])
-        missing = np.isnan(values[:, k])
-        parts[missing, k] = math.nan if curve.absent is None else np.array(curve.absent)
+        parts[np.isnan(values[:, k]), k] = math.nan
+        lacking = np.isinf(values[:, k])
+        parts[lacking, k] = math.nan if curve.absent is None else np.array(curve.absent)
     return parts
 
 
@@ -134,7 +136,7 @@ def read(
     absent = tuple(
         curve.observable
         for curve, value in zip(model.curves, values[0], strict=True)
-        if math.isnan(value) and curve.absent is None
+        if math.isnan(value) or (math.isinf(value) and curve.absent is None)
     )
     probabilities, ratio = predicted(model, values)
     distance = float(distances(model, values)[0])
@@ -149,13 +151,17 @@ def read(
         for curve, value in zip(model.curves, values[0], strict=True)
         if math.isfinite(value) and not curve.low <= value <= curve.high
     )  # fmt: skip
-    if absent:
-        return _unread(models, model, absent, outside, distance)
+    unread = _unread(absent, distance, model, outside, has_signal)
+    if unread is not None:
+        return Reading(
+            evidence=evidence, regime=Regime.INCONCLUSIVE, regimes=REGIMES, level=model.level,
+            probabilities={}, log2_c_ratio=None, distance=round(distance, 6), reach=model.reach,
+            out_of_range=outside, depth="no nets", reason=unread, atlas=models.atlas,
+        )  # fmt: skip
     likeliest = REGIMES[int(probabilities[0].argmax())]
     value, width = round(float(ratio[0]), 6), model.ratio_width
     group, ranges = _ranges(models, own)
-    sure = has_signal and len(chosen) == 1 and distance <= model.reach
-    regime = chosen[0] if sure else Regime.INCONCLUSIVE
+    regime = chosen[0] if len(chosen) == 1 else Regime.INCONCLUSIVE
     return Reading(
         evidence=evidence,
         regime=regime,
@@ -173,66 +179,46 @@ def read(
         out_of_range=outside,
         pushes=_pushes(model, values[0], contributions(model, values)[0], likeliest, ranges),
         depth=group,
-        reason=_reason(chosen, distance, model, outside, likeliest, missing)
-        if has_signal
-        else Code(code="no_signal", text=NO_SIGNAL),
+        reason=_reason(chosen, model.level, likeliest, missing),
         atlas=models.atlas,
     )  # fmt: skip
 
 
 def _unread(
-    models: ReadingModels,
-    model: ReadingModel,
     absent: tuple[str, ...],
-    outside: tuple[OutOfRange, ...],
-    distance: float,
-) -> Reading:
-    """What is said of a net that lacks what every net of the atlas has."""
-    names = "; ".join(_BY_NAME[name].words for name in absent[:4])
-    more = f"; and {len(absent) - 4} more" if len(absent) > 4 else ""
-    return Reading(
-        evidence=model.evidence,
-        regime=Regime.INCONCLUSIVE,
-        regimes=REGIMES,
-        level=model.level,
-        probabilities={},
-        log2_c_ratio=None,
-        distance=round(distance, 6),
-        reach=model.reach,
-        out_of_range=outside,
-        depth="no nets",
-        reason=Code(
-            code="not_measured",
-            text=f"What every net of the atlas has could not be measured here: {names}{more}. The "
-            "measurements say why. A sweep would decide.",
-        ),
-        atlas=models.atlas,
-    )
-
-
-def _reason(
-    chosen: tuple[Regime, ...],
     distance: float,
     model: ReadingModel,
     outside: tuple[OutOfRange, ...],
-    likeliest: Regime,
-    missing: str,
-) -> Code:
-    more = " Give " + missing + ", or let a sweep decide." if missing else " A sweep would decide."
-    share = f"{100 * model.level:.0f} %"
-    if distance > model.reach:
+    has_signal: bool,
+) -> Code | None:
+    """Why nothing can be said of a net at all, or None."""
+    if absent:
+        names = "; ".join(_BY_NAME[name].words for name in absent[:4])
+        more = f"; and {len(absent) - 4} more" if len(absent) > 4 else ""
+        return Code(
+            code="not_measured",
+            text=f"What every such net of the atlas has could not be measured here: {names}{more}. The "
+            "measurements say why. A sweep would decide.",
+        )
+    if not has_signal:
+        return Code(code="no_signal", text=NO_SIGNAL)
+    if not distance <= model.reach:
         which = "; ".join(
             f"{one.text}: {one.value:.3g}, there {one.low:.3g} to {one.high:.3g}"
             for one in outside[:4]
         )
-        text = (
-            f"The atlas has no nets like this one: its distance is {distance:.2f}, and beyond "
-            f"{model.reach:.2f} the reading is not trusted"
-            + (f" ({which})" if which else " (no single measurement is out of range, but together "
-               "they are)")
-            + ". A sweep would decide."
-        )  # fmt: skip
-        return Code(code="out_of_reach", text=text)
+        which = which or "no single measurement is out of range, but together they are"
+        return Code(
+            code="out_of_reach",
+            text=f"The atlas has no nets like this one: its distance is {distance:.2f}, and beyond "
+            f"{model.reach:.2f} the reading is not trusted ({which}). A sweep would decide.",
+        )
+    return None
+
+
+def _reason(chosen: tuple[Regime, ...], level: float, likeliest: Regime, missing: str) -> Code:
+    more = " Give " + missing + ", or let a sweep decide." if missing else " A sweep would decide."
+    share = f"{100 * level:.0f} %"
     if not chosen:
         return Code(
             code="no_regime_fits",

@@ -35,6 +35,7 @@ class Observable:
         init: Whether it needs the initial weights.
         test: Whether it needs test points.
         sources: The columns that it comes from.
+        lacking: Columns -> ``[R]`` whether a net can't have it by construction; None: every net can.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Observable:
     init: bool
     test: bool
     sources: tuple[str, ...]
+    lacking: Callable[[Columns], npt.NDArray[np.bool_]] | None = None
 
     @property
     def of_setup(self) -> bool:
@@ -66,10 +68,16 @@ def available(evidence: Evidence) -> tuple[Observable, ...]:
 
 
 def matrix(columns: Columns, rows: tuple[Observable, ...]) -> Values:
-    """Observables of some nets, ``[R, len(rows)]``, NaN where they could not be had."""
+    """Observables of some nets, ``[R, len(rows)]``.
+
+    NaN where a measurement failed, infinite where the net can't have it by construction.
+    """
     with np.errstate(all="ignore"):
         values = np.stack([one.compute(columns) for one in rows], axis=1)
     values[~np.isfinite(values)] = np.nan
+    for k, one in enumerate(rows):
+        if one.lacking is not None:
+            values[np.isnan(values[:, k]) & one.lacking(columns), k] = np.inf
     return values
 
 
@@ -120,8 +128,13 @@ def _of(
     *sources: str,
     init: bool = False,
     test: bool = False,
+    lacking: Callable[[Columns], npt.NDArray[np.bool_]] | None = None,
 ) -> Observable:
-    return Observable(name, words, compute, init, test, sources)
+    return Observable(name, words, compute, init, test, sources, lacking)
+
+
+def _is(column: str, value: float) -> Callable[[Columns], npt.NDArray[np.bool_]]:
+    return lambda k: np.asarray(k[column] == value)
 
 
 _RANK, _TRAIN_RANK = "rank.over_classes", "rank.over_classes_train"
@@ -144,7 +157,7 @@ OBSERVABLES: tuple[Observable, ...] = (
     _of("train_error", "training error", _plain("error.train"), "error.train"),
     _of("logit_scale", "size of the training logits (log2)", _log("scale.logits"), "scale.logits"),
     _of("logit_rank_train", "dimensions of the training logits over K - 1 (log2)",
-        _log(f"{_TRAIN_RANK}:logits"), f"{_TRAIN_RANK}:logits"),
+        _log(f"{_TRAIN_RANK}:logits"), f"{_TRAIN_RANK}:logits", lacking=_is("n_classes", 2)),
     _of("first_rank_train", "dimensions of the first features over K - 1 (log2)",
         _log(f"{_TRAIN_RANK}:first"), f"{_TRAIN_RANK}:first"),
     _of("last_rank_train", "dimensions of the last features over K - 1 (log2)",
@@ -189,7 +202,7 @@ OBSERVABLES: tuple[Observable, ...] = (
         "calibration.expected_error", test=True),
     _of("brier", "Brier score", _plain("calibration.brier"), "calibration.brier", test=True),
     _of("logit_rank", "dimensions of the test logits over K - 1 (log2)",
-        _log(f"{_RANK}:logits"), f"{_RANK}:logits", test=True),
+        _log(f"{_RANK}:logits"), f"{_RANK}:logits", test=True, lacking=_is("n_classes", 2)),
     _of("first_rank", "dimensions of the first features over K - 1, test points (log2)",
         _log(f"{_RANK}:first"), f"{_RANK}:first", test=True),
     _of("last_rank", "dimensions of the last features over K - 1, test points (log2)",
@@ -205,16 +218,13 @@ OBSERVABLES: tuple[Observable, ...] = (
         f"{_RANK}:last", f"{_TRAIN_RANK}:last", test=True),
     _of("logit_rank_test_over_train", "dimensions of the logits, test over training points (log2)",
         _ratio(f"{_RANK}:logits", f"{_TRAIN_RANK}:logits"),
-        f"{_RANK}:logits", f"{_TRAIN_RANK}:logits", test=True),
+        f"{_RANK}:logits", f"{_TRAIN_RANK}:logits", test=True, lacking=_is("n_classes", 2)),
     _of("collapse_test", "within-class spread of the last features, test points (log2)",
         _log("collapse.variability_test", 1e-4), "collapse.variability_test", test=True),
     _of("collapse_test_over_train", "that of test over that of training points (log2)",
         _log("collapse.test_over_train", 1e-3), "collapse.test_over_train", test=True),
     _of("nearest_mean", "agreement with the nearest class mean of the inputs (log odds)",
         _odds("agreement.nearest_class_mean"), "agreement.nearest_class_mean", test=True),
-    _of("nearest_mean_errors", "share of that classifier's errors that the net copies",
-        _plain("agreement.nearest_class_mean_errors"), "agreement.nearest_class_mean_errors",
-        test=True),
     _of("nearest_mean_in_features", "agreement with the nearest class mean of its features (log odds)",
         _odds("agreement.nearest_class_mean_in_features"),
         "agreement.nearest_class_mean_in_features", test=True),
@@ -232,7 +242,8 @@ OBSERVABLES: tuple[Observable, ...] = (
         _more("probe.ridge", "probe.ridge_on_inputs"),
         "probe.ridge", "probe.ridge_on_inputs", test=True),
     _of("first_minus_last", "linear probe of the first layer minus the last",
-        _plain("probe.ridge_first_minus_last"), "probe.ridge_first_minus_last", test=True),
+        _plain("probe.ridge_first_minus_last"), "probe.ridge_first_minus_last", test=True,
+        lacking=_is("depth", 2)),
     _of("few_shot_over_inputs", "few-shot probe of the last features against the inputs (log odds)",
         _more("probe.few_shot", "probe.few_shot_on_inputs"),
         "probe.few_shot", "probe.few_shot_on_inputs", test=True),
@@ -295,7 +306,8 @@ OBSERVABLES: tuple[Observable, ...] = (
         "kernel.label_alignment", "kernel.label_alignment_at_init", init=True),
     # --- initial weights and test points
     _of("share_of_initial", "share of c f_0 in the test logits (log odds)",
-        _odds("share.initial_function", 1e-5), "share.initial_function", init=True, test=True),
+        _odds("share.initial_function", 1e-5), "share.initial_function", init=True, test=True,
+        lacking=_is("centered", 1)),
     _of("similarity_first", "likeness of the first features to those at init, test points (log odds)",
         _odds("cka.init_to_final:first"), "cka.init_to_final:first", init=True, test=True),
     _of("similarity_last", "likeness of the last features to those at init, test points (log odds)",
