@@ -620,7 +620,8 @@ def read_regime(look: Look) -> Reading:
     """
     missing = "" if look.evidence.startswith("T2") else "the initial weights (--init)"
     if not look.has_test:
-        missing = " and ".join(filter(None, (missing, "test points")))
+        points = "test points (without them it can't be told whether the net learned anything)"
+        missing = " and ".join(filter(None, (missing, points)))
     return read(load_models(), look.evidence, look.columns, missing, has_signal=look.beats_chance)
 
 

@@ -527,8 +527,12 @@ def _reading(page: _Page, reading: Reading) -> None:
     shown = of_readings.PUSH_COLUMNS if page.width > 100 else of_readings.PUSH_COLUMNS[:4]
     columns = [_Column(name, right=k in (1, 3)) for k, name in enumerate(shown)]
     page.table(columns, [of_readings.push_cells(one)[: len(shown)] for one in reading.pushes])
-    page.line(of_readings.note(reading), "dim")
+    if reading.pushes:
+        page.line(of_readings.note(reading), "dim")
+        if len(shown) < len(of_readings.PUSH_COLUMNS):
+            page.line("Those ranges are left out here: --html, --json, or a wider terminal.", "dim")
     if reading.out_of_range:
+        page.line("Where the atlas has hardly any nets:")
         page.table(
             [_Column(name) for name in of_readings.OUTSIDE_COLUMNS],
             of_readings.outside_rows(reading),
@@ -547,7 +551,7 @@ def _intervention(page: _Page, intervention: Intervention) -> None:
 
 def _verdict(page: _Page, diagnosis: Diagnosis, axis: Axis) -> None:
     style = _COLOURS[diagnosis.regime]
-    page.line(f"{diagnosis.regime.label}: {diagnosis.regime.sentence}", style)
+    page.line(f"{diagnosis.regime.label}: {summary.verdict_sentence(diagnosis)}", style)
     page.line(f"{diagnosis.reason.text} ({summary.hyphens(diagnosis.reason.code)})")
     page.pairs(summary.facts(diagnosis, axis))
     page.heading("What to do")

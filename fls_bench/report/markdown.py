@@ -181,7 +181,7 @@ def _verdict(judgement: Judgement) -> list[str]:
     if diagnosis is None:
         return [_text(judgement.intervention.text)] if judgement.intervention is not None else []
     axis = summary.axis_of(judgement)
-    parts = [f"**{diagnosis.regime.label}**: {_text(diagnosis.regime.sentence)}"]
+    parts = [f"**{diagnosis.regime.label}**: {_text(summary.verdict_sentence(diagnosis))}"]
     if isinstance(judgement, CaseResult) and judgement.expect:
         parts.append(
             f"Expected {_text(summary.expectation(judgement))}: {summary.met_word(judgement)}."

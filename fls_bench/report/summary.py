@@ -26,6 +26,7 @@ from fls_bench.schema import (
     Measurement,
     Outcome,
     RateComparison,
+    Regime,
     Report,
     Sweep,
     Trial,
@@ -378,6 +379,20 @@ def problems(diagnosis: Diagnosis) -> str:
     """The findings that may mean that all the rest is of something else; empty where there are none."""
     codes = [hyphens(one.code) for one in diagnosis.findings if one.status == "problem"]
     return f"{counted(len(codes), 'problem')}: {', '.join(codes)}" if codes else ""
+
+
+_OBSERVED = {
+    Regime.OVER_ALIGNED: "It measures like nets whose feature learning is too strong (c is too small).",
+    Regime.NEAR_OPTIMAL: "It measures like nets whose output multiplier is near its optimum.",
+    Regime.OVER_FITTED: "It measures like nets whose feature learning is too weak (c is too large).",
+}
+
+
+def verdict_sentence(diagnosis: Diagnosis) -> str:
+    """The verdict as a sentence; one by observation says no more than that."""
+    if diagnosis.method == "observation" and diagnosis.regime in _OBSERVED:
+        return _OBSERVED[diagnosis.regime]
+    return diagnosis.regime.sentence
 
 
 def facts(diagnosis: Diagnosis, axis: Axis) -> tuple[tuple[str, str], ...]:

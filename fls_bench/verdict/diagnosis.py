@@ -127,8 +127,7 @@ def from_reading(reading: Reading, tier: Tier, why: str, c: float | None = None)
         advice = "No change is recommended. A sweep would decide: " + (
             "leave out --observe-only, or raise --budget."
             if tier is Tier.T3
-            else "give the data, the initial weights and the training recipe (fls_bench.save_bundle "
-            "stores all three), or --setup."
+            else "give the training setup (--setup), by which nets of other c can be trained."
         )
     return Diagnosis(
         regime=regime,

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from fls_bench.schema import (
     Code,
+    Curve,
     Evidence,
     Interval,
     OutOfRange,
@@ -149,7 +150,7 @@ def read(
             value=float(value), low=curve.low, high=curve.high,
         )
         for curve, value in zip(model.curves, values[0], strict=True)
-        if math.isfinite(value) and not curve.low <= value <= curve.high
+        if math.isfinite(value) and _is_outside(value, curve)
     )  # fmt: skip
     unread = _unread(absent, distance, model, outside, has_signal)
     if unread is not None:
@@ -179,9 +180,15 @@ def read(
         out_of_range=outside,
         pushes=_pushes(model, values[0], contributions(model, values)[0], likeliest, ranges),
         depth=group,
-        reason=_reason(chosen, model.level, likeliest, missing),
+        reason=_reason(chosen, model.level, likeliest, float(probabilities[0].max()), missing),
         atlas=models.atlas,
     )  # fmt: skip
+
+
+def _is_outside(value: float, curve: Curve) -> bool:
+    """Whether a value lies beyond the atlas', whose ends are stored with six digits."""
+    slack = 1e-4 * (curve.high - curve.low)
+    return not curve.low - slack <= value <= curve.high + slack
 
 
 def _unread(
@@ -216,7 +223,9 @@ def _unread(
     return None
 
 
-def _reason(chosen: tuple[Regime, ...], level: float, likeliest: Regime, missing: str) -> Code:
+def _reason(
+    chosen: tuple[Regime, ...], level: float, likeliest: Regime, probability: float, missing: str
+) -> Code:
     more = " Give " + missing + ", or let a sweep decide." if missing else " A sweep would decide."
     share = f"{100 * level:.0f} %"
     if not chosen:
@@ -230,7 +239,7 @@ def _reason(chosen: tuple[Regime, ...], level: float, likeliest: Regime, missing
         return Code(
             code="regimes_not_told_apart",
             text=f"By what was measured the net is {names}: in {share} of cases the true regime is one "
-            f"of these.{more}",
+            f"of these. The likeliest is {likeliest.label} ({100 * probability:.0f} %).{more}",
         )
     return Code(
         code="one_regime_fits",
