@@ -39,7 +39,7 @@ def _controller() -> Any:
     return ThreadpoolController()
 
 
-def _one_thread() -> AbstractContextManager[Any]:
+def one_thread() -> AbstractContextManager[Any]:
     """On products this small, threads that wait for each other cost ten times what they save."""
     limit: AbstractContextManager[Any] = _controller().limit(limits=1)
     return limit
@@ -103,7 +103,7 @@ def prepared(train: Split, validation: Split, test: Split) -> Prepared:
     from sklearn.preprocessing import StandardScaler
 
     splits = (train, validation, test)
-    problem = _problem(*splits)
+    problem = problem_of(*splits)
     if problem is not None:
         return Prepared((), (), problem)
     x = [split.features.double().cpu().numpy() for split in splits]
@@ -112,7 +112,7 @@ def prepared(train: Split, validation: Split, test: Split) -> Prepared:
         kept = min(MAX_WIDTH, len(x[0]))
         steps.append(PCA(kept, svd_solver="covariance_eigh" if kept == MAX_WIDTH else "full"))
     scaler = make_pipeline(*steps)
-    with _one_thread():
+    with one_thread():
         scaler.fit(x[0])
         return Prepared(
             tuple(scaler.transform(part) for part in x),
@@ -120,7 +120,7 @@ def prepared(train: Split, validation: Split, test: Split) -> Prepared:
         )
 
 
-def _problem(train: Split, validation: Split, test: Split) -> str | None:
+def problem_of(train: Split, validation: Split, test: Split) -> str | None:
     """Why no probe can be fitted and scored on these splits, or None."""
     for name, split in (("training", train), ("validation", validation), ("test", test)):
         if not len(split.features):
@@ -162,7 +162,7 @@ def linear_probe(
     if data.problem is not None:
         return Probe(_NO_VALUE, problem=data.problem)
     probes = [LogisticRegression(C=strength, max_iter=max_iterations) for strength in strengths]
-    with _one_thread(), warnings.catch_warnings():
+    with one_thread(), warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)
         try:
             for probe in probes:
@@ -197,7 +197,7 @@ def ridge_probe(data: Prepared, *, ridge: float = RIDGE) -> Probe:
 
     if data.problem is not None:
         return Probe(_NO_VALUE, problem=data.problem)
-    with _one_thread():
+    with one_thread():
         fit = RidgeClassifier(ridge * len(data.y[0]), solver="cholesky").fit(data.x[0], data.y[0])
         hits = torch.from_numpy(fit.predict(data.x[2]) == data.y[2])
     return Probe(hits.double().mean())
@@ -226,7 +226,7 @@ def fitted_head(
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
-    problem = _problem(train, validation, validation)
+    problem = problem_of(train, validation, validation)
     if problem is None and bool((train.labels.bincount(minlength=n_classes) == 0).any()):
         problem = "Some classes have no training points."
     if problem is not None:
@@ -236,7 +236,7 @@ def fitted_head(
         scaler.transform(part.features.double().cpu().numpy()) for part in (train, validation)
     )
     fits = [LogisticRegression(C=strength, max_iter=_MAX_ITERATIONS) for strength in strengths]
-    with _one_thread(), warnings.catch_warnings():
+    with one_thread(), warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)
         try:
             for fit in fits:
@@ -272,7 +272,7 @@ def neighbour_probe(data: Prepared, *, neighbours: Sequence[int] = NEIGHBOURS) -
     if data.problem is not None:
         return Probe(_NO_VALUE, problem=data.problem)
     numbers = [k for k in neighbours if k <= len(data.y[0])]
-    with _one_thread():
+    with one_thread():
         probes = [
             KNeighborsClassifier(k, algorithm="brute").fit(data.x[0], data.y[0]) for k in numbers
         ]
@@ -376,7 +376,7 @@ def recovery_probe(
     if data.problem is not None:
         return Probe(_NO_VALUE, problem=data.problem)
     train, validation, test = (part.cpu().numpy() for part in components)
-    with _one_thread():
+    with one_thread():
         fits = [Ridge(alpha=ridge).fit(data.x[0], train) for ridge in ridges]
         scores = [r2_score(validation, fit.predict(data.x[1])) for fit in fits]
         best = scores.index(max(scores))

@@ -13,12 +13,24 @@ from fls_bench.metrics.families import (
     movement,
     probing,
     rank,
+    reference,
     risk,
     spectrum,
 )
 from fls_bench.metrics.metric import Metric
 
-_FAMILIES = (risk, movement, alignment, agreement, rank, collapse, kernel, spectrum, probing)
+_FAMILIES = (
+    risk,
+    movement,
+    alignment,
+    agreement,
+    rank,
+    collapse,
+    kernel,
+    spectrum,
+    probing,
+    reference,
+)
 
 METRICS: Mapping[str, Metric] = MappingProxyType(
     {row.name: row for family in _FAMILIES for row in family.ROWS}

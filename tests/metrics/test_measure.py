@@ -652,7 +652,8 @@ def family(*names):
 
 
 TAIL = {"spectrum.tail_exponent"}  # of matrices this small, see TOO_SMALL
-PROBES, ALIGNMENTS, AGREEMENTS = family("probe."), family("alignment."), family("agreement.")
+PROBES, REFERENCES = family("probe.", "reference."), family("reference.")
+ALIGNMENTS, AGREEMENTS = family("alignment."), family("agreement.")
 ENERGIES, COLLAPSE, DIMENSIONS = family("energy."), family("collapse."), family("dimension.")
 RANKS, ON_LABELS = family("rank."), family("kernel.regression")
 RANKS_TEST, SCALES = {"rank.effective", "rank.over_classes"}, family("scale.")
@@ -663,7 +664,7 @@ COLLAPSE_TEST = {"collapse.variability_test", "collapse.test_over_train"}
 FROM_TEST_OUTPUTS = {
     "error.test", "ties.test", "loss.test", *RANKS_TEST, *AGREEMENTS, *CALIBRATION, *REGRESSION,
 }  # fmt: skip
-ON_INPUTS = {name for name in PROBES if name.endswith("_on_inputs")}
+ON_INPUTS = {name for name in PROBES if name.endswith("_on_inputs")} | REFERENCES
 FROM_INITIAL_WEIGHTS = {
     "movement.relative", "alignment.class_means_at_init", "spectrum.stable_rank_at_init",
 }  # fmt: skip

@@ -62,7 +62,7 @@ def read_neighbour_probes(snapshot: Snapshot, generator: torch.Generator) -> Ite
 def read_few_shot_probes(snapshot: Snapshot, generator: torch.Generator) -> Iterator[Reading]:
     """Nearest means of a few points per class: the same points for all features that are compared."""
     drawn = generator.clone_state()
-    _rows(snapshot, drawn)
+    some_points(snapshot, drawn)
     draws = drawn.get_state()
 
     def few_shot(data: Prepared) -> Probe:
@@ -83,7 +83,7 @@ def _read(
     With a difference also on the first features, which it compares with the last.
     """
     n = len(snapshot.y_test)
-    rows = _rows(snapshot, generator)
+    rows = some_points(snapshot, generator)
 
     def reading(suffix: str, data: Prepared, layer: str | None = None) -> Reading:
         result = probe(data)
@@ -121,7 +121,7 @@ def read_recovery(snapshot: Snapshot, generator: torch.Generator) -> Iterator[Re
     over seeds, so it points to no side.
     """
     n = len(snapshot.y_test)
-    rows = _rows(snapshot, generator)
+    rows = some_points(snapshot, generator)
     targets = input_components([snapshot.inputs(s)[rows[s]] for s in SPLITS])
     names = [f"probe.{name}" for name in ("inputs_kept", "inputs_kept_at_init", "inputs_forgotten")]
     for layer in snapshot.layers[-1:]:
@@ -140,7 +140,7 @@ def read_recovery(snapshot: Snapshot, generator: torch.Generator) -> Iterator[Re
         yield Reading(names[2], initial.score - final.score, layer, n=n, reason=reason)
 
 
-def _rows(snapshot: Snapshot, generator: torch.Generator) -> dict[SplitName, Tensor]:
+def some_points(snapshot: Snapshot, generator: torch.Generator) -> dict[SplitName, Tensor]:
     """Points of each split that probes see, in their order."""
     rows: dict[SplitName, Tensor] = {}
     for split in SPLITS:

@@ -33,6 +33,9 @@ PER_NET = (
     "probe.ridge_on_inputs",
     "probe.ridge_first_minus_last",
     "probe.few_shot_on_inputs",
+    "reference.class_means",
+    "reference.kernel",
+    "reference.kernel_unsmoothed",
 )
 PER_LAYER = (
     "movement.relative",
