@@ -106,14 +106,15 @@ def labelled(shards: Sequence[Shard]) -> Labelled:
                 parts["grey"].append(cell.grey)
                 parts["ratio"].append(np.nan if ratio is None else ratio)
             facts.append(about)
-    columns, case = np.array(parts["columns"], dtype=float), np.array(parts["case"])
-    # Shards that were made before it was a column tell it of the setup.
-    columns[:, COLUMNS.index("centered")] = np.array([one["centered"] for one in facts])[case]
     return Labelled(
-        columns, case,
-        np.array(parts["regime"]), np.array(parts["grey"], dtype=bool),
-        np.array(parts["ratio"], dtype=float), np.array(parts["signal"], dtype=bool), facts,
-    )  # fmt: skip
+        columns=np.array(parts["columns"], dtype=float),
+        case=np.array(parts["case"]),
+        regime=np.array(parts["regime"]),
+        grey=np.array(parts["grey"], dtype=bool),
+        log2_ratio=np.array(parts["ratio"], dtype=float),
+        signal=np.array(parts["signal"], dtype=bool),
+        facts=facts,
+    )
 
 
 def _beats_chance(shard: Shard, row: int, n_test: int) -> bool:
@@ -129,10 +130,10 @@ def _beats_chance(shard: Shard, row: int, n_test: int) -> bool:
 KNOTS = 6
 """Of each curve, at quantiles of the observable."""
 
-STRENGTH = 0.02
+STRENGTH = 0.001
 """Inverse strength of the ridge on the curves of the scores."""
 
-RIDGE = 30.0
+RIDGE = 1000.0
 """Strength of the ridge on the curves of log2(c/c*)."""
 
 LEVEL = 0.9
@@ -227,20 +228,11 @@ def _short(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def weights_of(groups: npt.NDArray[Any]) -> Values:
-    """Each group counts alike, whatever its number of nets: ``[R]`` with mean 1."""
-    _, inverse, counts = np.unique(groups, return_inverse=True, return_counts=True)
-    weights: Values = 1.0 / counts[inverse]
-    weights *= len(groups) / weights.sum()
-    return weights
-
-
 def fit(
     values: Values,
     names: Sequence[str],
     regime: Labels,
     ratio: Values,
-    groups: npt.NDArray[Any],
 ) -> Fitted:
     """Fit curves to observables of nets whose regime is known.
 
@@ -249,7 +241,6 @@ def fit(
         names: Their names.
         regime: ``[R]`` index into ``REGIMES``.
         ratio: ``[R]`` log2(c / c*), NaN where not known.
-        groups: ``[R]`` tasks, which count alike.
 
     Returns:
         The model.
@@ -278,12 +269,11 @@ def fit(
     mean, scale = design.mean(axis=0), design.std(axis=0)
     scale[scale == 0] = 1.0
     standard = (design - mean) / scale
-    weights = weights_of(groups)
     with threadpool_limits(limits=1):
         logistic = LogisticRegression(C=STRENGTH, max_iter=5000, tol=1e-8)
-        logistic.fit(standard, regime, sample_weight=weights)
+        logistic.fit(standard, regime)
         known = np.isfinite(ratio)
-        ridge = Ridge(alpha=RIDGE).fit(standard[known], ratio[known], sample_weight=weights[known])
+        ridge = Ridge(alpha=RIDGE).fit(standard[known], ratio[known])
         # For the correlation alone, what is missing counts as uncorrelated.
         z = np.nan_to_num((values - centre) / spread)
         correlation = LedoitWolf(assume_centered=True).fit(z).covariance_
@@ -391,12 +381,11 @@ def hold_out(
     values = matrix(atlas.by_column(rows), observables)
     names = [one.name for one in observables]
     regime, ratio = atlas.regime[rows], atlas.log2_ratio[rows]
-    tasks = atlas.of_case("task")[rows]
     probabilities = np.full((len(rows), len(REGIMES)), np.nan)
     ratios, distance = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
     for group in np.unique(groups):
         out = groups == group
-        fitted = fit(values[~out], names, regime[~out], ratio[~out], tasks[~out])
+        fitted = fit(values[~out], names, regime[~out], ratio[~out])
         model = fitted.model(evidence)
         own = observed(model, atlas.by_column(rows[out]))
         found, ratios[out] = predicted(model, own)
@@ -405,7 +394,7 @@ def hold_out(
     return Held(rows, groups, probabilities, ratios, distance)
 
 
-def temperature_of(held: Held, regime: Labels, weights: Values) -> float:
+def temperature_of(held: Held, regime: Labels) -> float:
     """The temperature at which held-out probabilities are most likely.
 
     Source: Guo et al. 2017, arXiv 1706.04599, section 4.2.
@@ -417,7 +406,7 @@ def temperature_of(held: Held, regime: Labels, weights: Values) -> float:
         scaled -= scaled.max(axis=1, keepdims=True)
         norm = np.log(np.exp(scaled).sum(axis=1))
         own = scaled[np.arange(len(regime)), regime] - norm
-        return float(-(weights * own).mean())
+        return float(-own.mean())
 
     found = minimize_scalar(loss, bounds=(-2.0, 3.0), method="bounded")
     return float(math.exp(found.x))
@@ -464,42 +453,42 @@ def calibrate(
     atlas: Labelled,
     evidence: Evidence,
     rows: Labels,
-    *,
-    folds: int | None = None,
     only: Sequence[str] | None = None,
 ) -> tuple[ReadingModel, Held]:
-    """Fit a model, and calibrate it on tasks that were left out.
+    """Fit a model, and calibrate it on tasks that were left out, ``FOLDS`` parts of them.
+
+    The threshold and the width are of new setups: each setup counts alike.
 
     Args:
         atlas: All nets.
         evidence: What the reading rests on.
         rows: Nets whose regime is truth.
-        folds: Tasks are left out in so many parts; None: one at a time.
         only: Names of observables; None: all that the evidence allows.
 
     Returns:
         (the model, what was held out, at the model's temperature).
     """
-    tasks = atlas.of_case("task")[rows]
-    regime, ratio = atlas.regime[rows], atlas.log2_ratio[rows]
-    _, places = np.unique(tasks, return_inverse=True)
-    parts = places if folds is None else places % folds
-    held = hold_out(atlas, rows, parts, evidence, only)
-    temperature = temperature_of(held, regime, weights_of(tasks))
+    regime, ratio, setups = atlas.regime[rows], atlas.log2_ratio[rows], atlas.case[rows]
+    _, places = np.unique(atlas.of_case("task")[rows], return_inverse=True)
+    held = hold_out(atlas, rows, places % FOLDS, evidence, only)
+    temperature = temperature_of(held, regime)
     probabilities = tempered(held.probabilities, temperature)
     own = probabilities[np.arange(len(rows)), regime]
-    threshold = max(0.0, -group_quantile(-own, tasks, LEVEL))
+    threshold = max(0.0, -group_quantile(-own, setups, LEVEL))
     known = np.isfinite(ratio)
-    width = group_quantile(np.abs(held.ratio - ratio)[known], tasks[known], LEVEL)
+    width = group_quantile(np.abs(held.ratio - ratio)[known], setups[known], LEVEL)
     reach = float(np.quantile(held.distance, REACHED))
     observables = tuple(k for k in available(evidence) if only is None or k.name in only)
     values = matrix(atlas.by_column(rows), observables)
-    fitted = fit(values, [one.name for one in observables], regime, ratio, tasks)
+    fitted = fit(values, [one.name for one in observables], regime, ratio)
     model = fitted.model(
         evidence, temperature=temperature, threshold=threshold, width=width, reach=reach
     )
     return model, replace(held, probabilities=probabilities)
 
+
+FOLDS = 5
+"""Tasks are left out in so many parts where a model is calibrated."""
 
 REACHED = 0.98
 """Share of nets of tasks that were left out that lie within reach."""

@@ -33,7 +33,6 @@ from fls_bench.verdict.reading.truth import REGIMES
 Values = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.intp]
 
-INNER_FOLDS = 5
 RESAMPLES = 1000
 BINS = 15
 MIN_OF_REGIME = 5
@@ -138,7 +137,7 @@ def judge(
     Returns:
         Verdicts.
     """
-    model, _ = calibrate(atlas, evidence, fit_on, folds=INNER_FOLDS, only=only)
+    model, _ = calibrate(atlas, evidence, fit_on, only)
     values = observed(model, atlas.by_column(rows))
     probabilities, estimate = predicted(model, values)
     # A net that lacks what all others have is not read: any regime may be the true one.

@@ -22,7 +22,7 @@ from fls_bench.atlas import (
 from fls_bench.bench import Options, case_setup, stores_of
 from fls_bench.errors import InputError
 from fls_bench.facts import environment
-from fls_bench.schema import Outcome, RunRecord
+from fls_bench.schema import Outcome, RunRecord, canonical_digest
 from fls_bench.store import RunStore
 from fls_bench.subject.observing import observe_run
 from fls_bench.suite import Case, Suite
@@ -50,7 +50,9 @@ def shards_of(suite: Suite) -> list[tuple[Case, ...]]:
 
 
 def survey(suite: Suite, folder: Path, options: Options, only: tuple[int, ...] = ()) -> None:
-    """Train what an atlas lacks, shard by shard; a shard that is there and of this suite is kept.
+    """Train what an atlas lacks, shard by shard.
+
+    A shard that is there, of the same cases and columns, is kept.
 
     Args:
         suite: One with [atlas].
@@ -79,8 +81,16 @@ def _is_there(path: Path, suite: Suite, cases: tuple[Case, ...]) -> bool:
     header = load_shard(path).header
     return bool(
         header["suite"] == _suite_facts(suite)
-        and [one["id"] for one in header["cases"]] == [case.id for case in cases]
+        and [one.get("digest") for one in header["cases"]] == [_digest(suite, k) for k in cases]
+        and tuple(header["columns"]) == COLUMNS
     )
+
+
+def _digest(suite: Suite, case: Case) -> str:
+    """Of all that makes the runs of a case."""
+    parts = (case, suite.recipe(case))
+    plain = [part.model_dump(mode="json", exclude_none=True) for part in parts]
+    return canonical_digest([*plain, case.seeds or suite.seeds])
 
 
 def _suite_facts(suite: Suite) -> dict[str, Any]:
@@ -151,6 +161,7 @@ def _survey_case(
     recipe = suite.recipe(case)
     about = {
         "id": case.id,
+        "digest": _digest(suite, case),
         "family": case.family,
         "task": case.task.name,
         "alter": None if case.alter is None else case.alter.model_dump(exclude_defaults=True),
@@ -169,10 +180,18 @@ def _survey_case(
 
 
 def _apart(stores: Stores) -> Stores:
-    """The runs of an atlas have other measurements than those of a sweep: a store of their own."""
+    """The runs of an atlas have other measurements than those of a sweep: a store of their own.
+
+    Runs that were measured by other columns are not found in it.
+    """
+    columns = canonical_digest(COLUMNS)[:8]
 
     def store(digest: str) -> RunStore | None:
         own = stores(digest)
-        return None if own is None else RunStore(own.path.with_name(f"atlas-{own.path.name}"))
+        return (
+            None
+            if own is None
+            else RunStore(own.path.with_name(f"atlas-{columns}-{own.path.name}"))
+        )
 
     return store

@@ -87,8 +87,9 @@ FEW = ("initial_logits", "gap", "logit_rank", "last_rank", "movement_mean", "ali
 
 @pytest.fixture
 def few_observables(monkeypatch):
-    """Fits of a few observables take a tenth of the time."""
+    """Fits of a few observables take a tenth of the time, and have little to shrink."""
     every = calibrating.available
+    monkeypatch.setattr(calibrating, "STRENGTH", 0.02)
     monkeypatch.setattr(
         calibrating, "available", lambda kind: tuple(k for k in every(kind) if k.name in FEW)
     )
@@ -230,7 +231,7 @@ def test_the_fit_finds_the_planted_observable_and_covers(planted):
 def test_evidence_without_init_does_not_see_what_was_planted_there(planted):
     atlas = calibrating.labelled([planted])
     rows = np.flatnonzero(atlas.known)
-    _, held = calibrating.calibrate(atlas, "T1", rows, folds=3)
+    _, held = calibrating.calibrate(atlas, "T1", rows)
     likeliest = held.probabilities.argmax(axis=1)
     commonest = np.bincount(atlas.regime[rows]).max() / len(rows)
     assert (likeliest == atlas.regime[rows]).mean() < commonest + 0.1
@@ -277,12 +278,6 @@ def test_the_group_quantile_covers_a_new_group(num):
 
 def test_too_few_groups_bound_nothing():
     assert calibrating.group_quantile(np.arange(8.0), np.repeat([0, 1, 2, 3], 2), 0.9) == np.inf
-
-
-def test_each_group_weighs_alike():
-    weights = calibrating.weights_of(np.array(["a"] * 9 + ["b"]))
-    assert weights.mean() == pytest.approx(1.0)
-    assert weights[:9].sum() == pytest.approx(weights[9])
 
 
 # --- evaluation -----------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """One trained net, looked at alone: from a file to a verdict by observation, or to why there is none."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from fls_bench import bench, report
-from fls_bench.atlas import load_atlas, load_shard, shard_path
+from fls_bench.atlas import load_atlas, load_shard, save_shard, shard_path
 from fls_bench.bench import Options
 from fls_bench.errors import InputError
 from fls_bench.schema import (
@@ -291,6 +292,27 @@ def test_a_survey_measures_every_net_and_keeps_what_is_there(tmp_path: Path, tin
     assert second.header["cases"][0]["alter"] == {"label_noise": 0.1}
     survey(tiny.model_copy(update={"version": 2}), folder, chosen, only=(0,))
     assert load_shard(shard_path(folder, 0)).header["suite"]["version"] == 2
+
+
+@pytest.mark.parametrize("change", ["another net", "columns that it lacks"])
+def test_a_survey_trains_again_what_is_no_longer_the_same(change, tmp_path: Path, tiny):
+    folder, chosen = tmp_path / "atlas", Options(Silent(), jobs=1, store=tmp_path / "store")
+    folder.mkdir()
+    survey(tiny, folder, chosen, only=(0,))
+    path, suite = shard_path(folder, 0), tiny
+    whole = load_shard(path)
+    if change == "another net":
+        other = tmp_path / "other.toml"
+        other.write_text(TINY.replace("width = 16", "width = 12"))
+        suite = load_suite(other)
+    else:
+        header = {**whole.header, "columns": list(COLUMNS[1:])}
+        save_shard(path, dataclasses.replace(whole, header=header, values=whole.values[:, 1:]))
+    survey(suite, folder, chosen, only=(0,))
+    again = load_shard(path)
+    assert tuple(again.header["columns"]) == COLUMNS
+    widths = [one["model"]["width"] for one in again.header["cases"]]
+    assert widths == [12 if change == "another net" else 16]
 
 
 def test_an_atlas_is_not_run_as_a_suite_of_verdicts(tiny):
