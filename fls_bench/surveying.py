@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,9 @@ from fls_bench.schema import Outcome, RunRecord, canonical_digest
 from fls_bench.store import RunStore
 from fls_bench.subject.observing import observe_run
 from fls_bench.suite import Case, Suite
-from fls_bench.sweep import Stores, prepare
+from fls_bench.sweep import Prepared, Stores, prepare
 from fls_bench.sweep.sweeper import Sweeper
+from fls_bench.training import Observer
 from fls_bench.verdict.reading.columns import COLUMNS
 
 
@@ -143,21 +145,39 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _survey_case(
-    suite: Suite, case: Case, options: Options
-) -> tuple[list[RunRecord], dict[str, Any]]:
+def visit_case(
+    suite: Suite, case: Case, options: Options, observe: Observer, columns: Sequence[str]
+) -> tuple[list[RunRecord], Prepared]:
+    """Train one case over its c, and observe each net before it is let go.
+
+    Args:
+        suite: For its defaults and seeds.
+        case: With its ``log2_c``.
+        options: Store of the runs, jobs and listener.
+        observe: Net -> column -> number.
+        columns: What it measures; runs that were measured by others are not taken from the store.
+
+    Returns:
+        (all runs, what they were trained by).
+    """
     assert case.log2_c is not None
     setup = case_setup(suite, case)
     values = case.log2_c.values
     seeds = case.seeds or suite.seeds
     plan = replace(options, fixed_seeds=seeds, max_seeds=seeds).plan()
-    stores = _apart(stores_of(options))
+    stores = _apart(stores_of(options), columns)
     offsets = [math.log2(value / setup.output_multiplier) for value in values]
     prepared = prepare(setup, plan, stores=stores, device="cpu", offsets=offsets)
-    sweeper = Sweeper.of(prepared, stores, options.listener, options.num_jobs, observe_run)
+    sweeper = Sweeper.of(prepared, stores, options.listener, options.num_jobs, observe)
     centered = prepared.setup.centered
     sweeper.visit(values, seeds, centered, case.id)
-    records = [record for value in values for record in sweeper.runs(value, centered)]
+    return [record for value in values for record in sweeper.runs(value, centered)], prepared
+
+
+def _survey_case(
+    suite: Suite, case: Case, options: Options
+) -> tuple[list[RunRecord], dict[str, Any]]:
+    records, prepared = visit_case(suite, case, options, observe_run, COLUMNS)
     recipe = suite.recipe(case)
     about = {
         "id": case.id,
@@ -171,7 +191,7 @@ def _survey_case(
         | {"kind": recipe.optimizer.kind, "lr": recipe.optimizer.lr},
         "batch_size": recipe.batch_size,
         "stop": recipe.stop.model_dump(),
-        "centered": centered,
+        "centered": prepared.setup.centered,
         "rule": prepared.rule.name,
         "n_test": prepared.n_test,
         "set_aside": suite.atlas is not None and suite.atlas.sets_aside(case),
@@ -179,19 +199,16 @@ def _survey_case(
     return records, about
 
 
-def _apart(stores: Stores) -> Stores:
+def _apart(stores: Stores, columns: Sequence[str]) -> Stores:
     """The runs of an atlas have other measurements than those of a sweep: a store of their own.
 
     Runs that were measured by other columns are not found in it.
     """
-    columns = canonical_digest(COLUMNS)[:8]
+    measured = canonical_digest(list(columns))[:8]
 
     def store(digest: str) -> RunStore | None:
         own = stores(digest)
-        return (
-            None
-            if own is None
-            else RunStore(own.path.with_name(f"atlas-{columns}-{own.path.name}"))
-        )
+        name = "" if own is None else f"atlas-{measured}-{own.path.name}"
+        return None if own is None else RunStore(own.path.with_name(name))
 
     return store

@@ -1,0 +1,194 @@
+"""WeightWatcher's mean alpha beside the reading, on the same nets of the atlas, which are trained again.
+
+    pip install weightwatcher
+    python benchmarks/weightwatcher_alpha.py --cases 40 --write baselines/atlas/weightwatcher.json
+
+The atlas keeps no weights: some of its setups are drawn, and their nets of the first seed trained as
+``fls-bench calibrate --survey`` does. Truth is that of the atlas. Each number is fitted, one task out at
+a time, to the nets of the other tasks that have it, as the baselines of the suite verdict-eval are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import SplineTransformer
+
+from fls_bench.atlas import Shard, atlas_folder, load_atlas
+from fls_bench.bench import Options
+from fls_bench.calibrating import Labelled, labelled
+from fls_bench.evaluating import leave_out
+from fls_bench.facts import environment
+from fls_bench.schema import Outcome
+from fls_bench.suite import load_suite
+from fls_bench.surveying import visit_case
+from fls_bench.tasks import Task
+from fls_bench.training import TrainedRun
+from fls_bench.training.runs import make_net
+from fls_bench.training_setup import TrainingSetup
+from fls_bench.verdict.reading.truth import REGIMES
+
+ALPHA = "alpha"
+Values = npt.NDArray[np.float64]
+
+
+class Told:
+    """A listener that prints what is trained."""
+
+    def plan(self, total_runs: int, text: str) -> None:
+        print(text, total_runs, flush=True)
+
+    def done(self, runs: int, text: str) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+def alpha_of(setup: TrainingSetup, task: Task, run: TrainedRun) -> Mapping[str, float]:
+    """The mean alpha of the layers that WeightWatcher fits; nothing where it fits none."""
+    from weightwatcher import WeightWatcher
+
+    net = make_net(setup, run.config.seed, run.config.c, torch.float32)
+    net.load_state_dict(dict(run.final))
+    watcher = WeightWatcher(model=net)
+    try:
+        details = watcher.analyze()
+        value = watcher.get_summary(details).get(ALPHA)
+    except Exception as error:  # it raises what it likes on layers that are too small
+        print(f"no alpha: {type(error).__name__}: {str(error)[:80]}")
+        return {}
+    return {ALPHA: float(value)} if value is not None and math.isfinite(value) else {}
+
+
+def measured(num: int, seed: int, store: Path | None) -> list[dict[str, Any]]:
+    """Train the first seed of some setups that have nets of known regime, and measure alpha."""
+    suite = load_suite("atlas").model_copy(update={"seeds": 1})
+    shards = load_atlas(atlas_folder())
+    atlas = labelled(shards)
+    told = {
+        atlas.facts[case]["id"] for case in atlas.case[atlas.known & ~atlas.of_case("set_aside")]
+    }
+    cases = [case for case in suite.cases if case.id in told]
+    drawn = np.random.default_rng(seed).permutation(len(cases))[:num]
+    options = Options(Told(), jobs=1, store=store)
+    rows = []
+    for k in sorted(drawn.tolist()):
+        records, _ = visit_case(suite, cases[k], options, alpha_of, (ALPHA,))
+        rows += [
+            {
+                "id": cases[k].id, "log2_c": math.log2(record.config.c), "seed": record.config.seed,
+                ALPHA: (record.measurements or {}).get(ALPHA),
+            }
+            for record in records if record.outcome is Outcome.REACHED_TARGET
+        ]  # fmt: skip
+    return rows
+
+
+def places(atlas: Labelled, shards: tuple[Shard, ...]) -> dict[tuple[str, float, int], int]:
+    """(setup, log2 c, seed) -> row of the atlas."""
+    reached = list(Outcome).index(Outcome.REACHED_TARGET)
+    keys = [
+        (about["id"], float(shard.log2_c[row]), int(shard.seed[row]))
+        for shard in shards
+        for k, about in enumerate(shard.header["cases"])
+        for row in np.flatnonzero(shard.case == k)
+        if shard.outcome[row] == reached
+    ]
+    assert len(keys) == len(atlas.case)
+    return {key: row for row, key in enumerate(keys)}
+
+
+def alone(value: Values, regime: npt.NDArray[Any], groups: npt.NDArray[Any]) -> Values:
+    """Probabilities from one number, one group out at a time: ``[R, 3]``."""
+    found = np.empty((len(value), len(REGIMES)))
+    for group in np.unique(groups):
+        out = groups == group
+        fit = make_pipeline(
+            SplineTransformer(n_knots=6, degree=1, knots="quantile", extrapolation="constant"),
+            LogisticRegression(),
+        )
+        fit.fit(value[~out, None], regime[~out])
+        assert list(fit.classes_) == [0, 1, 2]
+        found[out] = fit.predict_proba(value[out, None])
+    return found
+
+
+def compare(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Areas under the curve of alpha, of c f_0 and of the reading, on the same nets."""
+    shards = load_atlas(atlas_folder())
+    atlas = labelled(shards)
+    where = places(atlas, shards)
+    own = [(where.get((r["id"], r["log2_c"], r["seed"])), r[ALPHA]) for r in rows]
+    kept = [(row, alpha) for row, alpha in own if row is not None and atlas.known[row]]
+    lacking = sum(alpha is None for _, alpha in kept)
+    nets = np.array([row for row, alpha in kept if alpha is not None])
+    alpha = np.array([alpha for _, alpha in kept if alpha is not None], dtype=float)
+    regime = atlas.regime[nets]
+    result: dict[str, Any] = {
+        "nets": len(nets),
+        "without_alpha": lacking,
+        "setups": len(np.unique(atlas.case[nets])),
+        "regimes": {one.value: int((regime == k).sum()) for k, one in enumerate(REGIMES)},
+        "areas": [],
+    }
+    every = np.flatnonzero(atlas.known & ~atlas.of_case("set_aside"))
+    for left_out in ("task", "family"):
+        groups = atlas.of_case(left_out)[nets]
+        held: dict[str, Values] = {"WeightWatcher's mean alpha": alone(alpha, regime, groups)}
+        for name, only in (
+            ("initial logit scale", ("initial_logits",)),
+            ("the reading (T2)", None),
+        ):
+            judged = leave_out(atlas, "T2", every, left_out, only)
+            groups_of_every = atlas.of_case(left_out)[every]
+            order = np.concatenate(
+                [every[groups_of_every == group] for group in np.unique(groups_of_every)]
+            )
+            at = {int(row): k for k, row in enumerate(order)}
+            held[name] = judged.probabilities[[at[int(row)] for row in nets]]
+        for name, p in held.items():
+            areas = [round(float(roc_auc_score(regime == k, p[:, k])), 4) for k in (0, 2)]
+            result["areas"].append(
+                {
+                    "name": name, "left_out": left_out,
+                    "auc_over_aligned": areas[0], "auc_over_fitted": areas[1],
+                }
+            )  # fmt: skip
+    return result
+
+
+def main() -> None:
+    """Train, measure, compare, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", type=int, default=40)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--store", type=Path)
+    parser.add_argument("--write", type=Path, required=True)
+    options = parser.parse_args()
+    logging.getLogger("weightwatcher").setLevel(logging.ERROR)
+    rows = measured(options.cases, options.seed, options.store)
+    env = environment()
+    versions = {key: env[key] for key in ("python", "torch", "cpu")}
+    found = {
+        **compare(rows),
+        "made_with": versions | {"weightwatcher": metadata.version("weightwatcher")},
+    }
+    options.write.write_text(json.dumps(found, indent=1) + "\n")
+    for one in found["areas"]:
+        print(one)
+
+
+if __name__ == "__main__":
+    main()
