@@ -225,17 +225,17 @@ def _gradients(
     width = (part.stop - part.start) * sum(value.numel() for value in weights.values())
     rows = torch.empty(len(points), width, dtype=one.dtype, device=one.device)
     if by_point:
+        leaves = {name: value.clone().requires_grad_() for name, value in weights.items()}
         for i, x in enumerate(points):
-            leaves = {name: value.clone().requires_grad_() for name, value in weights.items()}
+            offset = 0
             with torch.enable_grad():
                 values = outputs(leaves, x)[part]
-                found = [
-                    torch.autograd.grad(
-                        value, list(leaves.values()), retain_graph=True, materialize_grads=True
-                    )
-                    for value in values
-                ]
-            rows[i] = torch.cat([g.flatten() for gradients in found for g in gradients])
+            for value in values:
+                for gradient in torch.autograd.grad(
+                    value, list(leaves.values()), retain_graph=True, materialize_grads=True
+                ):
+                    rows[i, offset : offset + gradient.numel()] = gradient.flatten()
+                    offset += gradient.numel()
         return rows
     # torch.func sees through no_grad, but not all nets do.
     with torch.enable_grad():

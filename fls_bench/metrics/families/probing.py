@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -157,10 +158,22 @@ def _prepared(
     return prepared(*(Split(features(s)[rows[s]], snapshot.labels(s)[rows[s]]) for s in SPLITS))
 
 
+_OF_ALL_POINTS: WeakKeyDictionary[Snapshot, dict[tuple[bool, str], Prepared]] = WeakKeyDictionary()
+"""Features that several kinds of probes see: reducing wide ones takes longer than a probe."""
+
+
 def _of_layer(
     snapshot: Snapshot, rows: dict[SplitName, Tensor], state: NetState, layer: str
 ) -> Prepared:
-    return _prepared(snapshot, rows, lambda split: state.features(split)[layer])
+    def prepare() -> Prepared:
+        return _prepared(snapshot, rows, lambda split: state.features(split)[layer])
+
+    if any(len(rows[split]) < len(snapshot.labels(split)) for split in SPLITS):
+        return prepare()  # each kind draws points of its own
+    known, key = _OF_ALL_POINTS.setdefault(snapshot, {}), (state is snapshot.init, layer)
+    if key not in known:
+        known[key] = prepare()
+    return known[key]
 
 
 _STANDARDISED: frozenset[Invariance] = UNTIED_TO_SCALE | {"relu_rescaling"}
