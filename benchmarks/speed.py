@@ -7,6 +7,7 @@ Prints one line per figure with the number of repetitions, the median and the ra
 
 from __future__ import annotations
 
+import importlib
 import statistics
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import joblib
+import numpy as np
 import torch
 from error_rates import Silent
 from scipy.stats import binom
@@ -270,6 +272,52 @@ def comparisons(source: Path) -> None:
         line(what, [timed(command(*arguments)) for _ in range(REPEATS)], "s", "1 s")
 
 
+BUILDER = """from torch import nn
+def build():
+    return nn.Sequential(nn.Linear(200, 640), nn.ReLU(), nn.Linear(640, 640), nn.ReLU(),
+                         nn.Linear(640, 640), nn.ReLU(), nn.Linear(640, 10))
+"""
+
+
+def looks(folder: Path) -> None:
+    """A reading of a net of 955,530 parameters with 10,000 training points, from a cold start."""
+    (folder / "bench_net.py").write_text(BUILDER)
+    sys.path.insert(0, str(folder))
+    net = importlib.import_module("bench_net").build()
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((12_000, 200)).astype("float32")
+    y = (x @ rng.standard_normal((200, 10))).argmax(1)
+    data = {
+        "x_train": x[:10_000],
+        "y_train": y[:10_000],
+        "x_test": x[10_000:],
+        "y_test": y[10_000:],
+    }
+    np.savez(folder / "data.npz", **data)
+    torch.save(net.state_dict(), folder / "init.pt")
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    points, labels = torch.from_numpy(x[:10_000]), torch.from_numpy(y[:10_000])
+    for _ in range(6):
+        for picked in torch.randperm(10_000).split(100):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(points[picked]), labels[picked]).backward()
+            optimizer.step()
+    torch.save(net.state_dict(), folder / "net.pt")
+    files = [str(folder / name) for name in ("net.pt", "init.pt", "data.npz")]
+    run = command(
+        "diagnose", files[0], "--init", files[1], "--data", files[2], "--model", "bench_net:build",
+        "--pythonpath", str(folder), "--observe-only", "--quiet",
+    )  # fmt: skip
+    libraries = [sys.executable, "-c", "import torch, scipy.stats, sklearn.linear_model"]
+    pairs = [
+        (timed(run), timed(lambda: subprocess.run(libraries, check=True)))
+        for _ in range(2 * REPEATS)
+    ]
+    name = "diagnose --observe-only, 955,530 parameters, 10,000 points"
+    line(name, [whole for whole, _ in pairs], "s", "5 s")
+    line("over importing torch, scipy, sklearn", [a / b for a, b in pairs], "x", "-")
+
+
 def main() -> None:
     """Measure and print."""
     print(", ".join(f"{key} {value}" for key, value in facts.environment().items()))
@@ -283,6 +331,7 @@ def main() -> None:
     recording()
     line("fls-bench --help", [timed(command("--help")) for _ in range(REPEATS)], "s", "0.3 s")
     with tempfile.TemporaryDirectory() as folder:
+        looks(Path(folder))
         for multiplier in ("2^-9", "2^-4", "2^3"):
             file = str(Path(folder) / "model.pt")
             command(
