@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 CLAIM_SUITES := theory universality difficulty stopping scaling-law
 
-.PHONY: demo test slow nightly calibration claims claims-small lint types bench bench-gpu error-rates check-rates mutants schema metrics-page example-reports clean
+.PHONY: demo test slow nightly calibration claims claims-small evaluation lint types bench bench-gpu error-rates check-rates mutants schema metrics-page example-reports clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("fls-bench needs Python >= 3.11") if sys.version_info < (3, 11) else None'
@@ -47,6 +47,11 @@ claims-small: $(VENV)/.installed
 	set -e; for suite in $(CLAIM_SUITES); do \
 		$(BIN)/fls-bench check $$suite --scale small --require-baseline; \
 	done
+
+# The reading of single nets, out of sample, and the pages that tell of it (half an hour on 2 cores).
+evaluation: $(VENV)/.installed
+	$(BIN)/fls-bench run verdict-eval --json baselines/atlas/verdict-eval.json --force
+	$(BIN)/python benchmarks/reading_page.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

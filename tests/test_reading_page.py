@@ -1,25 +1,22 @@
-"""docs/reading.md tells the stored evaluation; the committed models are those of the committed atlas."""
+"""Two pages tell the stored evaluation; the committed models are those of the committed atlas."""
 
-from pathlib import Path
+import json
 
 import numpy as np
 import pytest
+import reading_page
 
 from fls_bench import report
 from fls_bench.atlas import atlas_folder, load_atlas, load_models
 from fls_bench.calibrating import calibrated, differences, labelled
-from fls_bench.report import evaluations
-from fls_bench.report.markdown import table
-
-PAGE = Path(__file__).parents[1] / "docs" / "reading.md"
 
 
-def test_the_page_has_the_stored_figures():
-    stored = report.read(atlas_folder() / "verdict-eval.json").evaluation
-    text = PAGE.read_text(encoding="utf-8")
-    assert table(evaluations.COLUMNS, [evaluations.cells(one) for one in stored.rows]) in text
-    rows = [evaluations.baseline_cells(one) for one in stored.baselines]
-    assert table(evaluations.BASELINE_COLUMNS, rows) in text
+@pytest.mark.parametrize("page", reading_page.PAGES, ids=lambda page: page.name)
+def test_a_page_tells_the_stored_evaluation(page):
+    peer = json.loads((atlas_folder() / "weightwatcher.json").read_text("utf-8"))
+    found = reading_page.parts(report.read(atlas_folder() / "verdict-eval.json"), peer)
+    text = page.read_text("utf-8")
+    assert f"{reading_page.BEGIN}\n\n{found[page.name]}\n\n{reading_page.END}" in text
 
 
 def test_the_models_and_the_evaluation_are_of_the_committed_atlas():

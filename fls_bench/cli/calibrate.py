@@ -53,8 +53,8 @@ def calibrate(
 ) -> None:
     """Fit the reading of single nets to the atlas.
 
-    From the atlas' records alone, which come with fls-bench: nothing is trained, unless --survey adds
-    shards to the atlas first.
+    From the atlas' records alone, which come with fls-bench (about a minute): nothing is trained,
+    unless --survey adds shards to the atlas first.
     """
     from fls_bench import console
     from fls_bench.atlas import atlas_folder, load_atlas
@@ -128,7 +128,8 @@ def selftest(
 ) -> None:
     """Try the reading on small nets of a known regime.
 
-    Trains them (seconds), reads each, and counts what it was called against where its c puts it.
+    Trains them (half a minute; nothing is stored), reads each, and counts what it was called against
+    where its c puts it.
     """
     check_outputs(json, html, force)
     from fls_bench import console, selftesting

@@ -233,21 +233,23 @@ def lost(metric, layer):
 
 
 def test_no_other_layer_stands_in_for_one_that_could_not_be_measured():
-    found = columns(
-        [
-            measured("rank.over_classes", 0.5, "fc0"),
-            lost("rank.over_classes", "fc1"),
-            measured("probe.ridge", 0.8, "fc0"),
-            lost("probe.ridge", "fc1"),
-            lost("alignment.class_means", "conv"),
-            measured("alignment.class_means", 0.3, "readout"),
-        ],
-        SETUP,
-    )
+    measurements = [
+        measured("rank.over_classes", 0.5, "fc0"),
+        lost("rank.over_classes", "fc1"),
+        measured("probe.ridge", 0.8, "fc0"),
+        lost("probe.ridge", "fc1"),
+        lost("alignment.class_means", "first"),
+        measured("alignment.class_means", 0.3, "readout"),
+    ]
+    found = columns(measurements, {**SETUP, "images": 1})
     assert found["rank.over_classes:first"] == 0.5
     assert not {f"rank.over_classes:{place}" for place in ("last", "mean", "least")} & set(found)
     assert "probe.ridge" not in found
+    # A convolution has no value by construction; any other layer without one has failed.
     assert found["alignment.class_means:first"] == 0.3
+    dense = columns(measurements, {**SETUP, "images": 0})
+    assert "alignment.class_means:first" not in dense
+    assert dense["alignment.class_means:last"] == 0.3
 
 
 def test_what_is_unavailable_is_no_column():

@@ -50,7 +50,7 @@ PER_LAYER = (
     "spectrum.stable_rank_at_init",
 )
 OF_VECTORS = ("alignment.class_means", "alignment.class_means_at_init")
-"""Convolutions have no value of these: the layers that have one count."""
+"""Convolutions have no value of these: in a net that has some, the layers that have one count."""
 OF_LAST = (
     "agreement.nearest_class_mean_in_features",
     "dimension.two_nn",
@@ -116,7 +116,9 @@ def columns(measurements: Iterable[Measurement], facts: Mapping[str, float]) -> 
                 found[f"{one.metric}:{LOGITS}"] = value
         elif one.metric in OF_LAST:
             found[one.metric] = value  # the later one: probes of the first layer come before
-        elif one.metric in PER_LAYER and not (one.value is None and one.metric in OF_VECTORS):
+        elif one.metric in PER_LAYER:
+            if one.value is None and one.metric in OF_VECTORS and facts.get("images"):
+                continue
             layers.setdefault(one.metric, []).append(value)
     for metric, values in layers.items():
         for place, value in zip(PLACES, _places(values), strict=True):
