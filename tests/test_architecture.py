@@ -39,7 +39,7 @@ LAYERS = (
 OWNERS = {
     "rich": ("console",),
     "typer": ("cli",),
-    "sklearn": ("metrics.probes", "tasks", "calibrating", "evaluating"),
+    "sklearn": ("metrics.probes", "metrics.references", "tasks", "calibrating", "evaluating"),
     "matplotlib": ("report.charts", "report.overlay", "report.panels"),
     "jinja2": ("report.html",),
     "markupsafe": ("report.html",),
