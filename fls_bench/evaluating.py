@@ -53,7 +53,7 @@ class Judged:
         ratio: ``[R]`` true log2(c/c*), NaN where not known.
         probabilities: ``[R, 3]``.
         inside: ``[R, 3]`` which regimes are in the set.
-        within: ``[R]`` whether the net is within reach.
+        read: ``[R]`` whether the net is given probabilities: measured, within reach, better than chance.
         estimate: ``[R]`` of log2(c/c*).
         width: ``[R]`` half-width of its interval.
     """
@@ -63,7 +63,7 @@ class Judged:
     ratio: Values
     probabilities: Values
     inside: npt.NDArray[np.bool_]
-    within: npt.NDArray[np.bool_]
+    read: npt.NDArray[np.bool_]
     estimate: Values
     width: Values
 
@@ -74,7 +74,7 @@ class Judged:
     @property
     def emitted(self) -> npt.NDArray[np.bool_]:
         """Nets with a verdict."""
-        emitted: npt.NDArray[np.bool_] = (self.inside.sum(axis=1) == 1) & self.within
+        emitted: npt.NDArray[np.bool_] = (self.inside.sum(axis=1) == 1) & self.read
         return emitted
 
     @property
@@ -140,19 +140,18 @@ def judge(
     model, _ = calibrate(atlas, evidence, fit_on, only)
     values = observed(model, atlas.by_column(rows))
     probabilities, estimate = predicted(model, values)
-    # A net that lacks what all others have is not read: any regime may be the true one.
-    unread = np.asarray(np.isnan(probabilities).any(axis=1))
-    probabilities[unread] = 1 / len(REGIMES)
+    lacking = np.asarray(np.isnan(probabilities).any(axis=1))
     width = math.inf if model.ratio_width is None else model.ratio_width
     return Judged(
         groups=groups,
         regime=atlas.regime[rows],
         ratio=atlas.log2_ratio[rows],
         probabilities=probabilities,
-        inside=(probabilities >= model.threshold) | unread[:, None],
-        within=(distances(model, values) <= model.reach)
+        inside=probabilities >= model.threshold,
+        read=~lacking
+        & (distances(model, values) <= model.reach)
         & (atlas.signal[rows] | evidence.endswith("train")),
-        estimate=np.where(unread, 0.0, estimate),
+        estimate=estimate,
         width=np.full(len(rows), width),
     )
 
@@ -262,53 +261,57 @@ def _share(numerator: npt.NDArray[np.bool_], of: npt.NDArray[np.bool_]) -> float
 
 def row_of(judged: Judged, evidence: Evidence, left_out: str, level: float) -> EvaluationRow:
     """All figures of one evaluation."""
+    abstained = _interval(judged, lambda k: float(1 - k.emitted.mean()))
+    assert abstained is not None  # a share of all nets, of which there are some
+    read = judged.part(np.flatnonzero(judged.read))
+    known = np.isfinite(read.ratio)
+    width = float(np.median(2 * read.width[known])) if known.any() else math.inf
+    held = np.abs(read.estimate - read.ratio) <= read.width
 
-    def certain(figure: Callable[[Judged], float]) -> Interval:
-        found = _interval(judged, figure)
-        assert found is not None  # a share of all nets, of which there are some
-        return found
+    def of_read(figure: Callable[[Judged], float]) -> Interval | None:
+        return _interval(read, figure) if len(read.regime) else None
 
-    known = np.isfinite(judged.ratio)
-    width = float(np.median(2 * judged.width[known])) if known.any() else math.inf
-    held = np.abs(judged.estimate - judged.ratio) <= judged.width
     return EvaluationRow(
         evidence=evidence,
         left_out=left_out,
         n=len(judged.regime),
+        num_read=len(read.regime),
         num_groups=len(np.unique(judged.groups)),
-        auc_over_aligned=_interval(judged, lambda k: auc(k, _OVER_ALIGNED)),
-        auc_over_fitted=_interval(judged, lambda k: auc(k, _OVER_FITTED)),
-        balanced_accuracy=_interval(judged, balanced_accuracy),
+        auc_over_aligned=of_read(lambda k: auc(k, _OVER_ALIGNED)),
+        auc_over_fitted=of_read(lambda k: auc(k, _OVER_FITTED)),
+        balanced_accuracy=of_read(balanced_accuracy),
         opposite=_opposite_share(judged),
         num_verdicts=int(judged.emitted.sum()),
         emitted_accuracy=_interval(judged, lambda k: _share(k.called == k.regime, k.emitted)),
-        abstained=certain(lambda k: float(1 - k.emitted.mean())),
-        coverage=certain(lambda k: float(k.covered.mean())),
+        abstained=abstained,
+        coverage=of_read(lambda k: float(k.covered.mean())),
         level=level,
-        set_size=_digits(judged.inside.sum(axis=1).mean()),
+        set_size=_digits(read.inside.sum(axis=1).mean()) if len(read.regime) else None,
         ratio_coverage=_digits(held[known].mean()) if known.any() else None,
         ratio_width=None if not math.isfinite(width) else _digits(width),
-        calibration_error=certain(calibration_error),
+        calibration_error=of_read(calibration_error),
         groups=tuple(_group(judged, name) for name in np.unique(judged.groups)),
     )
 
 
 def _group(judged: Judged, name: Any) -> GroupResult:
     own = judged.part(np.flatnonzero(judged.groups == name))
+    read = own.part(np.flatnonzero(own.read))
 
-    def known(value: float) -> float | None:
+    def known(figure: Callable[[Judged], float]) -> float | None:
+        value = figure(read) if len(read.regime) else math.nan
         return _digits(value) if math.isfinite(value) else None
 
     return GroupResult(
         group=str(name),
         n=len(own.regime),
-        auc_over_aligned=known(auc(own, _OVER_ALIGNED)),
-        auc_over_fitted=known(auc(own, _OVER_FITTED)),
-        balanced_accuracy=known(balanced_accuracy(own)),
-        coverage=_digits(own.covered.mean()),
+        read=len(read.regime),
+        auc_over_aligned=known(lambda k: auc(k, _OVER_ALIGNED)),
+        auc_over_fitted=known(lambda k: auc(k, _OVER_FITTED)),
+        balanced_accuracy=known(balanced_accuracy),
+        coverage=known(lambda k: float(k.covered.mean())),
         opposite=int(own.opposite.sum()),
         emitted=int(own.emitted.sum()),
-        out_of_reach=int((~own.within).sum()),
     )
 
 
@@ -331,11 +334,14 @@ def evaluate(
     aside = atlas.of_case("set_aside")
     rows = np.flatnonzero(atlas.known & ~aside)
     found, baselines = [], []
+    read: dict[LeftOut, npt.NDArray[np.bool_]] = {}
     for evidence in spec.evidence:
         for left_out in spec.leave_out:
             tell(f"{evidence}: one {left_out} out at a time")
             judged = leave_out(atlas, evidence, rows, left_out)
             found.append(row_of(judged, evidence, left_out, LEVEL))
+            if evidence == "T2":
+                read[left_out] = judged.read
         if spec.set_aside:
             tell(f"{evidence}: what was set aside")
             held = np.flatnonzero(atlas.known & aside)
@@ -350,6 +356,9 @@ def evaluate(
         for left_out in spec.leave_out[:2]:
             tell(f"{name} alone: one {left_out} out at a time")
             judged = leave_out(atlas, "T2", rows, left_out, only=(observable,))
+            # On the same nets: those that the reading reads, as far as they have this number.
+            kept = ~np.isnan(judged.probabilities).any(axis=1) & read.get(left_out, True)
+            judged = judged.part(np.flatnonzero(kept))
             called = judged.probabilities.argmax(axis=1)
             areas = [auc(judged, _OVER_ALIGNED), auc(judged, _OVER_FITTED)]
             first, second = (_digits(a) if math.isfinite(a) else None for a in areas)

@@ -876,12 +876,12 @@ def evaluation(text: str = "digits") -> Report:
     groups = tuple(
         GroupResult(
             group=f"{text} {k}", n=100, auc_over_aligned=0.95, auc_over_fitted=None,
-            balanced_accuracy=0.8, coverage=0.9 - k / 100, opposite=0, emitted=80, out_of_reach=k,
+            balanced_accuracy=0.8, coverage=0.9 - k / 100, opposite=0, emitted=80, read=100 - k,
         )
         for k in range(8)
     )  # fmt: skip
     row = EvaluationRow(
-        evidence="T2", left_out="task", n=800, num_groups=8, auc_over_aligned=share,
+        evidence="T2", left_out="task", n=800, num_read=772, num_groups=8, auc_over_aligned=share,
         auc_over_fitted=None, balanced_accuracy=share, opposite=Interval(value=0, low=0, high=0.01),
         num_verdicts=640,
         emitted_accuracy=share, abstained=share, coverage=share, level=0.9, set_size=1.2,

@@ -191,6 +191,16 @@ def test_a_setup_near_the_margin_is_marked_grey():
     assert not found[6.0].grey
 
 
+def test_one_c_in_the_noise_of_its_neighbours_is_marked_grey():
+    log2_c, seeds, errors = setup_runs(0, 0.0, 0.0)
+    errors[log2_c == -2.0, 2] += 0.03  # beyond noise against every larger c
+    errors[log2_c < -2.0, 2] += np.where(seeds[log2_c < -2.0] % 2, 0.05, -0.05)
+    outcome = [Outcome.REACHED_TARGET] * len(log2_c)
+    found = truth(log2_c, seeds, outcome, errors, 2000)
+    assert found[-2.0].regime is A  # smaller ones do as well as larger ones, but not beyond noise
+    assert found[-2.0].grey
+
+
 def test_an_end_counts_only_where_the_c_beside_it_says_the_same():
     found = judged(-8.0)
     assert found[-8.0].regime is not A

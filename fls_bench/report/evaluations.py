@@ -5,18 +5,20 @@ from __future__ import annotations
 from fls_bench.schema import BaselineRow, Evaluation, EvaluationRow, GroupResult, Interval
 
 COLUMNS = (
-    "evidence", "left out", "n", "AUC over-aligned [95 %]", "AUC over-fitted [95 %]",
+    "evidence", "left out", "read", "AUC over-aligned [95 %]", "AUC over-fitted [95 %]",
     "balanced accuracy [95 %]", "verdicts that are right [95 %]", "opposite verdicts [95 %]",
     "no verdict [95 %]", "set holds the truth [95 %]", "set size", "calibration error [95 %]",
 )  # fmt: skip
 RATIO_COLUMNS = ("evidence", "left out", "interval of log2(c/c*) holds it", "its median width")
 BASELINE_COLUMNS = ("one number alone", "left out", "n", "AUC over-aligned", "AUC over-fitted",
                     "likeliest is the opposite")  # fmt: skip
-GROUP_COLUMNS = ("group", "n", "AUC over-aligned", "AUC over-fitted", "balanced accuracy",
-                 "set holds the truth", "opposite", "verdicts", "out of reach")  # fmt: skip
+GROUP_COLUMNS = ("group", "n", "read", "AUC over-aligned", "AUC over-fitted", "balanced accuracy",
+                 "set holds the truth", "opposite", "verdicts")  # fmt: skip
 NOTE = (
     "Every figure is of nets of groups that were left out, by models, thresholds and reach that never "
-    "saw them; intervals draw whole groups again (cluster bootstrap)."
+    "saw them; intervals draw whole groups again (cluster bootstrap). A net that is out of reach, "
+    "no better than chance or lacks a measurement is not read: it has no verdict, and what "
+    "is said of probabilities and sets is of the others."
 )
 WORST = 6
 """So many groups are named, those with the worst coverage first."""
@@ -27,7 +29,7 @@ def cells(row: EvaluationRow) -> tuple[str, ...]:
     return (
         row.evidence,
         f"{row.left_out} ({row.num_groups})",
-        str(row.n),
+        f"{row.num_read} of {row.n}",
         interval(row.auc_over_aligned, 3),
         interval(row.auc_over_fitted, 3),
         percent(row.balanced_accuracy),
@@ -35,7 +37,7 @@ def cells(row: EvaluationRow) -> tuple[str, ...]:
         f"{percent(row.opposite, 2)} of {row.num_verdicts}",
         percent(row.abstained),
         percent(row.coverage),
-        f"{row.set_size:.2f}",
+        "-" if row.set_size is None else f"{row.set_size:.2f}",
         interval(row.calibration_error, 3),
     )
 
@@ -58,15 +60,17 @@ def baseline_cells(row: BaselineRow) -> tuple[str, ...]:
 def group_cells(group: GroupResult) -> tuple[str, ...]:
     """A row of ``GROUP_COLUMNS``."""
     return (
-        group.group, str(group.n), share(group.auc_over_aligned), share(group.auc_over_fitted),
-        share(group.balanced_accuracy), f"{100 * group.coverage:.1f} %", str(group.opposite),
-        str(group.emitted), str(group.out_of_reach),
+        group.group, str(group.n), str(group.read), share(group.auc_over_aligned),
+        share(group.auc_over_fitted), share(group.balanced_accuracy),
+        "-" if group.coverage is None else f"{100 * group.coverage:.1f} %", str(group.opposite),
+        str(group.emitted),
     )  # fmt: skip
 
 
 def worst(row: EvaluationRow) -> tuple[GroupResult, ...]:
     """The groups with the worst coverage."""
-    return tuple(sorted(row.groups, key=lambda one: (one.coverage, one.group))[:WORST])
+    some = [(one.coverage, one.group, one) for one in row.groups if one.coverage is not None]
+    return tuple(one for *_, one in sorted(some, key=lambda k: k[:2])[:WORST])
 
 
 def headline(found: Evaluation) -> str:

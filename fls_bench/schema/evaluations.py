@@ -36,21 +36,28 @@ class GroupResult(Frozen):
     auc_over_aligned: Share | None
     auc_over_fitted: Share | None
     balanced_accuracy: Share | None
-    coverage: Share
+    coverage: Share | None
     opposite: int
     """Nets whose verdict was the opposite of their regime."""
     emitted: int
     """Nets that got a verdict; the others are inconclusive."""
-    out_of_reach: int
+    read: int
+    """Nets that were given probabilities; the figures but those of verdicts are of them."""
 
 
 class EvaluationRow(Frozen):
-    """One kind of evidence, one kind of group left out at a time."""
+    """One kind of evidence, one kind of group left out at a time.
+
+    A net that is out of reach, no better than chance, or lacks a measurement is given no probabilities:
+    it counts as one without a verdict, and all that is said of probabilities and sets is of the others.
+    """
 
     evidence: Evidence
     left_out: str
     """task, family or optimizer; ``set aside`` for what no fit and no choice had seen."""
     n: int
+    num_read: int
+    """So many of them were given probabilities."""
     num_groups: int
     auc_over_aligned: Interval | None
     auc_over_fitted: Interval | None
@@ -63,21 +70,21 @@ class EvaluationRow(Frozen):
     """Share of the verdicts that were right; None where there was no verdict."""
     abstained: Interval
     """Share of nets without a verdict."""
-    coverage: Interval
+    coverage: Interval | None
     """Share of nets whose set of regimes held the true one; wanted: ``level``."""
     level: float
-    set_size: float
+    set_size: float | None
     ratio_coverage: Share | None
     """Share of nets whose interval of log2(c/c*) held it."""
     ratio_width: float | None
     """Median width of that interval, octaves."""
-    calibration_error: Interval
+    calibration_error: Interval | None
     """Of the largest probability, 15 bins of equal counts."""
     groups: tuple[GroupResult, ...]
 
 
 class BaselineRow(Frozen):
-    """What one number alone does, on the same nets and the same splits."""
+    """What one number alone does, on the nets that the reading (T2) reads and the same splits."""
 
     name: str
     left_out: str

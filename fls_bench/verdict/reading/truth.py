@@ -15,7 +15,7 @@ from fls_bench.verdict.contrasts import (
     beats_chance,
     usable,
 )
-from fls_bench.verdict.regime import c_star, decide
+from fls_bench.verdict.regime import Decision, c_star, decide
 
 Values = npt.NDArray[np.float64]
 
@@ -36,7 +36,8 @@ class Cell:
         regime: By the procedure of the regimes; at an end of the range, where only one side could be
             tried, the regime of the next c if the same side does better here too. None where it is
             not known.
-        grey: Whether the largest difference lies near delta, so that it is no truth.
+        grey: Whether it is no truth, since the largest difference lies near delta, or the side that
+            the regime speaks against does better by more than delta as well, if not beyond noise.
         log2_ratio: log2(c / c*), or None where c* is not known well enough.
     """
 
@@ -80,7 +81,7 @@ def truth(
             regime = Regime.OVER_ALIGNED if c == tried[0] else Regime.OVER_FITTED
         elif regime is Regime.INCONCLUSIVE:
             regime = None
-        sides[c] = regime, GREY[0] < largest < GREY[1]
+        sides[c] = regime, GREY[0] < largest < GREY[1] or _contradicted(c, regime, decision)
     for end, inner in ((tried[0], tried[1]), (tried[-1], tried[-2])):
         if sides[end][0] is not sides[inner][0]:
             sides[end] = None, sides[end][1]
@@ -92,6 +93,17 @@ def truth(
         math.log2(c): Cell(regime, grey, math.log2(c / star.value) if known else None)
         for c, (regime, grey) in sides.items()
     }
+
+
+def _contradicted(c: float, regime: Regime | None, decision: Decision) -> bool:
+    """Whether the mean errors speak for the other side too: one c in the noise of its neighbours."""
+    if regime not in (Regime.OVER_ALIGNED, Regime.OVER_FITTED):
+        return False
+    return any(
+        found.mean > decision.delta
+        for other, found in decision.contrasts.items()
+        if (other < c) is (regime is Regime.OVER_ALIGNED)
+    )
 
 
 def _table(
