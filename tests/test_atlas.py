@@ -1,5 +1,6 @@
 """The atlas on disk: plain arrays, whole or not at all."""
 
+import dataclasses
 import io
 import json
 import re
@@ -296,7 +297,10 @@ def test_too_few_groups_bound_nothing():
 @pytest.mark.usefixtures("few_observables")
 def test_the_evaluation_leaves_groups_out_and_counts(monkeypatch, planted):
     monkeypatch.setattr(evaluating, "RESAMPLES", 40)
-    atlas = calibrating.labelled([planted])
+    values = planted.values.copy()
+    values[::40, planted.header["columns"].index("scale.logits_at_init")] = np.nan
+    atlas = calibrating.labelled([dataclasses.replace(planted, values=values)])
+    lacking = np.isnan(atlas.by_column(np.flatnonzero(atlas.known))["scale.logits_at_init"])
     spec = EvaluationSpec(
         evidence=("T2",),
         leave_out=("task", "family"),
@@ -306,6 +310,14 @@ def test_the_evaluation_leaves_groups_out_and_counts(monkeypatch, planted):
     by_task, by_family = found.rows
     assert (by_task.num_groups, by_family.num_groups) == (12, 3)
     assert by_task.n == int(atlas.known.sum()) == sum(one.n for one in by_task.groups)
+    # What lacks a measurement is not read: no verdict, and no figure of its probabilities.
+    assert lacking.sum() > 10
+    assert (
+        by_task.n - lacking.sum() - 0.05 * by_task.n < by_task.num_read <= by_task.n - lacking.sum()
+    )
+    assert by_task.num_read == sum(one.read for one in by_task.groups)
+    assert by_task.num_verdicts <= by_task.num_read
+    assert by_task.abstained.value == pytest.approx(1 - by_task.num_verdicts / by_task.n, abs=1e-4)
     assert by_task.auc_over_aligned.value > 0.95
     assert by_task.auc_over_aligned.low <= by_task.auc_over_aligned.value
     assert by_task.coverage.value > 0.85
