@@ -229,7 +229,7 @@ def _gradients(
         for i, x in enumerate(points):
             offset = 0
             with torch.enable_grad():
-                values = outputs(leaves, x)[part]
+                values = outputs(leaves, x)[part].unbind()
             for value in values:
                 for gradient in torch.autograd.grad(
                     value, list(leaves.values()), retain_graph=True, materialize_grads=True

@@ -26,6 +26,7 @@ from fls_bench.schema import (
     TargetLoss,
     Tier,
 )
+from fls_bench.selftesting import run_selftest
 from fls_bench.subject import Given, built_in_setup
 from fls_bench.subject.observing import POINTS, look_at, part_of_task
 from fls_bench.suite import load_suite
@@ -352,3 +353,12 @@ def test_a_selftest_fails_by_opposites_false_alarms_and_silence():
     assert "no over-aligned net" in silent
     assert any("without a side" in text for text in placed(A, F, F, OPEN).failures)
     assert len(placed(OPEN, OPEN, OPEN, OPEN).failures) == 3
+
+
+@pytest.mark.slow
+def test_the_committed_reading_passes_its_self_test():
+    found = run_selftest(options(fixed_seeds=2)).selftest
+    assert found.failures == ()
+    # What the placed nets have can be measured: they are read, and none is beyond reach.
+    for case in found.cases:
+        assert all(net.probabilities for net in case.nets) or case.regime is Regime.INCONCLUSIVE

@@ -110,6 +110,16 @@ def test_against_autograd_one_by_one(build):
     assert initial.test is None
 
 
+@pytest.mark.parametrize("num", [6, 60])  # one by one, and for many points at once
+def test_gradients_are_had_where_torch_was_told_to_take_none(num):
+    net = seeded(mlp)
+    x = draw(num, 4, 3)
+    (expected,) = tangent_kernels(net, [net.state_dict()], x, x, min_points=5)
+    with torch.no_grad():
+        (found,) = tangent_kernels(net, [net.state_dict()], x, x, min_points=5)
+    torch.testing.assert_close(found.train, expected.train)
+
+
 def test_parameters_that_are_not_trained_are_left_out():
     net = seeded(mlp)
     net[1].weight.requires_grad_(False)
