@@ -145,24 +145,23 @@ def compare(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
     every = np.flatnonzero(atlas.known & ~atlas.of_case("set_aside"))
     for left_out in ("task", "family"):
-        groups = atlas.of_case(left_out)[nets]
-        held: dict[str, Values] = {"WeightWatcher's mean alpha": alone(alpha, regime, groups)}
-        for name, only in (
-            ("initial logit scale", ("initial_logits",)),
-            ("the reading (T2)", None),
+        groups = atlas.of_case(left_out)[every]
+        order = np.concatenate([every[groups == group] for group in np.unique(groups)])
+        at = {int(row): k for k, row in enumerate(order)}
+        mine = np.array([at[int(row)] for row in nets])
+        judged = leave_out(atlas, "T2", every, left_out).part(mine)
+        scale = leave_out(atlas, "T2", every, left_out, ("initial_logits",)).part(mine)
+        read = judged.read  # on the nets that the reading gives probabilities
+        truth, own = regime[read], atlas.of_case(left_out)[nets][read]
+        for name, p in (
+            ("WeightWatcher's mean alpha", alone(alpha[read], truth, own)),
+            ("initial logit scale", scale.probabilities[read]),
+            ("the reading (T2)", judged.probabilities[read]),
         ):
-            judged = leave_out(atlas, "T2", every, left_out, only)
-            groups_of_every = atlas.of_case(left_out)[every]
-            order = np.concatenate(
-                [every[groups_of_every == group] for group in np.unique(groups_of_every)]
-            )
-            at = {int(row): k for k, row in enumerate(order)}
-            held[name] = judged.probabilities[[at[int(row)] for row in nets]]
-        for name, p in held.items():
-            areas = [round(float(roc_auc_score(regime == k, p[:, k])), 4) for k in (0, 2)]
+            areas = [round(float(roc_auc_score(truth == k, p[:, k])), 4) for k in (0, 2)]
             result["areas"].append(
                 {
-                    "name": name, "left_out": left_out,
+                    "name": name, "left_out": left_out, "nets": int(read.sum()),
                     "auc_over_aligned": areas[0], "auc_over_fitted": areas[1],
                 }
             )  # fmt: skip

@@ -19,7 +19,6 @@ from fls_bench.schema import Evidence, Measurement
 from fls_bench.subject.snapshots import refuse_overflow, snapshot_of
 from fls_bench.tasks import Task
 from fls_bench.training import TrainedRun
-from fls_bench.training.checks import one_thread
 from fls_bench.training.runs import make_net
 from fls_bench.training_setup import TrainingSetup
 from fls_bench.verdict.reading.columns import METRICS, columns
@@ -91,9 +90,7 @@ class Look:
         names = [
             name for name in METRICS if self.has_test or "test_data" not in METRIC_ROWS[name].needs
         ]
-        # On a busy machine threads that wait for each other take ten times as long.
-        with one_thread():
-            return measure(self.snapshot, names)
+        return measure(self.snapshot, names)
 
     @cached_property
     def columns(self) -> dict[str, float]:
@@ -122,8 +119,7 @@ def look_at(
         InputError: As ``snapshot_of``.
     """
     part = part_of_task(task)
-    with one_thread():
-        snapshot = snapshot_of(setup, part, final, init, kernel_points=KERNEL_POINTS)
+    snapshot = snapshot_of(setup, part, final, init, kernel_points=KERNEL_POINTS)
     return Look(snapshot, facts_of(setup, task, snapshot), task.has_test)
 
 
