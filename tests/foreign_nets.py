@@ -69,9 +69,15 @@ class Answer(Softmax):
         return {"logits": super().forward(x)}
 
 
+def arrays() -> dict[str, np.ndarray]:
+    """What the file holds; it is closed at once."""
+    with np.load(BLOBS) as file:
+        return dict(file)
+
+
 def blobs() -> fls_bench.Task:
     """All sixty training points of the Lightning runs, with test points to validate on."""
-    data = np.load(BLOBS)
+    data = arrays()
     train = (data["x_train"], data["y_train"])
     test = (data["x_test"], data["y_test"])
     return fls_bench.make_task(
@@ -92,7 +98,7 @@ def setup() -> fls_bench.TrainingSetup:
 
 def far_setup() -> fls_bench.TrainingSetup:
     """Labels of the training points turned round: what it makes is unlike the file."""
-    data = np.load(BLOBS)
+    data = arrays()
     train = (data["x_train"], (data["y_train"] + 1) % 3)
     test = (data["x_test"], (data["y_test"] + 1) % 3)
     task = fls_bench.make_task("turned", train, test, test)
@@ -108,7 +114,7 @@ def centered_setup() -> fls_bench.TrainingSetup:
 
 def drawn(seed: int) -> fls_bench.Task:
     """Forty of the training points, by seed."""
-    data = np.load(BLOBS)
+    data = arrays()
     picked = np.random.default_rng(seed).permutation(60)[:40]
     test = (data["x_test"], data["y_test"])
     return fls_bench.make_task(

@@ -309,7 +309,8 @@ def test_a_class_that_nobody_allowed_is_refused_and_an_allowed_one_read_past(
 
 
 def test_x_and_y_alone_do_not_say_what_was_trained_on(cli: Cli, tmp_path: Path) -> None:
-    data = np.load(BLOBS)
+    with np.load(BLOBS) as file:
+        data = dict(file)
     np.savez(tmp_path / "whole.npz", x=data["x_train"], y=data["y_train"])
     told = refused(
         cli, FILES / "lightning-2.6.6.ckpt", "--model", "foreign_nets:plain", "--data",
@@ -413,7 +414,8 @@ def test_the_training_loss_is_of_all_points_that_the_net_was_trained_on(cli: Cli
 
 
 def test_the_wrong_data_are_noticed_without_any_claim(cli: Cli, tmp_path: Path) -> None:
-    data = dict(np.load(BLOBS))
+    with np.load(BLOBS) as file:
+        data = dict(file)
     data["y_train"] = (data["y_train"] + 1) % 3
     np.savez(tmp_path / "turned.npz", **data)
     made = report(

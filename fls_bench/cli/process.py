@@ -29,11 +29,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     # Most of what a short command creates are the libraries that it imports, which stay: looking through
     # them again and again takes a seventh of its time.
-    gc.set_threshold(50_000, *gc.get_threshold()[1:])
+    before = gc.get_threshold()
+    gc.set_threshold(50_000, *before[1:])
     # Threads of a small product that wait for each other by spinning cost a busy machine ten times the
     # work; torch reads this when it is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    code = _exit_code(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = _exit_code(sys.argv[1:] if arguments is None else arguments)
+    finally:
+        gc.set_threshold(*before)
     if code == INTERRUPTED:
         # Threads that train see it after their epoch; torch aborts a process that ends under them.
         deadline = time.monotonic() + 2

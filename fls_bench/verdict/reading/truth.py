@@ -102,7 +102,7 @@ def _contradicted(c: float, regime: Regime | None, decision: Decision) -> bool:
     return any(
         found.mean > decision.delta
         for other, found in decision.contrasts.items()
-        if (other < c) is (regime is Regime.OVER_ALIGNED)
+        if (other < c) == (regime is Regime.OVER_ALIGNED)
     )
 
 
