@@ -48,7 +48,7 @@ claims-small: $(VENV)/.installed
 		$(BIN)/fls-bench check $$suite --scale small --require-baseline; \
 	done
 
-# The reading of single nets, out of sample, and the pages that tell of it (half an hour on 2 cores).
+# The reading of single nets, out of sample, and the pages that tell of it (about twelve minutes).
 evaluation: $(VENV)/.installed
 	$(BIN)/fls-bench run verdict-eval --json baselines/atlas/verdict-eval.json --force
 	$(BIN)/python benchmarks/reading_page.py

@@ -85,7 +85,8 @@ def parts(found: Report, alpha: dict[str, Any] | None) -> dict[str, str]:
     assert evaluation is not None
     whole = [
         f"Stored in `baselines/atlas/verdict-eval.json`; {facts(found)}. The number of groups stands in "
-        "brackets, intervals draw whole groups again:",
+        "brackets, intervals draw whole groups again (no opposite verdict: the bound takes verdicts as "
+        "independent, and is too low):",
         table(words.COLUMNS, [words.cells(one) for one in evaluation.rows]),
         "log2(c/c\\*):",
         table(words.RATIO_COLUMNS, [words.ratio_cells(one) for one in evaluation.rows]),
@@ -102,7 +103,9 @@ def parts(found: Report, alpha: dict[str, Any] | None) -> dict[str, str]:
         whole += [
             f"WeightWatcher {made['weightwatcher']} (`benchmarks/weightwatcher_alpha.py`, stored in "
             f"`baselines/atlas/weightwatcher.json`) on {alpha['nets']} of these nets, one seed of "
-            f"{alpha['setups']} setups; {alpha['without_alpha']} more have no alpha:",
+            f"{alpha['setups']} setups; {alpha['without_alpha']} more have no alpha. "
+            "Alpha is fitted on these nets alone, the other two on all nets of the atlas "
+            "that were not left out:",
             peer(alpha),
         ]
     brief = [

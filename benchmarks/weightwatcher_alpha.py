@@ -1,11 +1,11 @@
 """WeightWatcher's mean alpha beside the reading, on the same nets of the atlas, which are trained again.
 
     pip install weightwatcher
-    python benchmarks/weightwatcher_alpha.py --cases 40 --write baselines/atlas/weightwatcher.json
+    python benchmarks/weightwatcher_alpha.py --cases 100 --write baselines/atlas/weightwatcher.json
 
 The atlas keeps no weights: some of its setups are drawn, and their nets of the first seed trained as
 ``fls-bench calibrate --survey`` does. Truth is that of the atlas. Each number is fitted, one task out at
-a time, to the nets of the other tasks that have it, as the baselines of the suite verdict-eval are.
+a time: alpha on the nets drawn here, the others on the whole atlas.
 """
 
 from __future__ import annotations
