@@ -1077,3 +1077,19 @@ def test_probes_are_fitted_on_a_thousand_points_at_most(monkeypatch):
     )
     measure(snapshot(), ["probe.neighbours_on_inputs"])
     assert set(seen) == {1000}
+
+
+def test_probes_that_share_prepared_features_read_what_each_reads_alone():
+    names = [f"probe.{kind}{end}" for kind in ("ridge", "few_shot") for end in ("", "_at_init")]
+    snap = snapshot()
+    together = measure(snap, names)
+    alone = [m for name in names for m in measure(dataclasses.replace(snap), [name])]
+    assert set(together) == set(alone)
+    before = {
+        m.layer: m.value for m in measure(dataclasses.replace(snap, final=snap.init), names[:1])
+    }
+    for one in together:
+        if one.metric == "probe.ridge_at_init":
+            assert one.value == before[one.layer]
+    after = {m.layer: m.value for m in together if m.metric == "probe.ridge"}
+    assert after != before
