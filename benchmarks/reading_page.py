@@ -45,7 +45,7 @@ def facts(found: Report) -> str:
 
 
 def short(found: Report) -> str:
-    """The table of the README: the reading with data and initial weights, and single numbers."""
+    """The table of the README: the reading with data and initial weights."""
     assert found.evaluation is not None
     rows = [
         (
@@ -66,11 +66,12 @@ def worst(row: EvaluationRow) -> str:
 
 def peer(stored: dict[str, Any]) -> str:
     """WeightWatcher's alpha beside the reading, on the same nets."""
-    head = ("on the same nets", "left out", "AUC over-aligned", "AUC over-fitted")
+    head = ("on the same nets", "left out", "n", "AUC over-aligned", "AUC over-fitted")
     rows = [
         (
             one["name"],
             one["left_out"],
+            str(one["nets"]),
             f"{one['auc_over_aligned']:.3f}",
             f"{one['auc_over_fitted']:.3f}",
         )

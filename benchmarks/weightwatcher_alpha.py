@@ -171,7 +171,7 @@ def compare(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     """Train, measure, compare, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cases", type=int, default=40)
+    parser.add_argument("--cases", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--store", type=Path)
     parser.add_argument("--write", type=Path, required=True)

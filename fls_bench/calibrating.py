@@ -22,7 +22,7 @@ from fls_bench.schema import (
     ReadingModels,
     ReferenceRange,
 )
-from fls_bench.verdict.reading.columns import COLUMNS
+from fls_bench.verdict.reading.columns import COLUMNS, POINTS
 from fls_bench.verdict.reading.model import distances, observed, predicted
 from fls_bench.verdict.reading.observables import EVIDENCE, OBSERVABLES, available, matrix
 from fls_bench.verdict.reading.truth import NOTHING_KNOWN, REGIMES, truth
@@ -31,8 +31,6 @@ Values = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.intp]
 
 UNKNOWN = -1
-LOOKED_AT = 800
-"""Test points of a look."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +120,7 @@ def _beats_chance(shard: Shard, row: int, n_test: int) -> bool:
     error, chance = (
         float(shard.errors[row, ERRORS.index(k)]) for k in ("test_error", "chance_error")
     )
-    return error < chance - 2 * math.sqrt(chance * (1 - chance) / min(n_test, LOOKED_AT))
+    return error < chance - 2 * math.sqrt(chance * (1 - chance) / min(n_test, POINTS["test"]))
 
 
 # --- fitting --------------------------------------------------------------------------------

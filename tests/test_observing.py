@@ -28,12 +28,12 @@ from fls_bench.schema import (
 )
 from fls_bench.selftesting import run_selftest
 from fls_bench.subject import Given, built_in_setup
-from fls_bench.subject.observing import POINTS, look_at, part_of_task
+from fls_bench.subject.observing import look_at, part_of_task
 from fls_bench.suite import load_suite
 from fls_bench.surveying import survey
 from fls_bench.tasks import arrays_source, task_source
 from fls_bench.training import train_one
-from fls_bench.verdict.reading.columns import COLUMNS
+from fls_bench.verdict.reading.columns import COLUMNS, POINTS
 
 
 class Silent:

@@ -28,11 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: In place of those of the process.
     """
     # Most of what a short command creates are the libraries that it imports, which stay: looking through
-    # them again and again takes a seventh of its time.
+    # them again and again takes time.
     before = gc.get_threshold()
     gc.set_threshold(50_000, *before[1:])
-    # Threads of a small product that wait for each other by spinning cost a busy machine ten times the
-    # work; torch reads this when it is loaded.
+    # Threads of a small product that wait for each other by spinning cost a busy machine many times
+    # the work; torch reads this when it is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = _exit_code(sys.argv[1:] if arguments is None else arguments)

@@ -21,10 +21,7 @@ from fls_bench.tasks import Task
 from fls_bench.training import TrainedRun
 from fls_bench.training.runs import make_net
 from fls_bench.training_setup import TrainingSetup
-from fls_bench.verdict.reading.columns import METRICS, columns
-
-POINTS = {"train": 400, "val": 200, "test": 800}
-"""At most so many points of each part are looked at: the same for the atlas and for a file."""
+from fls_bench.verdict.reading.columns import METRICS, POINTS, columns
 
 KERNEL_POINTS = 30
 

@@ -11,6 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from fls_bench.schema import Measurement
 
+POINTS = {"train": 400, "val": 200, "test": 800}
+"""At most so many points of each part are looked at: the same for the atlas and for a file."""
+
 LOGITS = "logits"
 
 PER_NET = (
