@@ -959,6 +959,7 @@ def test_the_rank_of_a_net_that_did_not_move_is_1_of_that_at_init_and_stays_so_i
 
 
 def test_on_training_points_is_the_same_as_on_test_points_that_are_these(monkeypatch):
+    apart = baseline()  # of the usual sizes: it is kept for the other tests
     monkeypatch.setitem(SIZES, "test", SIZES["train"])
     parts = data()
     snap = snapshot(parts={**parts, "x_test": parts["x_train"], "y_test": parts["y_train"]})
@@ -966,7 +967,6 @@ def test_on_training_points_is_the_same_as_on_test_points_that_are_these(monkeyp
         for left, right in zip(*(measure(snap, [n]) for n in (name, f"{name}_train")), strict=True):
             assert (left.value, left.layer, left.n) == (right.value, right.layer, right.n)
             assert left.status == "ok"
-        apart = baseline()
         assert apart[name, "fc1"].value != apart[f"{name}_train", "fc1"].value
 
 
