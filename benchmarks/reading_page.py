@@ -40,7 +40,8 @@ def facts(found: Report) -> str:
     torch = provenance.torch.partition("+")[0]
     return (
         f"{found.evaluation.nets:,} nets of known regime ({counts}), {found.evaluation.setups} setups; "
-        f"2 CPU cores, torch {torch}, {provenance.started:.10}"
+        f"{provenance.threads} threads ({provenance.extra['cpu']}), torch {torch}, "
+        f"{provenance.started:.10}"
     )
 
 
@@ -60,7 +61,7 @@ def short(found: Report) -> str:
 
 
 def worst(row: EvaluationRow) -> str:
-    """The groups whose sets hold the truth least often."""
+    """The groups whose sets hold the truth least often, and those of which less than half is read."""
     return table(words.GROUP_COLUMNS, [words.group_cells(one) for one in words.worst(row)])
 
 
@@ -86,8 +87,7 @@ def parts(found: Report, alpha: dict[str, Any] | None) -> dict[str, str]:
     assert evaluation is not None
     whole = [
         f"Stored in `baselines/atlas/verdict-eval.json`; {facts(found)}. The number of groups stands in "
-        "brackets, intervals draw whole groups again (no opposite verdict: the bound takes verdicts as "
-        "independent, and is too low):",
+        f"brackets. {words.NOTE}",
         table(words.COLUMNS, [words.cells(one) for one in evaluation.rows]),
         "log2(c/c\\*):",
         table(words.RATIO_COLUMNS, [words.ratio_cells(one) for one in evaluation.rows]),
@@ -110,7 +110,8 @@ def parts(found: Report, alpha: dict[str, Any] | None) -> dict[str, str]:
             peer(alpha),
         ]
     brief = [
-        f"Data and initial weights, {facts(found)}; intervals draw whole groups again:",
+        f"Data and initial weights, {facts(found)}; intervals draw whole groups again (none below "
+        "eight groups; that of the calibration error may lie above its value):",
         short(found),
     ]
     return {"reading.md": "\n\n".join(whole), "README.md": "\n\n".join(brief)}

@@ -4,8 +4,9 @@
     python benchmarks/weightwatcher_alpha.py --cases 100 --write baselines/atlas/weightwatcher.json
 
 The atlas keeps no weights: some of its setups are drawn, and their nets of the first seed trained as
-``fls-bench calibrate --survey`` does. Truth is that of the atlas. Each number is fitted, one task out at
-a time: alpha on the nets drawn here, the others on the whole atlas.
+``fls-bench calibrate --survey`` does. Truth is that of the atlas. Alpha and the initial logit scale are
+fitted to the nets drawn here, one task or family out at a time; the logit scale also to the whole atlas,
+as the reading is.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import SplineTransformer
 
-from fls_bench.atlas import Shard, atlas_folder, load_atlas
+from fls_bench.atlas import Shard, atlas_folder, load_atlas, models_digest
 from fls_bench.bench import Options
 from fls_bench.calibrating import Labelled, labelled
 from fls_bench.evaluating import leave_out
@@ -39,6 +40,7 @@ from fls_bench.tasks import Task
 from fls_bench.training import TrainedRun
 from fls_bench.training.runs import make_net
 from fls_bench.training_setup import TrainingSetup
+from fls_bench.verdict.reading.observables import OBSERVABLES, matrix
 from fls_bench.verdict.reading.truth import REGIMES
 
 ALPHA = "alpha"
@@ -72,11 +74,9 @@ def alpha_of(setup: TrainingSetup, task: Task, run: TrainedRun) -> Mapping[str, 
     return {ALPHA: float(value)} if value is not None and math.isfinite(value) else {}
 
 
-def measured(num: int, seed: int, store: Path | None) -> list[dict[str, Any]]:
+def measured(atlas: Labelled, num: int, seed: int, store: Path | None) -> list[dict[str, Any]]:
     """Train the first seed of some setups that have nets of known regime, and measure alpha."""
     suite = load_suite("atlas").model_copy(update={"seeds": 1})
-    shards = load_atlas(atlas_folder())
-    atlas = labelled(shards)
     told = {
         atlas.facts[case]["id"] for case in atlas.case[atlas.known & ~atlas.of_case("set_aside")]
     }
@@ -125,10 +125,10 @@ def alone(value: Values, regime: npt.NDArray[Any], groups: npt.NDArray[Any]) -> 
     return found
 
 
-def compare(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Areas under the curve of alpha, of c f_0 and of the reading, on the same nets."""
-    shards = load_atlas(atlas_folder())
-    atlas = labelled(shards)
+def compare(
+    atlas: Labelled, shards: tuple[Shard, ...], rows: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Areas under the curve of alpha, initial logit scale and reading, on the same nets."""
     where = places(atlas, shards)
     own = [(where.get((r["id"], r["log2_c"], r["seed"])), r[ALPHA]) for r in rows]
     kept = [(row, alpha) for row, alpha in own if row is not None and atlas.known[row]]
@@ -136,6 +136,9 @@ def compare(rows: list[dict[str, Any]]) -> dict[str, Any]:
     nets = np.array([row for row, alpha in kept if alpha is not None])
     alpha = np.array([alpha for _, alpha in kept if alpha is not None], dtype=float)
     regime = atlas.regime[nets]
+    logits = matrix(atlas.by_column(nets), [o for o in OBSERVABLES if o.name == "initial_logits"])[
+        :, 0
+    ]
     result: dict[str, Any] = {
         "nets": len(nets),
         "without_alpha": lacking,
@@ -151,10 +154,11 @@ def compare(rows: list[dict[str, Any]]) -> dict[str, Any]:
         mine = np.array([at[int(row)] for row in nets])
         judged = leave_out(atlas, "T2", every, left_out).part(mine)
         scale = leave_out(atlas, "T2", every, left_out, ("initial_logits",)).part(mine)
-        read = judged.read  # on the nets that the reading gives probabilities
+        read = judged.read & np.isfinite(logits)  # on the nets that the reading gives probabilities
         truth, own = regime[read], atlas.of_case(left_out)[nets][read]
         for name, p in (
             ("WeightWatcher's mean alpha", alone(alpha[read], truth, own)),
+            ("initial logit scale, fitted to these nets", alone(logits[read], truth, own)),
             ("initial logit scale", scale.probabilities[read]),
             ("the reading (T2)", judged.probabilities[read]),
         ):
@@ -177,14 +181,20 @@ def main() -> None:
     parser.add_argument("--write", type=Path, required=True)
     options = parser.parse_args()
     logging.getLogger("weightwatcher").setLevel(logging.ERROR)
-    rows = measured(options.cases, options.seed, options.store)
+    shards = load_atlas(atlas_folder())
+    atlas = labelled(shards)
+    rows = measured(atlas, options.cases, options.seed, options.store)
     env = environment()
     versions = {key: env[key] for key in ("python", "torch", "cpu")}
     found = {
-        **compare(rows),
+        **compare(atlas, shards, rows),
         "made_with": versions | {"weightwatcher": metadata.version("weightwatcher")},
+        "arguments": {"cases": options.cases, "seed": options.seed},
+        "reading": models_digest(),
     }
-    options.write.write_text(json.dumps(found, indent=1) + "\n")
+    text = json.dumps(found, indent=1).removesuffix("\n}")
+    lines = ",\n  ".join(json.dumps(row) for row in rows)
+    options.write.write_text(f'{text},\n "trained": [\n  {lines}\n ]\n}}\n')
     for one in found["areas"]:
         print(one)
 

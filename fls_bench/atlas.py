@@ -7,6 +7,7 @@ errors from which the regime of its setup at its c is judged. Nothing in here is
 from __future__ import annotations
 
 import functools
+import hashlib
 import io
 import json
 import zipfile
@@ -175,6 +176,11 @@ def load_models(path: Path | None = None) -> ReadingModels:
     return read_stored(
         path or models_path(), {READING_SCHEMA: ReadingModels}, "fls-bench calibrate"
     )
+
+
+def models_digest() -> str:
+    """SHA-256 of the committed models."""
+    return hashlib.sha256(models_path().read_bytes()).hexdigest()
 
 
 def _aligned(shard: Shard) -> Shard:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fls_bench import __version__, tasks
-from fls_bench.atlas import atlas_folder, load_atlas, load_models
+from fls_bench.atlas import atlas_folder, load_atlas, load_models, models_digest
 from fls_bench.bundle import Bundle, load_any, save_bundle
 from fls_bench.errors import AbsentDataError, InputError, RunFailedError
 from fls_bench.facts import (
@@ -324,7 +324,7 @@ def _read_out(suite: Suite, options: Options, setup: TrainingSetup | None) -> Re
     from fls_bench.evaluating import evaluate
 
     atlas = labelled(load_atlas(atlas_folder()))
-    found = evaluate(atlas, suite.evaluation, tell=options.listener.note)
+    found = evaluate(atlas, suite.evaluation, reading=models_digest(), tell=options.listener.note)
     return make_report(options, "suite", None, suite, evaluation=found)
 
 

@@ -34,6 +34,8 @@ Values = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.intp]
 
 RESAMPLES = 1000
+MIN_GROUPS = 8
+"""With fewer groups to draw again an interval is much too narrow: none is given."""
 BINS = 15
 MIN_OF_REGIME = 5
 """A group with fewer nets of a regime has no area under the curve of its own."""
@@ -49,6 +51,7 @@ class Judged:
 
     Attributes:
         groups: ``[R]`` what was left out.
+        setups: ``[R]`` of which setup the net is: nets of one differ in c and seed alone.
         regime: ``[R]`` truth.
         ratio: ``[R]`` true log2(c/c*), NaN where not known.
         probabilities: ``[R, 3]``.
@@ -59,6 +62,7 @@ class Judged:
     """
 
     groups: npt.NDArray[Any]
+    setups: Labels
     regime: Labels
     ratio: Values
     probabilities: Values
@@ -144,6 +148,7 @@ def judge(
     width = math.inf if model.ratio_width is None else model.ratio_width
     return Judged(
         groups=groups,
+        setups=atlas.case[rows],
         regime=atlas.regime[rows],
         ratio=atlas.log2_ratio[rows],
         probabilities=probabilities,
@@ -229,7 +234,7 @@ def _interval(judged: Judged, figure: Callable[[Judged], float]) -> Interval | N
     places = [np.flatnonzero(judged.groups == name) for name in names]
     rng = np.random.default_rng(0)
     drawn = []
-    for _ in range(RESAMPLES if len(names) > 2 else 0):
+    for _ in range(RESAMPLES if len(names) >= MIN_GROUPS else 0):
         chosen = rng.integers(len(names), size=len(names))
         drawn.append(figure(judged.part(np.concatenate([places[k] for k in chosen]))))
     found = np.array([one for one in drawn if math.isfinite(one)])
@@ -242,12 +247,13 @@ def _interval(judged: Judged, figure: Callable[[Judged], float]) -> Interval | N
 def _opposite_share(judged: Judged) -> Interval | None:
     """Share of opposite verdicts; where there are none, no resampling shows how many there might be.
 
-    The upper bound is then that of so many independent verdicts (Clopper, Pearson 1934).
+    The upper bound is then that of as many verdicts as setups got one, for nets of one setup err
+    together (Clopper, Pearson 1934).
     """
     found = _interval(judged, lambda k: _share(k.opposite, k.emitted))
     if found is None or found.value > 0:
         return found
-    high = 1 - 0.025 ** (1 / int(judged.emitted.sum()))
+    high = 1 - 0.025 ** (1 / len(np.unique(judged.setups[judged.emitted])))
     return Interval(value=0.0, low=0.0, high=_digits(high))
 
 
@@ -264,7 +270,8 @@ def row_of(judged: Judged, evidence: Evidence, left_out: str, level: float) -> E
     abstained = _interval(judged, lambda k: float(1 - k.emitted.mean()))
     assert abstained is not None  # a share of all nets, of which there are some
     read = judged.part(np.flatnonzero(judged.read))
-    known = np.isfinite(read.ratio)
+    # An interval without bounds holds everything and says nothing.
+    known = np.isfinite(read.ratio) & np.isfinite(read.width)
     width = float(np.median(2 * read.width[known])) if known.any() else math.inf
     held = np.abs(read.estimate - read.ratio) <= read.width
 
@@ -287,6 +294,7 @@ def row_of(judged: Judged, evidence: Evidence, left_out: str, level: float) -> E
         coverage=of_read(lambda k: float(k.covered.mean())),
         level=level,
         set_size=_digits(read.inside.sum(axis=1).mean()) if len(read.regime) else None,
+        num_ratios=int(known.sum()),
         ratio_coverage=_digits(held[known].mean()) if known.any() else None,
         ratio_width=None if not math.isfinite(width) else _digits(width),
         calibration_error=of_read(calibration_error),
@@ -319,6 +327,7 @@ def evaluate(
     atlas: Labelled,
     spec: EvaluationSpec,
     *,
+    reading: str = "",
     tell: Callable[[str], None] = lambda _: None,
 ) -> Evaluation:
     """Evaluate the reading out of sample.
@@ -326,6 +335,7 @@ def evaluate(
     Args:
         atlas: All nets.
         spec: What is left out, and what it is compared with.
+        reading: Digest of the models whose recipe is judged; kept with the figures.
         tell: Told before each part.
 
     Returns:
@@ -372,5 +382,6 @@ def evaluate(
     regimes = {one.value: int((atlas.regime[rows] == k).sum()) for k, one in enumerate(REGIMES)}
     setups = len(np.unique(atlas.case[rows]))
     return Evaluation(
-        rows=tuple(found), baselines=tuple(baselines), truth=regimes, nets=len(rows), setups=setups
-    )
+        rows=tuple(found), baselines=tuple(baselines), truth=regimes, nets=len(rows), setups=setups,
+        reading=reading,
+    )  # fmt: skip

@@ -885,7 +885,7 @@ def evaluation(text: str = "digits") -> Report:
         auc_over_fitted=None, balanced_accuracy=share, opposite=Interval(value=0, low=0, high=0.01),
         num_verdicts=640,
         emitted_accuracy=share, abstained=share, coverage=share, level=0.9, set_size=1.2,
-        ratio_coverage=0.9, ratio_width=6.0, calibration_error=share, groups=groups,
+        num_ratios=760, ratio_coverage=0.9, ratio_width=6.0, calibration_error=share, groups=groups,
     )  # fmt: skip
     alone = BaselineRow(
         name=text, left_out="task", n=800, auc_over_aligned=0.7, auc_over_fitted=None, opposite=0.05

@@ -13,7 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 import fls_bench
-from fls_bench import scaling
+from fls_bench import report, scaling
 from fls_bench.cli import app
 from fls_bench.models import build
 from fls_bench.training.runs import sample_losses
@@ -126,3 +126,23 @@ def test_contract_of_the_readme_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     contract().test_invariant("exact_rule")
     with pytest.raises(pytest.skip.Exception, match="no output_multiplier"):
         contract().test_invariant("routes")
+
+
+@pytest.mark.slow
+def test_the_reading_of_the_model_file_is_the_one_that_is_shown(cli: Any, tmp_path: Path) -> None:
+    """Within what another machine's rounding changes."""
+    (train,) = re.findall(r"^fls-bench (train .*) -o model.pt$", README, re.MULTILINE)
+    model, page = tmp_path / "model.pt", tmp_path / "reading.json"
+    assert cli(*train.split(), "-o", model, "-q").code == 0
+    cli("diagnose", model, "--observe-only", "--json", page)
+    reading = report.read(page).reading
+    assert reading is not None
+    (block,) = re.findall(r"^(over-aligned: It measures .*?)```", README, re.DOTALL | re.MULTILINE)
+    ratio, low, high = (float(x) for x in re.findall(r"-?\d+\.\d\d", block))
+    assert reading.regime == "over_aligned"
+    found = reading.log2_c_ratio
+    assert found is not None
+    assert (found.value, found.low, found.high) == pytest.approx((ratio, low, high), abs=0.7)
+    shown = [int(p) / 100 for p in re.findall(r"(\d+) %", block.splitlines()[2])]
+    regimes = ("over_aligned", "near_optimal", "over_fitted")
+    assert [reading.probabilities[r] for r in regimes] == pytest.approx(shown, abs=0.05)

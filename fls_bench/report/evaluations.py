@@ -9,19 +9,27 @@ COLUMNS = (
     "balanced accuracy [95 %]", "verdicts that are right [95 %]", "opposite verdicts [95 %]",
     "no verdict [95 %]", "set holds the truth [95 %]", "set size", "calibration error [95 %]",
 )  # fmt: skip
-RATIO_COLUMNS = ("evidence", "left out", "interval of log2(c/c*) holds it", "its median width")
-BASELINE_COLUMNS = ("one number alone", "left out", "n", "AUC over-aligned", "AUC over-fitted",
+RATIO_COLUMNS = (
+    "evidence",
+    "left out",
+    "nets",
+    "interval of log2(c/c*) holds it",
+    "its median width",
+)
+BASELINE_COLUMNS = ("one number alone", "left out", "read", "AUC over-aligned", "AUC over-fitted",
                     "likeliest is the opposite")  # fmt: skip
 GROUP_COLUMNS = ("group", "n", "read", "AUC over-aligned", "AUC over-fitted", "balanced accuracy",
                  "set holds the truth", "opposite", "verdicts")  # fmt: skip
 NOTE = (
     "Every figure is of nets of groups that were left out, by models, thresholds and reach that never "
-    "saw them; intervals draw whole groups again (cluster bootstrap). A net that is out of reach, "
-    "no better than chance or lacks a measurement is not read: it has no verdict, and what "
+    "saw them; intervals draw whole groups again (cluster bootstrap; none below eight groups; where no "
+    "verdict is opposite, the bound is that of one verdict for each setup; drawing again adds "
+    "calibration error of its own, so that its interval may lie above its value). A net that is out "
+    "of reach, no better than chance or lacks a measurement is not read: it has no verdict, and what "
     "is said of probabilities and sets is of the others."
 )
 WORST = 6
-"""So many groups are named, those with the worst coverage first."""
+"""So many groups are named, those with the worst coverage; and all of which less than half is read."""
 
 
 def cells(row: EvaluationRow) -> tuple[str, ...]:
@@ -46,7 +54,7 @@ def ratio_cells(row: EvaluationRow) -> tuple[str, ...]:
     """A row of ``RATIO_COLUMNS``."""
     held = "-" if row.ratio_coverage is None else f"{100 * row.ratio_coverage:.1f} %"
     width = "-" if row.ratio_width is None else f"{row.ratio_width:.1f} octaves"
-    return row.evidence, row.left_out, held, width
+    return row.evidence, row.left_out, str(row.num_ratios), held, width
 
 
 def baseline_cells(row: BaselineRow) -> tuple[str, ...]:
@@ -68,9 +76,11 @@ def group_cells(group: GroupResult) -> tuple[str, ...]:
 
 
 def worst(row: EvaluationRow) -> tuple[GroupResult, ...]:
-    """The groups with the worst coverage."""
+    """The groups with the worst coverage, then those of which less than half is read."""
     some = [(one.coverage, one.group, one) for one in row.groups if one.coverage is not None]
-    return tuple(one for *_, one in sorted(some, key=lambda k: k[:2])[:WORST])
+    uncovered = [one for *_, one in sorted(some, key=lambda k: k[:2])[:WORST]]
+    unread = [one for one in row.groups if 2 * one.read < one.n and one not in uncovered]
+    return (*uncovered, *unread)
 
 
 def headline(found: Evaluation) -> str:

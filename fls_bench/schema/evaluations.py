@@ -74,8 +74,10 @@ class EvaluationRow(Frozen):
     """Share of nets whose set of regimes held the true one; wanted: ``level``."""
     level: float
     set_size: float | None
+    num_ratios: int = 0
+    """Nets that were read, whose log2(c/c*) is known and whose interval of it has bounds."""
     ratio_coverage: Share | None
-    """Share of nets whose interval of log2(c/c*) held it."""
+    """Share of them whose interval of log2(c/c*) held it."""
     ratio_width: float | None
     """Median width of that interval, octaves."""
     calibration_error: Interval | None
@@ -106,3 +108,5 @@ class Evaluation(Frozen):
     """All of them."""
     setups: int = 0
     """Of so many setups."""
+    reading: str = ""
+    """SHA-256 of the stored models that were fitted in the same way to all of these nets."""
