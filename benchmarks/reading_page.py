@@ -92,6 +92,17 @@ def parts(found: Report, alpha: dict[str, Any] | None) -> dict[str, str]:
         "log2(c/c\\*):",
         table(words.RATIO_COLUMNS, [words.ratio_cells(one) for one in evaluation.rows]),
     ]
+    whole += [
+        "T2 by regime:",
+        table(
+            words.REGIME_COLUMNS,
+            [
+                cells
+                for one in evaluation.rows if one.evidence == "T2"
+                for cells in words.regime_rows(one)
+            ],
+        ),
+    ]  # fmt: skip
     for one in evaluation.rows:
         if one.evidence == "T2":
             whole += [f"T2, worst groups by {one.left_out}:", worst(one)]
@@ -105,8 +116,8 @@ def parts(found: Report, alpha: dict[str, Any] | None) -> dict[str, str]:
             f"WeightWatcher {made['weightwatcher']} (`benchmarks/weightwatcher_alpha.py`, stored in "
             f"`baselines/atlas/weightwatcher.json`) on {alpha['nets']} of these nets, one seed of "
             f"{alpha['setups']} setups; {alpha['without_alpha']} more have no alpha. "
-            "Alpha is fitted on these nets alone, the other two on all nets of the atlas "
-            "that were not left out:",
+            "Alpha is fitted to these nets; what is not said to be so, or to be taken as it is, to all "
+            "nets of the atlas that were not left out:",
             peer(alpha),
         ]
     brief = [
@@ -114,6 +125,25 @@ def parts(found: Report, alpha: dict[str, Any] | None) -> dict[str, str]:
         "eight groups; that of the calibration error may lie above its value):",
         short(found),
     ]
+    singles = [one for one in evaluation.baselines if one.left_out == "task"]
+    (own,) = (one for one in singles if one.name.startswith("the reading"))
+    sides = [
+        max(
+            (one for one in singles if one is not own),
+            key=lambda one: max(getattr(one, f"raw_{side}") or 0, getattr(one, f"auc_{side}") or 0),
+        )
+        for side in ("over_aligned", "over_fitted")
+    ]
+    best = [
+        max(getattr(one, f"raw_{side}") or 0, getattr(one, f"auc_{side}") or 0)
+        for one, side in zip(sides, ("over_aligned", "over_fitted"), strict=True)
+    ]
+    names = " and ".join(dict.fromkeys(one.name for one in sides))
+    brief.append(
+        f"The best single numbers ({names}) reach areas of {best[0]:.3f} and {best[1]:.3f} by task "
+        f"on the same nets, where the reading has {own.auc_over_aligned:.3f} and "
+        f"{own.auc_over_fitted:.3f}."
+    )
     return {"reading.md": "\n\n".join(whole), "README.md": "\n\n".join(brief)}
 
 

@@ -8,6 +8,7 @@ Prints one line per figure with the number of repetitions, the median and the ra
 from __future__ import annotations
 
 import importlib
+import logging
 import statistics
 import subprocess
 import sys
@@ -37,7 +38,7 @@ from fls_bench.training_setup import TrainingSetup
 from fls_bench.verdict import contrasts, regime
 
 REPEATS = 3
-RECORDINGS = 300
+RECORDINGS, LARGE_RECORDINGS, FRAMEWORK_PAIRS = 300, 9, 30
 NUM_NETS, EPOCHS = 48, 20
 SIZES = {"input_dim": 64, "n_outputs": 10, "depth": 4, "width": 128}
 
@@ -224,6 +225,87 @@ def recording() -> None:
     line("record: the copy at the start and the file at the end", ends, "s", "-")
 
 
+def large_recording() -> None:
+    """What ``record`` costs at the start and at the end for a net of a ResNet-18's size."""
+    net = models.build("resnet18", {"input_shape": (3, 32, 32), "n_outputs": 10}, seed=0)
+    starts, stops = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(LARGE_RECORDINGS):
+            optimizer = torch.optim.SGD(net.parameters(), lr=0.001)
+            began = time.perf_counter()
+            run = record(net, Path(folder) / "m.pt", optimizer=optimizer, force=True)
+            kept = time.perf_counter()
+            run.save()
+            stops.append(time.perf_counter() - kept)
+            starts.append(kept - began)
+            run.close()
+    size = sum(p.numel() for p in net.parameters()) / 1e6
+    line(f"record, a net of {size:.1f} M parameters: the copy at the start", starts, "s", "0.2 s")
+    line(f"record, a net of {size:.1f} M parameters: the file at the end", stops, "s", "0.2 s")
+
+
+def framework() -> None:
+    """The Lightning callback beside the same training without it, between start and stop."""
+    import warnings
+
+    import lightning.pytorch as pl
+
+    from fls_bench.integrations.lightning import FlsBenchCallback
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    task = task_source("digits", {"n_train": 400})(0)
+    data = torch.utils.data.TensorDataset(
+        torch.as_tensor(task.x_train), torch.as_tensor(task.y_train)
+    )
+
+    class Net(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = models.build("mlp", SIZES, seed=0)
+
+        def training_step(self, batch: list[torch.Tensor], _: int) -> torch.Tensor:
+            return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.001)
+
+    class Clock(pl.Callback):
+        """Times what lies between the first batch and the last."""
+
+        began = seconds = 0.0
+
+        def on_train_batch_start(self, *_: object, **__: object) -> None:
+            self.began = self.began or time.perf_counter()
+
+        def on_train_batch_end(self, *_: object, **__: object) -> None:
+            self.seconds = time.perf_counter() - self.began
+
+    def fit(recorded: bool, path: Path) -> float:
+        clock = Clock()
+        own = [FlsBenchCallback(str(path), module="net", force=True, tell=lambda _: None)]
+        trainer = pl.Trainer(
+            max_epochs=EPOCHS, logger=False, enable_progress_bar=False, enable_model_summary=False,
+            enable_checkpointing=False, accelerator="cpu", callbacks=[clock, *own[:recorded]],
+        )  # fmt: skip
+        trainer.fit(Net(), torch.utils.data.DataLoader(data, batch_size=25))
+        return clock.seconds
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "m.pt"
+        fit(True, path)
+        ratios = []
+        for k in range(FRAMEWORK_PAIRS):
+            first, second = fit(k % 2 == 0, path), fit(k % 2 == 1, path)
+            ratios.append(first / second if k % 2 == 0 else second / first)
+    line("Lightning with / without the callback, between its ends", ratios, "x", "1.01 x")
+    low, high = sign_test_interval(ratios)
+    print(
+        f"  median {statistics.median(ratios):.4f}, 95 % interval {low:.4f} to {high:.4f}",
+        flush=True,
+    )
+
+
 def sign_test_interval(values: list[float]) -> tuple[float, float]:
     """95 % interval of the median: order statistics, whatever the distribution (sign test)."""
     ordered = sorted(values)
@@ -329,6 +411,8 @@ def main() -> None:
     tuning_costs()
     invariants()
     recording()
+    large_recording()
+    framework()
     line("fls-bench --help", [timed(command("--help")) for _ in range(REPEATS)], "s", "0.3 s")
     with tempfile.TemporaryDirectory() as folder:
         looks(Path(folder))

@@ -30,8 +30,8 @@ from sklearn.preprocessing import SplineTransformer
 
 from fls_bench.atlas import Shard, atlas_folder, load_atlas, models_digest
 from fls_bench.bench import Options
-from fls_bench.calibrating import Labelled, labelled
-from fls_bench.evaluating import leave_out
+from fls_bench.calibrating import Labelled, labelled, places
+from fls_bench.evaluating import leave_out, raw_auc
 from fls_bench.facts import environment
 from fls_bench.schema import Outcome
 from fls_bench.suite import load_suite
@@ -96,20 +96,6 @@ def measured(atlas: Labelled, num: int, seed: int, store: Path | None) -> list[d
     return rows
 
 
-def places(atlas: Labelled, shards: tuple[Shard, ...]) -> dict[tuple[str, float, int], int]:
-    """(setup, log2 c, seed) -> row of the atlas."""
-    reached = list(Outcome).index(Outcome.REACHED_TARGET)
-    keys = [
-        (about["id"], float(shard.log2_c[row]), int(shard.seed[row]))
-        for shard in shards
-        for k, about in enumerate(shard.header["cases"])
-        for row in np.flatnonzero(shard.case == k)
-        if shard.outcome[row] == reached
-    ]
-    assert len(keys) == len(atlas.case)
-    return {key: row for row, key in enumerate(keys)}
-
-
 def alone(value: Values, regime: npt.NDArray[Any], groups: npt.NDArray[Any]) -> Values:
     """Probabilities from one number, one group out at a time: ``[R, 3]``."""
     found = np.empty((len(value), len(REGIMES)))
@@ -123,6 +109,16 @@ def alone(value: Values, regime: npt.NDArray[Any], groups: npt.NDArray[Any]) -> 
         assert list(fit.classes_) == [0, 1, 2]
         found[out] = fit.predict_proba(value[out, None])
     return found
+
+
+def fitted(probabilities: Values, regime: npt.NDArray[Any]) -> list[float]:
+    """Areas under the curve, over-aligned and over-fitted."""
+    return [round(float(roc_auc_score(regime == k, probabilities[:, k])), 4) for k in (0, 2)]
+
+
+def raw(value: Values, regime: npt.NDArray[Any]) -> list[float]:
+    """The same of a number as it is, in whichever direction is better."""
+    return [round(raw_auc(value, regime == k), 4) for k in (0, 2)]
 
 
 def compare(
@@ -152,17 +148,21 @@ def compare(
         order = np.concatenate([every[groups == group] for group in np.unique(groups)])
         at = {int(row): k for k, row in enumerate(order)}
         mine = np.array([at[int(row)] for row in nets])
-        judged = leave_out(atlas, "T2", every, left_out).part(mine)
-        scale = leave_out(atlas, "T2", every, left_out, ("initial_logits",)).part(mine)
+        judged = leave_out(atlas, "T2", every, left_out)[0].part(mine)
+        scale = leave_out(atlas, "T2", every, left_out, ("initial_logits",))[0].part(mine)
         read = judged.read & np.isfinite(logits)  # on the nets that the reading gives probabilities
         truth, own = regime[read], atlas.of_case(left_out)[nets][read]
-        for name, p in (
-            ("WeightWatcher's mean alpha", alone(alpha[read], truth, own)),
-            ("initial logit scale, fitted to these nets", alone(logits[read], truth, own)),
-            ("initial logit scale", scale.probabilities[read]),
-            ("the reading (T2)", judged.probabilities[read]),
+        for name, areas in (
+            ("WeightWatcher's mean alpha, as it is", raw(alpha[read], truth)),
+            ("WeightWatcher's mean alpha", fitted(alone(alpha[read], truth, own), truth)),
+            ("initial logit scale, as it is", raw(logits[read], truth)),
+            (
+                "initial logit scale, fitted to these nets",
+                fitted(alone(logits[read], truth, own), truth),
+            ),
+            ("initial logit scale", fitted(scale.probabilities[read], truth)),
+            ("the reading (T2)", fitted(judged.probabilities[read], truth)),
         ):
-            areas = [round(float(roc_auc_score(truth == k, p[:, k])), 4) for k in (0, 2)]
             result["areas"].append(
                 {
                     "name": name, "left_out": left_out, "nets": int(read.sum()),
@@ -179,18 +179,29 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--store", type=Path)
     parser.add_argument("--write", type=Path, required=True)
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="compare the nets that --write's file holds; train none",
+    )
     options = parser.parse_args()
     logging.getLogger("weightwatcher").setLevel(logging.ERROR)
     shards = load_atlas(atlas_folder())
     atlas = labelled(shards)
-    rows = measured(atlas, options.cases, options.seed, options.store)
-    env = environment()
-    versions = {key: env[key] for key in ("python", "torch", "cpu")}
+    if options.again:
+        kept = json.loads(options.write.read_text("utf-8"))
+        rows, arguments, made_with = kept["trained"], kept["arguments"], kept["made_with"]
+    else:
+        rows = measured(atlas, options.cases, options.seed, options.store)
+        arguments = {"cases": options.cases, "seed": options.seed}
+        env = environment()
+        versions = {key: env[key] for key in ("python", "torch", "cpu")}
+        made_with = versions | {"weightwatcher": metadata.version("weightwatcher")}
     found = {
         **compare(atlas, shards, rows),
-        "made_with": versions | {"weightwatcher": metadata.version("weightwatcher")},
-        "arguments": {"cases": options.cases, "seed": options.seed},
-        "reading": models_digest(),
+        "made_with": made_with,
+        "arguments": arguments,
+        "models_sha256": models_digest(),
     }
     text = json.dumps(found, indent=1).removesuffix("\n}")
     lines = ",\n  ".join(json.dumps(row) for row in rows)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
     from fls_bench.tasks import Task, make_task, task_source
     from fls_bench.training_setup import Custom, TrainingSetup
+    from fls_bench.watching import Watch
 
 _PUBLIC = {
     "Adam": "schema",
@@ -48,6 +49,7 @@ _PUBLIC = {
     "Task": "tasks",
     "TrainingSetup": "training_setup",
     "ValidationLoss": "schema",
+    "Watch": "watching",
     "load_bundle": "bundle",
     "make_task": "tasks",
     "record": "recorder",
@@ -75,6 +77,7 @@ __all__ = [
     "Task",
     "TrainingSetup",
     "ValidationLoss",
+    "Watch",
     "load_bundle",
     "make_task",
     "record",

@@ -324,7 +324,9 @@ def _read_out(suite: Suite, options: Options, setup: TrainingSetup | None) -> Re
     from fls_bench.evaluating import evaluate
 
     atlas = labelled(load_atlas(atlas_folder()))
-    found = evaluate(atlas, suite.evaluation, reading=models_digest(), tell=options.listener.note)
+    found = evaluate(
+        atlas, suite.evaluation, models_sha256=models_digest(), tell=options.listener.note
+    )
     return make_report(options, "suite", None, suite, evaluation=found)
 
 
@@ -518,7 +520,7 @@ def judge(
     """
     measurements: tuple[Measurement, ...] = ()
     skipped: list[Skipped] = []
-    reading = None if subject.look is None else read_regime(subject.look)
+    reading = None if subject.look is None else read_regime(subject.look, subject.findings)
     facts: dict[str, Any] = dict(subject.facts)
     findings: list[Finding] = list(subject.findings)
     if subject.snapshot is not None and subject.task is not None:
@@ -609,20 +611,29 @@ def multiplier_of(subject: Subject) -> float | None:
 OBSERVED_ONLY = "--observe-only was given, so no net was trained at another c."
 
 
-def read_regime(look: Look) -> Reading:
+def read_regime(look: Look, findings: Sequence[Finding] = ()) -> Reading:
     """The regime of one net, read by the committed model.
 
     Args:
         look: The net on the part of its data that is looked at.
+        findings: Of the net; initial weights that are hardly its own are not read by.
 
     Returns:
         The reading.
     """
+    doubted = not {"init_unlike", "init_is_final"}.isdisjoint(one.code for one in findings)
+    if doubted and not look.snapshot.centered:  # a centred net's outputs rest on its init
+        look = look.without_init()
     missing = "" if look.evidence.startswith("T2") else "the initial weights (--init)"
+    if doubted:
+        missing = "the initial weights of this run (those given are hardly its own)"
     if not look.has_test:
         points = "test points (without them it can't be told whether the net learned anything)"
         missing = " and ".join(filter(None, (missing, points)))
-    return read(load_models(), look.evidence, look.columns, missing, has_signal=look.beats_chance)
+    return read(
+        load_models(), look.evidence, look.columns, missing, has_signal=look.beats_chance,
+        too_few=look.too_few, trusted=not (doubted and look.snapshot.centered),
+    )  # fmt: skip
 
 
 def _duration(seconds: float) -> str:

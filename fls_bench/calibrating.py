@@ -23,7 +23,7 @@ from fls_bench.schema import (
     ReferenceRange,
 )
 from fls_bench.verdict.reading.columns import COLUMNS, POINTS
-from fls_bench.verdict.reading.model import distances, observed, predicted
+from fls_bench.verdict.reading.model import distances, observed, predicted, within_reach
 from fls_bench.verdict.reading.observables import EVIDENCE, OBSERVABLES, available, matrix
 from fls_bench.verdict.reading.truth import NOTHING_KNOWN, REGIMES, truth
 
@@ -113,6 +113,28 @@ def labelled(shards: Sequence[Shard]) -> Labelled:
         signal=np.array(parts["signal"], dtype=bool),
         facts=facts,
     )
+
+
+def places(atlas: Labelled, shards: Sequence[Shard]) -> dict[tuple[str, float, int], int]:
+    """Where each net stands.
+
+    Args:
+        atlas: All nets.
+        shards: What it was put together from.
+
+    Returns:
+        (id of the setup, log2 c, seed) -> row.
+    """
+    reached = OUTCOMES.index(Outcome.REACHED_TARGET)
+    keys = [
+        (about["id"], float(shard.log2_c[row]), int(shard.seed[row]))
+        for shard in shards
+        for k, about in enumerate(shard.header["cases"])
+        for row in np.flatnonzero(shard.case == k)
+        if shard.outcome[row] == reached
+    ]
+    assert len(keys) == len(atlas.case)
+    return {key: row for row, key in enumerate(keys)}
 
 
 def _beats_chance(shard: Shard, row: int, n_test: int) -> bool:
@@ -345,6 +367,7 @@ class Held:
         probabilities: ``[R, 3]``.
         ratio: ``[R]`` log2(c / c*).
         distance: ``[R]``.
+        facts: ``[R]`` whether facts of the setup lie where the other groups have nets.
     """
 
     rows: Labels
@@ -352,6 +375,14 @@ class Held:
     probabilities: Values
     ratio: Values
     distance: Values
+    facts: npt.NDArray[np.bool_]
+
+    def read(self, reach: float) -> npt.NDArray[np.bool_]:
+        """Which nets are given probabilities, ``[R]``: the others need no threshold and no width."""
+        found: npt.NDArray[np.bool_] = (
+            np.isfinite(self.probabilities).all(axis=1) & (self.distance <= reach) & self.facts
+        )
+        return found
 
 
 def hold_out(
@@ -381,23 +412,24 @@ def hold_out(
     regime, ratio = atlas.regime[rows], atlas.log2_ratio[rows]
     probabilities = np.full((len(rows), len(REGIMES)), np.nan)
     ratios, distance = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
+    facts = np.zeros(len(rows), dtype=bool)
     for group in np.unique(groups):
         out = groups == group
         fitted = fit(values[~out], names, regime[~out], ratio[~out])
         model = fitted.model(evidence)
         own = observed(model, atlas.by_column(rows[out]))
-        found, ratios[out] = predicted(model, own)
-        probabilities[out] = np.nan_to_num(found, nan=1 / len(REGIMES))
+        probabilities[out], ratios[out] = predicted(model, own)
         distance[out] = distances(model, own)
-    return Held(rows, groups, probabilities, ratios, distance)
+        facts[out] = within_reach(model, own)  # a model that is not calibrated reaches everywhere
+    return Held(rows, groups, probabilities, ratios, distance, facts)
 
 
-def temperature_of(held: Held, regime: Labels) -> float:
+def temperature_of(probabilities: Values, regime: Labels) -> float:
     """The temperature at which held-out probabilities are most likely.
 
     Source: Guo et al. 2017, arXiv 1706.04599, section 4.2.
     """
-    logs = np.log(np.maximum(held.probabilities, 1e-300))
+    logs = np.log(np.maximum(probabilities, 1e-300))
 
     def loss(log_temperature: float) -> float:
         scaled = logs / math.exp(log_temperature)
@@ -435,6 +467,8 @@ def group_quantile(scores: Values, groups: npt.NDArray[Any], level: float) -> fl
     Source: Lee, Barber, Willett, "Distribution-free inference with hierarchical data" (arXiv
     2306.06342), section 3; Dunn, Wasserman, Ramdas 2022.
     """
+    if np.isnan(scores).any():
+        raise ValueError("a score is NaN")
     num = len(np.unique(groups))
     _, inverse, counts = np.unique(groups, return_inverse=True, return_counts=True)
     mass = 1.0 / (counts[inverse] * (num + 1))
@@ -455,7 +489,8 @@ def calibrate(
 ) -> tuple[ReadingModel, Held]:
     """Fit a model, and calibrate it on tasks that were left out, ``FOLDS`` parts of them.
 
-    The threshold and the width are of new setups: each setup counts alike.
+    The threshold is of new setups: each setup counts alike. The width of log2(c/c*) is of new tasks, on
+    which it errs by far more.
 
     Args:
         atlas: All nets.
@@ -469,13 +504,14 @@ def calibrate(
     regime, ratio, setups = atlas.regime[rows], atlas.log2_ratio[rows], atlas.case[rows]
     _, places = np.unique(atlas.of_case("task")[rows], return_inverse=True)
     held = hold_out(atlas, rows, places % FOLDS, evidence, only)
-    temperature = temperature_of(held, regime)
+    reach = float(np.quantile(held.distance, REACHED))
+    read = held.read(reach)
+    temperature = temperature_of(held.probabilities[read], regime[read])
     probabilities = tempered(held.probabilities, temperature)
     own = probabilities[np.arange(len(rows)), regime]
-    threshold = max(0.0, -group_quantile(-own, setups, LEVEL))
-    known = np.isfinite(ratio)
-    width = group_quantile(np.abs(held.ratio - ratio)[known], setups[known], LEVEL)
-    reach = float(np.quantile(held.distance, REACHED))
+    threshold = max(0.0, -group_quantile(-own[read], setups[read], LEVEL))
+    known = read & np.isfinite(ratio)
+    width = group_quantile(np.abs(held.ratio - ratio)[known], places[known], LEVEL)
     observables = tuple(k for k in available(evidence) if only is None or k.name in only)
     values = matrix(atlas.by_column(rows), observables)
     fitted = fit(values, [one.name for one in observables], regime, ratio)
@@ -512,11 +548,12 @@ def reference_groups(atlas: Labelled, rows: Labels) -> tuple[RangeGroup, ...]:
             like = near & (depth >= depths[0]) & (depth <= depths[1])
             ranges: dict[str, list[ReferenceRange]] = {}
             for k, one in enumerate(REGIMES):
-                chosen = next(
-                    (part for part in (like, near) if (part & (regime == k)).sum() >= MIN_NETS),
-                    None,
+                every = np.ones_like(near)
+                scope, mine = next(
+                    (name, part & (regime == k))
+                    for name, part in (("depth and n", like), ("n", near), ("all", every))
+                    if name == "all" or (part & (regime == k)).sum() >= MIN_NETS
                 )
-                mine = regime == k if chosen is None else chosen & (regime == k)
                 for j, observable in enumerate(OBSERVABLES):
                     own = values[mine, j]
                     own = own[np.isfinite(own)]
@@ -524,7 +561,9 @@ def reference_groups(atlas: Labelled, rows: Labels) -> tuple[RangeGroup, ...]:
                         continue
                     low, median, high = (_short(q) for q in np.quantile(own, [0.1, 0.5, 0.9]))
                     ranges.setdefault(observable.name, []).append(
-                        ReferenceRange(regime=one, low=low, median=median, high=high, n=len(own))
+                        ReferenceRange(
+                            regime=one, low=low, median=median, high=high, n=len(own), of=scope
+                        )
                     )
             groups.append(
                 RangeGroup(

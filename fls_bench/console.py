@@ -526,13 +526,13 @@ def _reading(page: _Page, reading: Reading) -> None:
     page.pairs(of_readings.facts(reading))
     shown = of_readings.PUSH_COLUMNS if page.width > 100 else of_readings.PUSH_COLUMNS[:4]
     columns = [_Column(name, right=k in (1, 3)) for k, name in enumerate(shown)]
-    page.table(columns, [of_readings.push_cells(one)[: len(shown)] for one in reading.pushes])
     if reading.pushes:
+        page.table(columns, [of_readings.push_cells(one)[: len(shown)] for one in reading.pushes])
         page.line(of_readings.note(reading), "dim")
         if len(shown) < len(of_readings.PUSH_COLUMNS):
             page.line("Those ranges are left out here: --html, --json, or a wider terminal.", "dim")
     if reading.out_of_range:
-        page.line("Where the atlas has hardly any nets:")
+        page.line(of_readings.outside_note(reading))
         page.table(
             [_Column(name) for name in of_readings.OUTSIDE_COLUMNS],
             of_readings.outside_rows(reading),

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import beta
 from sklearn.metrics import roc_auc_score
 
-from fls_bench.calibrating import LEVEL, Labelled, calibrate
+from fls_bench.calibrating import LEVEL, UNKNOWN, Labelled, calibrate
 from fls_bench.schema import (
     BaselineRow,
     Evaluation,
@@ -26,8 +27,10 @@ from fls_bench.schema import (
     Interval,
     LeftOut,
     Regime,
+    RegimeResult,
 )
-from fls_bench.verdict.reading.model import distances, observed, predicted
+from fls_bench.verdict.reading.model import observed, predicted, within_reach
+from fls_bench.verdict.reading.observables import OBSERVABLES, matrix
 from fls_bench.verdict.reading.truth import REGIMES
 
 Values = npt.NDArray[np.float64]
@@ -51,6 +54,7 @@ class Judged:
 
     Attributes:
         groups: ``[R]`` what was left out.
+        clusters: ``[R]`` what is drawn again for intervals: nets of one err together.
         setups: ``[R]`` of which setup the net is: nets of one differ in c and seed alone.
         regime: ``[R]`` truth.
         ratio: ``[R]`` true log2(c/c*), NaN where not known.
@@ -62,6 +66,7 @@ class Judged:
     """
 
     groups: npt.NDArray[Any]
+    clusters: npt.NDArray[Any]
     setups: Labels
     regime: Labels
     ratio: Values
@@ -127,6 +132,7 @@ def judge(
     rows: Labels,
     groups: npt.NDArray[Any],
     only: Sequence[str] | None = None,
+    clusters: npt.NDArray[Any] | None = None,
 ) -> Judged:
     """Calibrate on some nets and judge others.
 
@@ -137,6 +143,7 @@ def judge(
         rows: Nets to judge.
         groups: ``[len(rows)]`` kept with them.
         only: Names of observables; None: all.
+        clusters: ``[len(rows)]`` what is drawn again for intervals; None: the groups.
 
     Returns:
         Verdicts.
@@ -148,13 +155,14 @@ def judge(
     width = math.inf if model.ratio_width is None else model.ratio_width
     return Judged(
         groups=groups,
+        clusters=groups if clusters is None else clusters,
         setups=atlas.case[rows],
         regime=atlas.regime[rows],
         ratio=atlas.log2_ratio[rows],
         probabilities=probabilities,
         inside=probabilities >= model.threshold,
         read=~lacking
-        & (distances(model, values) <= model.reach)
+        & within_reach(model, values)
         & (atlas.signal[rows] | evidence.endswith("train")),
         estimate=estimate,
         width=np.full(len(rows), width),
@@ -167,14 +175,33 @@ def leave_out(
     rows: Labels,
     left_out: LeftOut,
     only: Sequence[str] | None = None,
-) -> Judged:
-    """Leave one group out at a time, and judge it by what the others say."""
+    others: Labels | None = None,
+) -> tuple[Judged, Judged]:
+    """Leave one group out at a time, and judge it by what the others say.
+
+    Args:
+        atlas: All nets.
+        evidence: What the reading rests on.
+        rows: Nets whose regime is truth.
+        left_out: What makes a group.
+        only: Names of observables; None: all.
+        others: Nets that nothing is fitted to, and that are judged where their group is left out.
+
+    Returns:
+        (verdicts of the rows, of the others).
+    """
     groups = group_of(atlas, rows, left_out)
-    parts = []
+    others = np.empty(0, dtype=rows.dtype) if others is None else others
+    other_groups = group_of(atlas, others, left_out)
+    parts, more = [], []
     for group in np.unique(groups):
-        out = groups == group
-        parts.append(judge(atlas, evidence, rows[~out], rows[out], groups[out], only))
-    return _joined(parts)
+        out, also = groups == group, other_groups == group
+        both = np.concatenate([rows[out], others[also]])
+        names = np.concatenate([groups[out], other_groups[also]])
+        judged = judge(atlas, evidence, rows[~out], both, names, only)
+        parts.append(judged.part(np.arange(out.sum())))
+        more.append(judged.part(np.arange(out.sum(), len(both))))
+    return _joined(parts), _joined(more)
 
 
 def _joined(parts: Sequence[Judged]) -> Judged:
@@ -230,8 +257,8 @@ def _interval(judged: Judged, figure: Callable[[Judged], float]) -> Interval | N
     value = figure(judged)
     if not math.isfinite(value):
         return None
-    names = np.unique(judged.groups)
-    places = [np.flatnonzero(judged.groups == name) for name in names]
+    names = np.unique(judged.clusters)
+    places = [np.flatnonzero(judged.clusters == name) for name in names]
     rng = np.random.default_rng(0)
     drawn = []
     for _ in range(RESAMPLES if len(names) >= MIN_GROUPS else 0):
@@ -245,16 +272,21 @@ def _interval(judged: Judged, figure: Callable[[Judged], float]) -> Interval | N
 
 
 def _opposite_share(judged: Judged) -> Interval | None:
-    """Share of opposite verdicts; where there are none, no resampling shows how many there might be.
+    """Share of opposite verdicts.
 
-    The upper bound is then that of as many verdicts as setups got one, for nets of one setup err
+    No resampling shows how many there might be of what is hardly ever seen. The upper bound is at least
+    that of the setups with an opposite verdict among those that got one, for nets of one setup err
     together (Clopper, Pearson 1934).
     """
     found = _interval(judged, lambda k: _share(k.opposite, k.emitted))
-    if found is None or found.value > 0:
-        return found
-    high = 1 - 0.025 ** (1 / len(np.unique(judged.setups[judged.emitted])))
-    return Interval(value=0.0, low=0.0, high=_digits(high))
+    if found is None:
+        return None
+    num = len(np.unique(judged.setups[judged.emitted]))
+    bad = len(np.unique(judged.setups[judged.opposite]))
+    high = 1.0 if bad == num else float(beta.ppf(0.975, bad + 1, num - bad))
+    return Interval(
+        value=found.value, low=found.low or 0.0, high=_digits(max(high, found.high or 0.0))
+    )
 
 
 def _digits(value: float) -> float:
@@ -283,7 +315,7 @@ def row_of(judged: Judged, evidence: Evidence, left_out: str, level: float) -> E
         left_out=left_out,
         n=len(judged.regime),
         num_read=len(read.regime),
-        num_groups=len(np.unique(judged.groups)),
+        num_groups=len(np.unique(judged.clusters)),
         auc_over_aligned=of_read(lambda k: auc(k, _OVER_ALIGNED)),
         auc_over_fitted=of_read(lambda k: auc(k, _OVER_FITTED)),
         balanced_accuracy=of_read(balanced_accuracy),
@@ -298,7 +330,20 @@ def row_of(judged: Judged, evidence: Evidence, left_out: str, level: float) -> E
         ratio_coverage=_digits(held[known].mean()) if known.any() else None,
         ratio_width=None if not math.isfinite(width) else _digits(width),
         calibration_error=of_read(calibration_error),
+        regimes=tuple(_of_regime(judged, k) for k in range(len(REGIMES))),
         groups=tuple(_group(judged, name) for name in np.unique(judged.groups)),
+    )
+
+
+def _of_regime(judged: Judged, k: int) -> RegimeResult:
+    mine, said = judged.read & (judged.regime == k), judged.emitted & (judged.called == k)
+    coverage, right = _share(judged.covered, mine), _share(judged.regime == k, said)
+    return RegimeResult(
+        regime=REGIMES[k],
+        n=int(mine.sum()),
+        coverage=_digits(coverage) if math.isfinite(coverage) else None,
+        called=int(said.sum()),
+        right=_digits(right) if math.isfinite(right) else None,
     )
 
 
@@ -323,11 +368,43 @@ def _group(judged: Judged, name: Any) -> GroupResult:
     )
 
 
+def raw_auc(value: Values, mine: npt.NDArray[np.bool_]) -> float:
+    """Area under the curve of a number as it is, in whichever direction is better; NaN without both.
+
+    Args:
+        value: ``[R]``; nets without the number are left out.
+        mine: ``[R]`` nets of the regime.
+
+    Returns:
+        At least 1/2.
+    """
+    there = np.isfinite(value)
+    if not MIN_OF_REGIME <= mine[there].sum() <= there.sum() - MIN_OF_REGIME:
+        return math.nan
+    area = float(roc_auc_score(mine[there], value[there]))
+    return max(area, 1 - area)
+
+
+def _baseline(name: str, left_out: str, judged: Judged, value: Values | None) -> BaselineRow:
+    regimes = (_OVER_ALIGNED, _OVER_FITTED)
+    areas = [auc(judged, k) for k in regimes]
+    raw = [math.nan if value is None else raw_auc(value, judged.regime == k) for k in regimes]
+    first, second, third, fourth = (
+        _digits(a) if math.isfinite(a) else None for a in (*areas, *raw)
+    )
+    called = judged.probabilities.argmax(axis=1)
+    return BaselineRow(
+        name=name, left_out=left_out, n=len(judged.regime), auc_over_aligned=first,
+        auc_over_fitted=second, raw_over_aligned=third, raw_over_fitted=fourth,
+        opposite=_digits(_opposite(called, judged.regime).mean()),
+    )  # fmt: skip
+
+
 def evaluate(
     atlas: Labelled,
     spec: EvaluationSpec,
     *,
-    reading: str = "",
+    models_sha256: str = "",
     tell: Callable[[str], None] = lambda _: None,
 ) -> Evaluation:
     """Evaluate the reading out of sample.
@@ -335,7 +412,7 @@ def evaluate(
     Args:
         atlas: All nets.
         spec: What is left out, and what it is compared with.
-        reading: Digest of the models whose recipe is judged; kept with the figures.
+        models_sha256: Of the stored models whose recipe is judged; kept with the figures.
         tell: Told before each part.
 
     Returns:
@@ -343,45 +420,50 @@ def evaluate(
     """
     aside = atlas.of_case("set_aside")
     rows = np.flatnonzero(atlas.known & ~aside)
+    grey = np.flatnonzero(atlas.grey & (atlas.regime != UNKNOWN) & ~aside)
     found, baselines = [], []
-    read: dict[LeftOut, npt.NDArray[np.bool_]] = {}
+    whole: dict[LeftOut, Judged] = {}
     for evidence in spec.evidence:
         for left_out in spec.leave_out:
             tell(f"{evidence}: one {left_out} out at a time")
-            judged = leave_out(atlas, evidence, rows, left_out)
+            judged, others = leave_out(
+                atlas, evidence, rows, left_out, others=grey if left_out == "task" else None
+            )
             found.append(row_of(judged, evidence, left_out, LEVEL))
+            if len(others.regime):
+                found.append(row_of(others, evidence, f"{left_out}, grey", LEVEL))
             if evidence == "T2":
-                read[left_out] = judged.read
+                whole[left_out] = judged
         if spec.set_aside:
             tell(f"{evidence}: what was set aside")
             held = np.flatnonzero(atlas.known & aside)
-            groups = np.array(
-                [f"{task}, {family}" for task, family in zip(
-                    atlas.of_case("task")[held], atlas.of_case("family")[held], strict=True
-                )]
-            )  # fmt: skip
-            judged = judge(atlas, evidence, rows, held, groups)
+            tasks, families = atlas.of_case("task")[held], atlas.of_case("family")[held]
+            groups = np.array([f"{a}, {b}" for a, b in zip(tasks, families, strict=True)])
+            judged = judge(atlas, evidence, rows, held, groups, clusters=tasks)
             found.append(row_of(judged, evidence, "set aside", LEVEL))
-    for name, observable in spec.single.items():
-        for left_out in spec.leave_out[:2]:
+    for left_out in spec.leave_out[:2]:
+        if left_out in whole:
+            read = whole[left_out].part(np.flatnonzero(whole[left_out].read))
+            baselines.append(_baseline("the reading (T2)", left_out, read, None))
+        for name, observable in spec.single.items():
             tell(f"{name} alone: one {left_out} out at a time")
-            judged = leave_out(atlas, "T2", rows, left_out, only=(observable,))
+            judged, _ = leave_out(atlas, "T2", rows, left_out, only=(observable,))
             # On the same nets: those that the reading reads, as far as they have this number.
-            kept = ~np.isnan(judged.probabilities).any(axis=1) & read.get(left_out, True)
-            judged = judged.part(np.flatnonzero(kept))
-            called = judged.probabilities.argmax(axis=1)
-            areas = [auc(judged, _OVER_ALIGNED), auc(judged, _OVER_FITTED)]
-            first, second = (_digits(a) if math.isfinite(a) else None for a in areas)
-            baselines.append(
-                BaselineRow(
-                    name=name, left_out=left_out, n=len(judged.regime), auc_over_aligned=first,
-                    auc_over_fitted=second,
-                    opposite=_digits(_opposite(called, judged.regime).mean()),
-                )
-            )  # fmt: skip
+            kept = ~np.isnan(judged.probabilities).any(axis=1)
+            if left_out in whole:
+                kept &= whole[left_out].read
+            order = np.concatenate(
+                [rows[group_of(atlas, rows, left_out) == one] for one in np.unique(judged.groups)]
+            )
+            chosen = np.flatnonzero(kept)
+            value = matrix(
+                atlas.by_column(order[chosen]),
+                tuple(k for k in OBSERVABLES if k.name == observable),
+            )[:, 0]
+            baselines.append(_baseline(name, left_out, judged.part(chosen), value))
     regimes = {one.value: int((atlas.regime[rows] == k).sum()) for k, one in enumerate(REGIMES)}
     setups = len(np.unique(atlas.case[rows]))
     return Evaluation(
         rows=tuple(found), baselines=tuple(baselines), truth=regimes, nets=len(rows), setups=setups,
-        reading=reading,
+        models_sha256=models_sha256,
     )  # fmt: skip

@@ -18,9 +18,9 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from fls_bench.bundle import WRAPPERS, save_bundle, state_digest, stored_task
+from fls_bench.bundle import WRAPPERS, state_digest, stored_task
 from fls_bench.bundle.contents import check_tensor
-from fls_bench.bundle.writing import plain_state
+from fls_bench.bundle.writing import plain_state, versions, write_bundle
 from fls_bench.errors import InputError
 from fls_bench.files import check_target
 from fls_bench.schema import (
@@ -38,6 +38,7 @@ from fls_bench.schema import (
     Sgd,
     Stop,
     TargetLoss,
+    TaskSpec,
 )
 
 if TYPE_CHECKING:
@@ -111,14 +112,23 @@ class Recorder:
         """Optimizer steps so far."""
         return self._clock[0]
 
-    def log(self, train_loss: float) -> None:
+    def log(self, train_loss: float | None = None) -> None:
         """Note the end of an epoch.
 
         Args:
-            train_loss: Loss on the training data; the last one logged is what the file claims.
+            train_loss: Loss on the training data; the last one logged is what the file claims. None: it
+                was not measured, and the file claims none.
         """
         self.epochs += 1
-        self.train_loss = float(train_loss)
+        self.train_loss = None if train_loss is None else float(train_loss)
+
+    def settle(self, recipe: Recipe) -> None:
+        """Replace the recipe, where only the end of training tells all of it.
+
+        Args:
+            recipe: How the net was trained.
+        """
+        self._recipe, self._read_off, self.no_recipe = recipe, False, None
 
     def recipe(self) -> Recipe | None:
         """The recipe as far as it is known now; None, with ``no_recipe`` set, where it is not."""
@@ -179,11 +189,14 @@ class Recorder:
         Returns:
             The header of a model file, as JSON, without weights and data.
         """
+        task = None if self._task is None else stored_task("the header", self._task)[0]
+        return self._bundle_header(task).model_dump_json()
+
+    def _bundle_header(self, task: TaskSpec | None) -> BundleHeader:
         return BundleHeader(
-            **self._header, recipe=self.recipe(), outcome=self.outcome(),
-            task=None if self._task is None else stored_task("the header", self._task)[0],
-            init_digest=self.init_digest,
-        ).model_dump_json()  # fmt: skip
+            **self._header, recipe=self.recipe(), outcome=self.outcome(), task=task,
+            init_digest=self.init_digest, versions=versions(),
+        )  # fmt: skip
 
     def save(
         self, path: str | os.PathLike[str] | None = None, *, force: bool | None = None
@@ -203,25 +216,17 @@ class Recorder:
         target = self._path if path is None else Path(path)
         if target is None:
             raise InputError("There is no path to write to.", "Give one to record() or to save().")
-        header = self._header
-        written = save_bundle(
+        spec, data = (None, {}) if self._task is None else stored_task(str(target), self._task)
+        write_bundle(
             target,
-            _state(self._model),
-            initial_state=self.init,
-            task=self._task,
-            recipe=self.recipe(),
-            outcome=self.outcome(),
-            output_multiplier=header["output_multiplier"],
-            init_scale=header["init_scale"],
-            centered=header["centered"],
-            multiplier_route=header["multiplier_route"],
-            builder_hint=header["architecture"].hint,
-            feature_layer=header["feature_layer"],
-            keep_init=self._keep_init,
+            self._bundle_header(spec),
+            final=_state(self._model),
+            init=self.init if self._keep_init else None,
+            data=data,
             force=self._force if force is None else force,
         )
-        self._written = written
-        return written
+        self._written = target
+        return target
 
     def close(self) -> None:
         """Stop to count steps; the end of the context does so too."""
@@ -336,7 +341,7 @@ def record(
         check_target(Path(path), force)
     no_recipe, read_off = None, recipe is None
     if recipe is None:
-        read = _read_recipe(_inner(model), optimizer, batch_size, stop, loss, seed, data_seed)
+        read = read_recipe(_inner(model), optimizer, batch_size, stop, loss, seed, data_seed)
         recipe, no_recipe = (read, None) if isinstance(read, Recipe) else (None, read)
     header = {
         "architecture": ArchitectureSpec(hint=builder_hint),
@@ -380,7 +385,7 @@ def _out_of_range(error: ValidationError) -> InputError:
     )
 
 
-def _read_recipe(
+def read_recipe(
     model: nn.Module,
     optimizer: torch.optim.Optimizer | None,
     batch_size: int | None,
@@ -389,7 +394,20 @@ def _read_recipe(
     seed: int,
     data_seed: int,
 ) -> Recipe | str:
-    """The recipe that an optimizer tells, or the reason why there is none."""
+    """The recipe that an optimizer tells, or the reason why there is none.
+
+    Args:
+        model: The net, before its first step.
+        optimizer: Its optimizer.
+        batch_size: Training points per step.
+        stop: When training ends.
+        loss: A mean over the batch.
+        seed: Seed of the net.
+        data_seed: Which draw of the data.
+
+    Returns:
+        The recipe, or a sentence.
+    """
     absent = [
         name
         for name, value in {

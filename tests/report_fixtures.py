@@ -50,6 +50,7 @@ from fls_bench.schema import (
     Recommendation,
     ReferenceRange,
     Regime,
+    RegimeResult,
     Report,
     ScalingFit,
     SeedResult,
@@ -886,10 +887,15 @@ def evaluation(text: str = "digits") -> Report:
         num_verdicts=640,
         emitted_accuracy=share, abstained=share, coverage=share, level=0.9, set_size=1.2,
         num_ratios=760, ratio_coverage=0.9, ratio_width=6.0, calibration_error=share, groups=groups,
+        regimes=(
+            RegimeResult(regime=Regime.OVER_ALIGNED, n=200, coverage=0.86, called=90, right=0.8),
+            RegimeResult(regime=Regime.OVER_FITTED, n=0, coverage=None, called=0, right=None),
+        ),
     )  # fmt: skip
     alone = BaselineRow(
-        name=text, left_out="task", n=800, auc_over_aligned=0.7, auc_over_fitted=None, opposite=0.05
-    )
+        name=text, left_out="task", n=800, auc_over_aligned=0.7, auc_over_fitted=None,
+        raw_over_aligned=0.72, opposite=0.05,
+    )  # fmt: skip
     return Report(
         kind="suite",
         suite={"name": "verdict-eval", "version": 1},

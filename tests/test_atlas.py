@@ -23,6 +23,7 @@ from fls_bench.atlas import (
 from fls_bench.errors import InputError
 from fls_bench.evaluating import evaluate
 from fls_bench.schema import EvaluationSpec, Outcome, Regime
+from fls_bench.suite import load_suite
 from fls_bench.verdict.reading.columns import COLUMNS
 from fls_bench.verdict.reading.truth import REGIMES, truth
 
@@ -295,6 +296,41 @@ def test_too_few_groups_bound_nothing():
 
 
 @pytest.mark.usefixtures("few_observables")
+def test_intervals_without_bounds_hold_nothing(monkeypatch):
+    """Below nine setups no width is known: those nets are not counted as held."""
+    monkeypatch.setattr(evaluating, "RESAMPLES", 2)
+    few = planted_shard([(f"task{k}", "family", k) for k in range(8)])
+    atlas = calibrating.labelled([few])
+    judged, _ = evaluating.leave_out(atlas, "T2", np.flatnonzero(atlas.known), "task")
+    assert np.isinf(judged.width).all()
+    row = evaluating.row_of(judged, "T2", "task", 0.9)
+    assert (row.num_ratios, row.ratio_coverage, row.ratio_width) == (0, None, None)
+
+
+@pytest.mark.usefixtures("few_observables")
+def test_nets_near_the_margin_are_judged_and_fitted_to_by_nothing(planted):
+    atlas = calibrating.labelled([planted])
+    rows = np.flatnonzero(atlas.known)
+    others = rows[::7]
+    kept = np.setdiff1d(rows, others)
+    alone, nothing = evaluating.leave_out(atlas, "T2", kept, "task")
+    again, more = evaluating.leave_out(atlas, "T2", kept, "task", others=others)
+    assert len(nothing.regime) == 0
+    assert len(more.regime) == len(others)
+    np.testing.assert_array_equal(again.probabilities, alone.probabilities)
+    assert (more.probabilities.argmax(axis=1) == more.regime).mean() > 0.7
+
+
+def test_the_area_of_a_number_as_it_is_does_not_ask_for_its_direction():
+    mine = np.array([True] * 6 + [False] * 6)
+    value = np.arange(12.0)
+    assert evaluating.raw_auc(value, mine) == evaluating.raw_auc(-value, mine) == 1
+    assert np.isnan(evaluating.raw_auc(value, np.zeros(12, dtype=bool)))
+    value[0] = np.nan
+    assert evaluating.raw_auc(value, mine) == 1
+
+
+@pytest.mark.usefixtures("few_observables")
 def test_the_evaluation_leaves_groups_out_and_counts(monkeypatch, planted):
     monkeypatch.setattr(evaluating, "RESAMPLES", 40)
     values = planted.values.copy()
@@ -307,7 +343,8 @@ def test_the_evaluation_leaves_groups_out_and_counts(monkeypatch, planted):
         single={"scale": "initial_logits", "gap": "gap"},
     )
     found = evaluate(atlas, spec)
-    by_task, by_family = found.rows
+    by_task, grey, by_family = found.rows
+    assert (grey.left_out, grey.n) == ("task, grey", int((atlas.grey & (atlas.regime >= 0)).sum()))
     assert (by_task.num_groups, by_family.num_groups) == (12, 3)
     assert by_task.n == int(atlas.known.sum()) == sum(one.n for one in by_task.groups)
     # What lacks a measurement is not read: no verdict, and no figure of its probabilities.
@@ -326,10 +363,25 @@ def test_the_evaluation_leaves_groups_out_and_counts(monkeypatch, planted):
     setups = len(np.unique(atlas.case[atlas.known]))
     assert by_task.opposite.high == pytest.approx(1 - 0.025 ** (1 / setups), abs=1e-5)
     assert setups < by_task.num_verdicts
+    # Setups that were seen to err make the bound larger, not smaller.
+    (judged, _) = evaluating.leave_out(atlas, "T2", np.flatnonzero(atlas.known), "task")
+    bounds = []
+    for bad in (0, 1, 2, 4):
+        wrong = np.isin(judged.setups, np.unique(judged.setups)[:bad])
+        regime = np.where(wrong & judged.emitted, 2 - judged.called, judged.regime)
+        spoilt = dataclasses.replace(judged, regime=regime)
+        bounds.append(evaluating._opposite_share(spoilt).high)
+    assert bounds == sorted(set(bounds))
     # Three families drawn again would say too little of what a fourth does.
     assert (by_family.auc_over_aligned.low, by_family.auc_over_aligned.high) == (None, None)
     assert by_task.num_ratios > 0.9 * by_task.num_read
-    assert (found.reading, evaluate(atlas, spec, reading="abc").reading) == ("", "abc")
+    for row in found.rows:
+        assert sum(one.n for one in row.regimes) == row.num_read
+        assert sum(one.called for one in row.regimes) == row.num_verdicts
+        right = sum(one.called * (one.right or 0) for one in row.regimes)
+        assert right / row.num_verdicts == pytest.approx(row.emitted_accuracy.value, abs=1e-4)
+        held = sum(one.n * (one.coverage or 0) for one in row.regimes)
+        assert held / row.num_read == pytest.approx(row.coverage.value, abs=1e-4)
     assert by_task.num_verdicts == sum(one.emitted for one in by_task.groups)
     assert by_task.calibration_error.value < 0.1
     planted_one, nothing = (
@@ -345,3 +397,43 @@ def test_the_evaluation_leaves_groups_out_and_counts(monkeypatch, planted):
 
 def test_errors_are_named_as_they_are_stored():
     assert ERRORS == ("val_error", "val_loss", "test_error", "test_loss", "chance_error")
+
+
+REAL = {
+    "digits", "breast_cancer", "wine", "diabetes", "mnist", "fashion_mnist", "cifar10", "photo_patches",
+}  # fmt: skip
+
+
+def test_the_atlas_is_no_crowd_of_small_nets():
+    """What its suite promises, setup by setup; drawing it again must not lose one of these unseen."""
+    suite = load_suite("atlas")
+    cases = suite.cases
+    recipes = [suite.recipe(case) for case in cases]
+
+    def share(holds):
+        return np.mean([bool(holds(*pair)) for pair in zip(cases, recipes, strict=True)])
+
+    def arguments(case):
+        return case.model.arguments
+
+    assert len({case.task.name for case in cases}) >= 20
+    assert len({case.task.name for case in cases} & REAL) >= 8
+    residual = ("resmlp", "resnet")
+    norms = {arguments(case).get("norm") for case in cases if case.model.name in residual}
+    assert {"none"} < norms
+    for least, holds in (
+        (0.1, lambda case, _: case.model.name == "cnn"),
+        (0.1, lambda case, _: case.model.name in residual),
+        (0.05, lambda _, recipe: recipe.optimizer.kind in ("adam", "adamw")),
+        (0.05, lambda _, recipe: getattr(recipe.optimizer, "momentum", 0) > 0),
+        (0.1, lambda case, _: arguments(case).get("width", 0) >= 512),
+        (0.1, lambda case, _: case.task.arguments.get("n_train", 0) >= 2000),
+        (0.1, lambda case, _: case.alter is not None and case.alter.label_noise > 0),
+        (0.02, lambda case, _: arguments(case).get("activation") == "gelu"),
+        (0.02, lambda case, _: arguments(case).get("activation") == "tanh"),
+        (0.02, lambda case, _: arguments(case).get("bias")),
+        (0.02, lambda case, _: case.model.centered),
+    ):
+        assert share(holds) >= least
+    depths = {arguments(case)["depth"] for case in cases if "depth" in arguments(case)}
+    assert {2, 3, 4, 6, 8} <= depths

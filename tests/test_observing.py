@@ -14,6 +14,7 @@ from fls_bench.atlas import load_atlas, load_shard, save_shard, shard_path
 from fls_bench.bench import Options
 from fls_bench.errors import InputError
 from fls_bench.schema import (
+    Finding,
     Outcome,
     Placed,
     PlacedCase,
@@ -34,6 +35,7 @@ from fls_bench.surveying import survey
 from fls_bench.tasks import arrays_source, task_source
 from fls_bench.training import train_one
 from fls_bench.verdict.reading.columns import COLUMNS, POINTS
+from fls_bench.verdict.reading.truth import REGIMES
 
 
 class Silent:
@@ -220,7 +222,32 @@ def test_too_few_points_end_in_words():
     run = trained_state(setup)
     look = look_at(setup, setup.task_for(0), run.final, run.init)
     assert "kernel.change" not in look.columns
-    assert bench.read_regime(look).regime is Regime.INCONCLUSIVE
+    found = bench.read_regime(look)
+    assert (found.regime, found.reason.code) == (Regime.INCONCLUSIVE, "too_few_points")
+    assert "100 test points (there are 12)" in found.reason.text
+    assert "(there are 20)" in found.reason.text
+
+
+@pytest.mark.parametrize("centered", [False, True])
+def test_an_init_that_is_hardly_this_runs_is_not_read_by(centered):
+    setup = dataclasses.replace(
+        small_setup(task_source("digits", {"n_train": 150})), centered=centered
+    )
+    run = trained_state(setup)
+    look = look_at(setup, setup.task_for(0), run.final, run.init)
+    other = {name: value.flip(0) for name, value in run.init.items()}
+    wrong = look_at(setup, setup.task_for(0), run.final, other)
+    doubt = Finding(code="init_unlike", status="problem", text="It is another's.")
+    assert bench.read_regime(look).evidence == "T2"
+    found = bench.read_regime(wrong, [doubt])
+    assert "those given are hardly its own" in found.reason.text or found.regime in REGIMES
+    if centered:
+        assert (found.regime, found.reason.code) == (Regime.INCONCLUSIVE, "init_doubted")
+        assert found.probabilities == {}
+    else:
+        without = look_at(setup, setup.task_for(0), run.final, None)
+        assert found.evidence == "T1"
+        assert found.probabilities == bench.read_regime(without).probabilities != {}
 
 
 def test_weights_that_are_not_finite_are_refused_or_inconclusive(tmp_path):

@@ -31,7 +31,7 @@ def test_the_models_and_the_evaluation_are_of_the_committed_atlas():
     assert (stored.nets, stored.setups) == sizes
     # Models fitted anew make the figures those of other models: run both again.
     peer = json.loads((atlas_folder() / "weightwatcher.json").read_text("utf-8"))
-    assert stored.reading == peer["reading"] == models_digest()
+    assert stored.models_sha256 == peer["models_sha256"] == models_digest()
     assert all(0 < one.threshold < 1 for one in models.models.values())
 
 

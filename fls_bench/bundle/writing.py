@@ -92,10 +92,11 @@ def write_bundle(
             f"The header for {label} is not plain data: {str(error)[:120]}.",
             "Give numbers, strings, lists and dicts as arguments of the architecture and the task.",
         ) from None
+    memories: set[int] = set()
     groups = {
-        "init": None if init is None else _own(init),
-        "final": _own(final),
-        "data": _own(data or {}),
+        "init": None if init is None else _own(init, memories),
+        "final": _own(final, memories),
+        "data": _own(data or {}, memories),
     }
     check_contents(
         label,
@@ -144,14 +145,23 @@ def _check_target(path: Path, force: bool) -> None:
         )
 
 
-def _own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU that share no memory, so that a view or a tied weight is stored in full."""
-    return {
-        name: value.detach().cpu().resolve_neg().clone(memory_format=torch.contiguous_format)
-        if value.layout is torch.strided and value.device.type != "meta"
-        else value
-        for name, value in tensors.items()
-    }
+def _own(tensors: Mapping[str, Tensor], memories: set[int]) -> dict[str, Tensor]:
+    """On the CPU, sharing no memory, so that a view or a tied weight is stored in full.
+
+    What has a memory of its own, not among those seen before, is not copied: a copy costs as much as
+    writing it.
+    """
+    found = {}
+    for name, value in tensors.items():
+        if value.layout is torch.strided and value.device.type != "meta":
+            value = value.detach().cpu().resolve_neg()
+            memory = value.untyped_storage()
+            whole = memory.nbytes() == value.numel() * value.element_size()
+            if not (whole and value.is_contiguous()) or memory.data_ptr() in memories:
+                value = value.clone(memory_format=torch.contiguous_format)
+            memories.add(value.untyped_storage().data_ptr())
+        found[name] = value
+    return found
 
 
 def save_bundle(
@@ -224,11 +234,7 @@ def save_bundle(
             task=spec,
             feature_layer=feature_layer,
             init_digest=None if init is None else state_digest(init),
-            versions={
-                "fls_bench": __version__,
-                "torch": str(torch.__version__),
-                "python": platform.python_version(),
-            },
+            versions=versions(),
         )
     except ValidationError as error:
         first = error.errors()[0]
@@ -245,6 +251,15 @@ def save_bundle(
         force=force,
     )
     return Path(path)
+
+
+def versions() -> dict[str, str]:
+    """What a file was written with."""
+    return {
+        "fls_bench": __version__,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+    }
 
 
 def plain_state(label: str, argument: str, value: object) -> dict[str, Tensor]:

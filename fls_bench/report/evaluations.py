@@ -16,17 +16,20 @@ RATIO_COLUMNS = (
     "interval of log2(c/c*) holds it",
     "its median width",
 )
-BASELINE_COLUMNS = ("one number alone", "left out", "read", "AUC over-aligned", "AUC over-fitted",
-                    "likeliest is the opposite")  # fmt: skip
+BASELINE_COLUMNS = ("one number alone", "left out", "read", "AUC over-aligned", "as it is",
+                    "AUC over-fitted", "as it is", "likeliest is the opposite")  # fmt: skip
+REGIME_COLUMNS = ("evidence", "left out", "regime", "read", "set holds it", "verdicts that say so",
+                  "of these right")  # fmt: skip
 GROUP_COLUMNS = ("group", "n", "read", "AUC over-aligned", "AUC over-fitted", "balanced accuracy",
                  "set holds the truth", "opposite", "verdicts")  # fmt: skip
 NOTE = (
     "Every figure is of nets of groups that were left out, by models, thresholds and reach that never "
-    "saw them; intervals draw whole groups again (cluster bootstrap; none below eight groups; where no "
-    "verdict is opposite, the bound is that of one verdict for each setup; drawing again adds "
-    "calibration error of its own, so that its interval may lie above its value). A net that is out "
-    "of reach, no better than chance or lacks a measurement is not read: it has no verdict, and what "
-    "is said of probabilities and sets is of the others."
+    "saw them, and of nets whose regime six seeds could settle: half of the atlas (grey: others, whose "
+    "likeliest regime lies near the margin). Intervals draw whole groups again (cluster bootstrap; none "
+    "below eight groups; opposite verdicts are bounded as if each setup gave one; drawing again adds "
+    "calibration error of its own, so that its interval may lie above its value). A net that is out of "
+    "reach, no better than chance or lacks a measurement is not read: it has no verdict, and what is "
+    "said of probabilities and sets is of the others."
 )
 WORST = 6
 """So many groups are named, those with the worst coverage; and all of which less than half is read."""
@@ -52,7 +55,7 @@ def cells(row: EvaluationRow) -> tuple[str, ...]:
 
 def ratio_cells(row: EvaluationRow) -> tuple[str, ...]:
     """A row of ``RATIO_COLUMNS``."""
-    held = "-" if row.ratio_coverage is None else f"{100 * row.ratio_coverage:.1f} %"
+    held = of_hundred(row.ratio_coverage)
     width = "-" if row.ratio_width is None else f"{row.ratio_width:.1f} octaves"
     return row.evidence, row.left_out, str(row.num_ratios), held, width
 
@@ -60,9 +63,25 @@ def ratio_cells(row: EvaluationRow) -> tuple[str, ...]:
 def baseline_cells(row: BaselineRow) -> tuple[str, ...]:
     """A row of ``BASELINE_COLUMNS``."""
     return (
-        row.name, row.left_out, str(row.n), share(row.auc_over_aligned), share(row.auc_over_fitted),
-        f"{100 * row.opposite:.1f} %",
+        row.name, row.left_out, str(row.n), share(row.auc_over_aligned), share(row.raw_over_aligned),
+        share(row.auc_over_fitted), share(row.raw_over_fitted), f"{100 * row.opposite:.1f} %",
     )  # fmt: skip
+
+
+def regime_rows(row: EvaluationRow) -> list[tuple[str, ...]]:
+    """Rows of ``REGIME_COLUMNS``."""
+    return [
+        (
+            row.evidence, row.left_out, one.regime.label, str(one.n), of_hundred(one.coverage),
+            str(one.called), of_hundred(one.right),
+        )
+        for one in row.regimes
+    ]  # fmt: skip
+
+
+def of_hundred(value: float | None) -> str:
+    """A share in percent."""
+    return "-" if value is None else f"{100 * value:.1f} %"
 
 
 def group_cells(group: GroupResult) -> tuple[str, ...]:
@@ -70,7 +89,7 @@ def group_cells(group: GroupResult) -> tuple[str, ...]:
     return (
         group.group, str(group.n), str(group.read), share(group.auc_over_aligned),
         share(group.auc_over_fitted), share(group.balanced_accuracy),
-        "-" if group.coverage is None else f"{100 * group.coverage:.1f} %", str(group.opposite),
+        of_hundred(group.coverage), str(group.opposite),
         str(group.emitted),
     )  # fmt: skip
 

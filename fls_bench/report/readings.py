@@ -11,6 +11,7 @@ PUSH_COLUMNS = (
 )  # fmt: skip
 OUTSIDE_COLUMNS = ("observable", "here", "in the atlas")
 _REGIMES = (Regime.OVER_ALIGNED, Regime.NEAR_OPTIMAL, Regime.OVER_FITTED)
+_OTHERS = {"depth and n": "", "n": "*", "all": "**"}
 CONFUSION_COLUMNS = ("placed by their c", *(one.label for one in Regime))
 _EVIDENCE = {
     "T1": "data",
@@ -61,10 +62,13 @@ def facts(reading: Reading) -> tuple[tuple[str, str], ...]:
 
 def note(reading: Reading) -> str:
     """What the table of pushes shows."""
+    others = {one.of for push in reading.pushes for one in push.ranges}
+    marks = {"n": "* of all depths, for want of such nets", "all": "** of all depths and sizes"}
+    told = "".join(f" ({text})" for key, text in marks.items() if key in others)
     return (
         "Each observable with what it added to the log odds of the side it points to, and where the "
         "middle 80 % of the atlas' nets of each regime lie: "
-        f"{reading.depth}. They push together; no single one decides."
+        f"{reading.depth}{told}. They push together; no single one decides."
     )
 
 
@@ -82,10 +86,13 @@ def push_cells(push: Push) -> tuple[str, ...]:
 
 def outside_rows(reading: Reading) -> list[tuple[str, ...]]:
     """Rows of ``OUTSIDE_COLUMNS``."""
-    return [
-        (one.text, number(one.value), f"{number(one.low)} to {number(one.high)}")
-        for one in reading.out_of_range
-    ]
+    return [(one.text, *_apart(one.value, one.low, one.high)) for one in reading.out_of_range]
+
+
+def outside_note(reading: Reading) -> str:
+    """What the table of what is out of range shows."""
+    near = " The net as a whole is near enough to be read." if reading.probabilities else ""
+    return f"Measurements that lie where the atlas has hardly any nets.{near}"
 
 
 def number(value: float | None) -> str:
@@ -93,8 +100,19 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}"
 
 
+def _apart(value: float, low: float, high: float) -> tuple[str, str]:
+    """A value and a range that it lies outside of, with as many digits as that takes to be seen."""
+    for digits in range(3, 8):
+        end = low if value < low else high
+        if f"{value:.{digits}g}" != f"{end:.{digits}g}":
+            break
+    return f"{value:.{digits}g}", f"{low:.{digits}g} to {high:.{digits}g}"
+
+
 def _range(one: ReferenceRange | None) -> str:
-    return "-" if one is None else f"{one.median:.3g} [{one.low:.3g}, {one.high:.3g}]"
+    if one is None:
+        return "-"
+    return f"{one.median:.3g} [{one.low:.3g}, {one.high:.3g}]{_OTHERS[one.of]}"
 
 
 # --- the self-test --------------------------------------------------------------------------
@@ -118,7 +136,11 @@ def selftest_facts(found: SelfTest) -> tuple[tuple[str, str], ...]:
     return (
         ("nets", f"{len(nets)} at {len(found.cases)} places"),
         ("called", f"{len(called)}, the others inconclusive; {sides} were placed in a regime"),
-        ("right", f"{right} of the {len(called)} that were called"),
+        (
+            "right",
+            f"{right} of the {len(called)} that were called (places that are clear, on tasks of the "
+            "atlas: on tasks that it has not, nine in ten are)",
+        ),
         (
             "false alarms",
             f"{wrong} of {flat} nets that are near-optimal, or learned nothing, called "

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from fls_bench.schema.base import Frozen, Interval, Share
 from fls_bench.schema.readings import Evidence
+from fls_bench.schema.states import Regime
 
 LeftOut = Literal["task", "family", "optimizer"]
 
@@ -45,6 +46,20 @@ class GroupResult(Frozen):
     """Nets that were given probabilities; the figures but those of verdicts are of them."""
 
 
+class RegimeResult(Frozen):
+    """What became of the nets of one regime, and of those that were called so."""
+
+    regime: Regime
+    n: int
+    """Nets of this regime that were read."""
+    coverage: Share | None
+    """Share of them whose set of regimes held it."""
+    called: int
+    """Verdicts that say this regime, whatever is true."""
+    right: Share | None
+    """Share of these verdicts that were right."""
+
+
 class EvaluationRow(Frozen):
     """One kind of evidence, one kind of group left out at a time.
 
@@ -54,11 +69,13 @@ class EvaluationRow(Frozen):
 
     evidence: Evidence
     left_out: str
-    """task, family or optimizer; ``set aside`` for what no fit and no choice had seen."""
+    """task, family or optimizer; ``set aside`` for what no fit and no choice had seen; ``task, grey``
+    for nets of left-out tasks whose regime is no truth, since it lies near the margin."""
     n: int
     num_read: int
     """So many of them were given probabilities."""
     num_groups: int
+    """Groups that are drawn again for the intervals; for ``set aside``, tasks."""
     auc_over_aligned: Interval | None
     auc_over_fitted: Interval | None
     balanced_accuracy: Interval | None
@@ -82,17 +99,21 @@ class EvaluationRow(Frozen):
     """Median width of that interval, octaves."""
     calibration_error: Interval | None
     """Of the largest probability, 15 bins of equal counts."""
+    regimes: tuple[RegimeResult, ...] = ()
     groups: tuple[GroupResult, ...]
 
 
 class BaselineRow(Frozen):
-    """What one number alone does, on the nets that the reading (T2) reads and the same splits."""
+    """What one number alone does, on the nets that the reading (T2) reads, and what the reading does."""
 
     name: str
     left_out: str
     n: int
     auc_over_aligned: Share | None
     auc_over_fitted: Share | None
+    raw_over_aligned: Share | None = None
+    """Without any fit: area of the number itself, in whichever direction is better."""
+    raw_over_fitted: Share | None = None
     opposite: Share
     """Share of nets whose likeliest regime is the opposite."""
 
@@ -108,5 +129,5 @@ class Evaluation(Frozen):
     """All of them."""
     setups: int = 0
     """Of so many setups."""
-    reading: str = ""
-    """SHA-256 of the stored models that were fitted in the same way to all of these nets."""
+    models_sha256: str = ""
+    """Of the stored models that were fitted in the same way to all of these nets."""

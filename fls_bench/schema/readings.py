@@ -24,6 +24,8 @@ class ReferenceRange(Frozen):
     high: float
     n: int
     """Nets of the atlas that it rests on."""
+    of: Literal["depth and n", "n", "all"] = "depth and n"
+    """What they are like: where too few are, those of all depths stand in, or of all depths and n."""
 
 
 class Push(Frozen):
@@ -67,7 +69,7 @@ class Reading(Frozen):
     distance: float
     """From the middle of the atlas, in measurement space."""
     reach: float
-    """The largest distance at which the reading is trusted."""
+    """The largest distance at which the reading is trusted; facts of the setup have limits, too."""
     out_of_range: tuple[OutOfRange, ...] = ()
     pushes: tuple[Push, ...] = ()
     depth: str
@@ -75,11 +77,6 @@ class Reading(Frozen):
     reason: Code
     atlas: dict[str, Any] = {}
     """Suite and number of nets that the model was fitted on."""
-
-    @property
-    def within_reach(self) -> bool:
-        """Whether the atlas has nets like this one."""
-        return self.distance <= self.reach
 
 
 class Curve(Frozen):

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fls_bench.homogeneity import has_normalisation
 from fls_bench.metrics import METRICS as METRIC_ROWS
 from fls_bench.metrics import Snapshot, measure
 from fls_bench.metrics.outputs import point_errors
+from fls_bench.metrics.snapshot import SPLITS
 from fls_bench.schema import Evidence, Measurement
 from fls_bench.subject.snapshots import refuse_overflow, snapshot_of
 from fls_bench.tasks import Task
@@ -65,6 +66,27 @@ class Look:
         if self.snapshot.init is None:
             return "T1" if self.has_test else "T1-train"
         return "T2" if self.has_test else "T2-train"
+
+    def without_init(self) -> Look:
+        """The same look, had there been no initial weights."""
+        return Look(replace(self.snapshot, init=None), self.facts, self.has_test)
+
+    @property
+    def too_few(self) -> tuple[str, ...]:
+        """Of what there are too few points for measurements, each with how many it takes."""
+        needed: dict[str, int] = {}
+        for one in self.measurements:
+            row = METRIC_ROWS[one.metric]
+            splits = [
+                split for split in SPLITS
+                if f"{split}_data" in row.needs and len(self.snapshot.labels(split)) < row.min_samples
+            ]  # fmt: skip
+            for split in splits if one.value is None else ():
+                needed[split] = max(needed.get(split, 0), row.min_samples)
+        return tuple(
+            f"{needed[split]} {split} points (there are {len(self.snapshot.labels(split))})"
+            for split in SPLITS if split in needed
+        )  # fmt: skip
 
     @property
     def beats_chance(self) -> bool:
@@ -117,7 +139,9 @@ def look_at(
     """
     part = part_of_task(task)
     snapshot = snapshot_of(setup, part, final, init, kernel_points=KERNEL_POINTS)
-    return Look(snapshot, facts_of(setup, task, snapshot), task.has_test)
+    net = make_net(setup, 0, setup.output_multiplier, torch.float32)
+    facts = net_facts(net, snapshot, task.n_train, task.x_train.shape[1:])
+    return Look(snapshot, facts, task.has_test)
 
 
 def stored_look(
@@ -152,14 +176,24 @@ def stored_look(
     return look, snapshot
 
 
-def facts_of(setup: TrainingSetup, task: Task, snapshot: Snapshot) -> dict[str, float]:
-    """What is known of a net and its data beside measurements."""
-    net = make_net(setup, 0, setup.output_multiplier, torch.float32)
-    shape = task.x_train.shape[1:]
+def net_facts(
+    net: nn.Module, snapshot: Snapshot, n_train: int, shape: Sequence[int]
+) -> dict[str, float]:
+    """What is known of a net and its data beside measurements.
+
+    Args:
+        net: The net.
+        snapshot: Of it.
+        n_train: Points that it is trained on.
+        shape: Of one input.
+
+    Returns:
+        By the names in ``FACTS``.
+    """
     widths = [x.shape[1] for x in snapshot.final.train_features.values()]
     return {
-        "n_train": task.n_train,
-        "n_classes": task.n_classes,
+        "n_train": n_train,
+        "n_classes": snapshot.n_classes,
         "input_dim": math.prod(shape),
         "depth": len(snapshot.final.weights),
         **({"width": widths[-1]} if widths else {}),

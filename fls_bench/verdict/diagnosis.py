@@ -117,12 +117,19 @@ def from_reading(reading: Reading, tier: Tier, why: str, c: float | None = None)
         multiply = 2.0**octaves
         side = "larger" if toward > 0 else "smaller"
         advice = (
-            f"Try a {side} output multiplier: about {format_multiplier(multiply)} times the present one "
-            f"(log2(c/c*) is read as {ratio.value:+.1f}{_bounds(ratio)}), the learning rate carried "
-            "along. This was read from one net: confirm it by a sweep, or find c* with fls-bench tune."
+            f"Try a {side} output multiplier: {_factors(ratio, octaves)} times the present one, with "
+            "the learning rate that its rule gives (docs/learning-rates.md). Only the side was read "
+            "from this one net, hardly the distance: confirm it by a sweep, or find c* and its rate "
+            "with fls-bench tune."
         )
     elif regime is Regime.NEAR_OPTIMAL:
         advice = "No change is recommended. A sweep would confirm it."
+        if ratio is not None and ratio.low is not None and ratio.high is not None:
+            advice += (
+                " Near-optimal says that hardly anything is to be gained, wherever c* lies."
+                if not ratio.low <= 0 <= ratio.high
+                else ""
+            )
     else:
         advice = "No change is recommended. A sweep would decide: " + (
             "leave out --observe-only, or raise --budget."
@@ -144,10 +151,19 @@ def from_reading(reading: Reading, tier: Tier, why: str, c: float | None = None)
     )
 
 
-def _bounds(ratio: Interval) -> str:
+def _factors(ratio: Interval, octaves: float) -> str:
+    """By how much c is to change, as far as the interval of log2(c/c*) says it."""
+    about = format_multiplier(2.0**octaves)
     if ratio.low is None or ratio.high is None:
-        return ""
-    return f", {100 * ratio.level:.0f} % between {ratio.low:+.1f} and {ratio.high:+.1f}"
+        return f"about {about}"
+    side = 1 if octaves > 0 else -1
+    ends = sorted((-ratio.low, -ratio.high), key=abs)
+    first, second = (2.0 ** (side * max(0.0, side * round(end))) for end in ends)
+    if first == 1:
+        reach = "up to" if side > 0 else "down to"
+    else:
+        reach = f"between {format_multiplier(first)} and"
+    return f"{reach} {format_multiplier(second)}, about {about},"
 
 
 def reading_finding(reading: Reading, regime: Regime) -> Finding:

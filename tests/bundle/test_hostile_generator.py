@@ -33,6 +33,9 @@ MAX_BYTES = 2 * 10**9
 TORCH_BYTES = 5 * 10**8
 """Of these, what a process takes that has done nothing yet."""
 MAX_SECONDS = 10.0
+"""Of the processor: how long the clock says depends on what else the machine does."""
+HANGS = 6.0
+"""So many times that by the clock is no longer work but waiting."""
 MAX_CHARACTERS = 6000
 BATCH_SECONDS = 900.0
 
@@ -272,8 +275,9 @@ class Process:
             os.lseek(text, 0, os.SEEK_SET)
             os.dup2(text, stream)
         code, fault = None, ""
-        start = time.monotonic()
-        signal.setitimer(signal.ITIMER_REAL, limit)
+        start, began = time.process_time(), time.monotonic()
+        signal.setitimer(signal.ITIMER_PROF, limit)
+        signal.setitimer(signal.ITIMER_REAL, HANGS * limit)
         self.watch.on = True
         try:
             code = act()
@@ -281,8 +285,9 @@ class Process:
             fault = f"left the command: {traceback.format_exc(limit=-3)} {error}"
         finally:
             self.watch.on = False
+            signal.setitimer(signal.ITIMER_PROF, 0)
             signal.setitimer(signal.ITIMER_REAL, 0)
-        seconds = time.monotonic() - start
+        seconds, waited = time.process_time() - start, time.monotonic() - began
         sys.stdout.flush()
         sys.stderr.flush()
         said = []
@@ -298,6 +303,8 @@ class Process:
             faults.append(f"took {peak - now:,} bytes more than before")
         if seconds > limit:
             faults.append(f"took {seconds:.1f} s")
+        if waited > HANGS * limit:
+            faults.append(f"hung for {waited:.1f} s")
         return {
             "name": name, "code": code, "out": said[0], "err": said[1], "seconds": seconds,
             "bytes": peak - now if peak > before else 0, "faults": faults,
@@ -420,6 +427,12 @@ def _evil_import(process: Process) -> None:
     __import__("evil")
 
 
+def _compute(process: Process) -> None:
+    end = time.process_time() + 0.4
+    while time.process_time() < end:
+        pass
+
+
 def _raise(process: Process) -> None:
     raise ValueError("not caught")
 
@@ -443,7 +456,8 @@ CONTROLS: dict[str, tuple[Callable[[Process, Path], int | None], str]] = {
     "library": (_doing(lambda process: __import__("ctypes").CDLL(None)), "noticed ctypes"),
     "memory": (_doing(lambda process: bytearray(b"x") * (16 * 10**8)), "bytes more"),
     "all memory": (_doing(lambda process: bytearray(2**40)), "left the command: "),
-    "time": (_doing(lambda process: time.sleep(0.4)), "took 0."),
+    "time": (_doing(_compute), "took 0."),
+    "waiting": (_doing(lambda process: time.sleep(1.5)), "hung for 1."),
     "exit 3": (_doing(lambda process: None, 3), "ended with 3"),
     "exit 1": (_doing(lambda process: None, 1), "ended with 1"),
     "no error": (_doing(_raise), "left the command: "),
@@ -467,7 +481,7 @@ def controls(folder: Path) -> None:
         place = process.files / "x"
         place.mkdir(exist_ok=True)
         process.run = lambda *_, act=act, place=place: act(process, place)  # type: ignore[method-assign]
-        limit = 0.2 if name == "time" else MAX_SECONDS
+        limit = 0.2 if name in ("time", "waiting") else MAX_SECONDS
         process.judge(HostileFile(name, "control", lambda path: path), place, "net", limit)
         for path in process.out.iterdir():
             path.unlink()
@@ -500,6 +514,7 @@ def test_an_unclear_message_is_noticed(err: str) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGALRM, _too_slow)
+    signal.signal(signal.SIGPROF, _too_slow)
     target, *rest = sys.argv[1:]
     if rest == ["controls"]:
         controls(Path(target))

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fls_bench.atlas import atlas_folder, load_atlas, load_models
+from fls_bench.calibrating import labelled
 from fls_bench.schema import (
     Curve,
     Measurement,
@@ -88,7 +90,7 @@ def test_a_net_is_read_as_what_its_curves_say(value, regime):
     found = read(models(FIRST, SECOND), "T2", net(value))
     assert found.regime is regime
     assert found.regimes == (regime,)
-    assert found.within_reach
+    assert found.distance <= found.reach
     assert math.isclose(sum(found.probabilities.values()), 1.0, abs_tol=1e-5)
     assert found.log2_c_ratio.value == pytest.approx(2 * value)
     assert found.log2_c_ratio.low == found.log2_c_ratio.value - 3.0
@@ -135,6 +137,36 @@ def test_beyond_the_atlas_the_answer_is_inconclusive_and_names_what_is_out_of_ra
     assert found.reason.code == "out_of_reach"
     assert [one.observable for one in found.out_of_range] == ["kernel_change"]
     assert "change of the tangent kernel" in found.reason.text
+
+
+@pytest.mark.parametrize("evidence", ["T1", "T1-train", "T2", "T2-train"])
+@pytest.mark.parametrize(
+    ("fact", "factor", "word"),
+    [("n_train", 30, "number of training points"), ("n_classes", 10, "number of classes"),
+     ("parameters", 200, "parameters per training point"), ("depth", 5, "weight layers")],
+)  # fmt: skip
+def test_a_fact_far_outside_is_out_of_reach_by_itself(evidence, fact, factor, word):
+    """The committed models, and nets of the atlas that they read: one fact is made what no net has."""
+    shards = load_atlas(atlas_folder())[:2]
+    nets = labelled(shards)
+    stored = load_models()
+    checked = 0
+    for row in range(0, len(nets.case), 97):
+        columns = dict(zip(COLUMNS, nets.columns[row].tolist(), strict=True))
+        columns = {key: value for key, value in columns.items() if math.isfinite(value)}
+        if 2 in (columns["n_classes"], columns["depth"]):
+            continue  # what such a net can't have would be missing after the change
+        if read(stored, evidence, columns).probabilities == {}:
+            continue
+        checked += 1
+        largest = max(nets.columns[:, COLUMNS.index(fact)])
+        many = {**columns, fact: max(columns[fact], largest) * factor}
+        if fact == "n_train":
+            many["n_train"] = 60_000
+        found = read(stored, evidence, many)
+        assert (found.reason.code, found.probabilities) == ("out_of_reach", {})
+        assert word in found.reason.text
+    assert checked > 3
 
 
 def test_no_number_stands_in_for_what_could_not_be_measured():

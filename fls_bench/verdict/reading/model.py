@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,11 @@ from fls_bench.verdict.reading.truth import REGIMES
 Values = npt.NDArray[np.float64]
 
 MOST_PUSHES = 8
+DOUBTED = (
+    "The initial weights that were given are hardly those of this run, and a centred net's outputs rest "
+    "on them."
+)
+_OF_THE_FIT = ("train_loss", "train_error")
 NO_SIGNAL = (
     "On test points the net is no better than always answering the commonest class, so there is nothing "
     "to tell the regimes by. A sweep would show whether another c is."
@@ -110,6 +115,31 @@ def distances(model: ReadingModel, values: Values) -> Values:
     return distance
 
 
+FACT_SLACK = 1.0
+"""How far a fact of the setup may lie beyond the atlas': octaves, or weight layers."""
+
+
+def within_reach(model: ReadingModel, values: Values) -> npt.NDArray[np.bool_]:
+    """Whether the atlas has nets like these, ``[R]``.
+
+    A distance over many observables hardly sees a single one: a net of far more points, classes or
+    parameters than any of the atlas is out of reach by that alone, however it measures.
+
+    Args:
+        model: The model.
+        values: ``[R, C]`` from ``observed``.
+
+    Returns:
+        False where the distance is beyond the reach, or a fact beyond its range.
+    """
+    near = distances(model, values) <= model.reach
+    for k, curve in enumerate(model.curves):
+        if _BY_NAME[curve.observable].of_setup:
+            x = values[:, k]
+            near &= ~(x < curve.low - FACT_SLACK) & ~(x > curve.high + FACT_SLACK)
+    return near
+
+
 def read(
     models: ReadingModels,
     evidence: Evidence,
@@ -117,6 +147,8 @@ def read(
     missing: str = "",
     *,
     has_signal: bool = True,
+    too_few: Sequence[str] = (),
+    trusted: bool = True,
 ) -> Reading:
     """Read the regime of one net.
 
@@ -126,6 +158,8 @@ def read(
         columns: From ``columns``.
         missing: What the reading was not given, for its reason: words such as "initial weights".
         has_signal: Whether the net is better than chance on test points.
+        too_few: Of what there were too few points: words such as "100 test points (there are 98)".
+        trusted: Whether the measurements are of this net; False: nothing is said.
 
     Returns:
         The reading; inconclusive wherever the set does not hold exactly one regime, or the atlas has
@@ -152,7 +186,10 @@ def read(
         for curve, value in zip(model.curves, values[0], strict=True)
         if math.isfinite(value) and _is_outside(value, curve)
     )  # fmt: skip
-    unread = _unread(absent, distance, model, outside, has_signal)
+    near = bool(within_reach(model, values)[0])
+    unread = _unread(absent, distance, near, model, outside, has_signal, too_few)
+    if not trusted:
+        unread = Code(code="init_doubted", text=DOUBTED + (f" Give {missing}." if missing else ""))
     if unread is not None:
         return Reading(
             evidence=evidence, regime=Regime.INCONCLUSIVE, regimes=REGIMES, level=model.level,
@@ -194,11 +231,19 @@ def _is_outside(value: float, curve: Curve) -> bool:
 def _unread(
     absent: tuple[str, ...],
     distance: float,
+    near: bool,
     model: ReadingModel,
     outside: tuple[OutOfRange, ...],
     has_signal: bool,
+    too_few: Sequence[str],
 ) -> Code | None:
     """Why nothing can be said of a net at all, or None."""
+    if too_few and absent:
+        return Code(
+            code="too_few_points",
+            text=f"What every net of the atlas has takes at least {' and '.join(too_few)} to measure. "
+            "Give more, or let a sweep decide.",
+        )
     if absent:
         names = "; ".join(_BY_NAME[name].words for name in absent[:4])
         more = f"; and {len(absent) - 4} more" if len(absent) > 4 else ""
@@ -209,16 +254,26 @@ def _unread(
         )
     if not has_signal:
         return Code(code="no_signal", text=NO_SIGNAL)
-    if not distance <= model.reach:
+    if not near:
+        far = not distance <= model.reach
+        named = [one for one in outside if far or _BY_NAME[one.observable].of_setup]
         which = "; ".join(
             f"{one.text}: {one.value:.3g}, there {one.low:.3g} to {one.high:.3g}"
-            for one in outside[:4]
+            for one in named[:4]
         )
         which = which or "no single measurement is out of range, but together they are"
+        how = (
+            f"its distance is {distance:.2f}, and beyond {model.reach:.2f} the reading is not trusted"
+            if far
+            else "what it is lies too far outside"
+        )
+        fitted = "" if all(one.observable not in _OF_THE_FIT for one in named) else (
+            " Its training loss or error is unlike that of a trained net: does the net that was built "
+            "hold the multiplier c, and are the inputs scaled as it saw them?"
+        )  # fmt: skip
         return Code(
             code="out_of_reach",
-            text=f"The atlas has no nets like this one: its distance is {distance:.2f}, and beyond "
-            f"{model.reach:.2f} the reading is not trusted ({which}). A sweep would decide.",
+            text=f"The atlas has no nets like this one: {how} ({which}).{fitted} A sweep would decide.",
         )
     return None
 
@@ -238,14 +293,15 @@ def _reason(
         names = " or ".join(one.label for one in chosen)
         return Code(
             code="regimes_not_told_apart",
-            text=f"By what was measured the net is {names}: in {share} of cases the true regime is one "
-            f"of these. The likeliest is {likeliest.label} ({100 * probability:.0f} %).{more}",
+            text=f"By what was measured the net is {names}: in {share} of cases that six seeds can "
+            f"settle the true regime is one of these. The likeliest is {likeliest.label} "
+            f"({100 * probability:.0f} %).{more}",
         )
     return Code(
         code="one_regime_fits",
         text=f"By what was measured only {likeliest.label} is likely: sets of regimes chosen like this "
-        f"one hold the true regime in {share} of cases. No net was trained at another c: a sweep would "
-        "confirm it.",
+        f"one hold the true regime of {share} of new setups, where six seeds can settle it. No net was "
+        "trained at another c: a sweep would confirm it.",
     )
 
 
