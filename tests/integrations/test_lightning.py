@@ -285,6 +285,42 @@ def test_a_module_that_is_not_there_is_named_with_those_that_are(
         fit(pl, task, [callback])
 
 
+def test_a_run_is_watched_and_its_numbers_go_to_the_loggers(
+    pl: Any, task: Task, tmp_path: Path
+) -> None:
+    from lightning.pytorch.loggers import CSVLogger
+
+    plain = fit(pl, task, [], max_epochs=40)
+    callback, said = recorder(tmp_path / "model.pt", task, watch=True)
+    logger = CSVLogger(tmp_path / "csv")
+    net = fit(pl, task, [callback], max_epochs=40, logger=logger)
+    for name, value in plain.state_dict().items():  # looking changes nothing
+        assert torch.equal(net.state_dict()[name], value)
+    looks = callback.loop.watch.looks
+    stages = [look.stage for look in looks]
+    assert stages[0] == "start"
+    assert stages[-1] == "late"
+    assert len(set(stages)) == len(stages)
+    assert [s for s in said if "Before the first step" in s or "in training" in s or "through" in s]
+    logger.save()
+    (file,) = (tmp_path / "csv").rglob("metrics.csv")
+    rows = [row.split(",") for row in file.read_text().splitlines()]
+    columns = dict(zip(rows[0], zip(*rows[1:], strict=True), strict=True))
+    movement = [float(x) for x in columns["fls_bench/movement"] if x]
+    assert movement == [pytest.approx(look.numbers["movement"]) for look in looks]
+    assert movement[0] == 0 < movement[-1]
+
+
+def test_a_net_that_can_not_be_watched_trains_and_is_recorded(
+    pl: Any, task: Task, tmp_path: Path
+) -> None:
+    pairs = (np.zeros((20, 7), dtype=np.float32), np.arange(20) % 3)  # of another width
+    callback, said = recorder(tmp_path / "model.pt", task, watch=pairs)
+    fit(pl, task, [callback])
+    assert any("can't watch this net" in sentence for sentence in said)
+    assert load_bundle(tmp_path / "model.pt").header.recipe is not None
+
+
 PARALLEL = """
 import sys
 import numpy as np, torch

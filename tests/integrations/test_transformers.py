@@ -187,3 +187,19 @@ def test_a_run_that_goes_on_or_is_sharded_is_refused_with_the_reason(tmp_path: P
         assert len(said) == 1
         assert reason in said[0]
     assert not (tmp_path / "m.pt").exists()
+
+
+def test_a_run_is_watched_and_its_numbers_go_through_the_trainer(
+    task: Task, tmp_path: Path
+) -> None:
+    _, callback, said = train(
+        task, tmp_path / "m.pt", tmp_path, watch=True, num_train_epochs=8, learning_rate=5e-3
+    )
+    looks = callback.loop.watch.looks
+    assert looks[0].stage == "start"
+    assert len(looks) > 1
+    assert said[0].startswith("fls-bench: Before the first step")
+    logged = [row for row in callback._trainer.state.log_history if "fls_bench/loss" in row]
+    assert [row["fls_bench/loss"] for row in logged] == [
+        pytest.approx(look.numbers["loss"], abs=1e-3) for look in looks
+    ]
