@@ -46,7 +46,9 @@ OWNERS = {
     "scipy": ("verdict", "theory", "homogeneity", "metrics.*", "tasks", "calibrating"),
     "safetensors": ("bundle",),
     "joblib": ("training", "bench", "facts"),
-    "threadpoolctl": ("metrics.probes", "calibrating"),
+    "threadpoolctl": ("metrics.probes", "calibrating", "training.pools"),
+    "cloudpickle": ("training.pools",),
+    "distributed": ("training.backends", "training.pools"),
     "torch": (
         "homogeneity",
         "theory",

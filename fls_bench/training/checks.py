@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -213,12 +214,26 @@ def exact_arithmetic(device: str) -> Iterator[None]:
             matmul.fp32_precision = before
 
 
+_WITH_ONE_THREAD = threading.Lock()
+_num_with_one_thread, _threads_before = 0, 1
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One thread per job: splitting a small product over threads is slower, and rounds otherwise."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """One thread per job: splitting a small product over threads is slower, and rounds otherwise.
+
+    Several threads may be within it at once: the number comes back when the last one leaves.
+    """
+    global _num_with_one_thread, _threads_before
+    with _WITH_ONE_THREAD:
+        if not _num_with_one_thread:
+            _threads_before = torch.get_num_threads()
+        _num_with_one_thread += 1
+    torch.set_num_threads(1)  # it is a thread's own number, once the thread has used it
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        with _WITH_ONE_THREAD:
+            _num_with_one_thread -= 1
+            if not _num_with_one_thread:
+                torch.set_num_threads(_threads_before)
