@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -214,26 +213,15 @@ def exact_arithmetic(device: str) -> Iterator[None]:
             matmul.fp32_precision = before
 
 
-_WITH_ONE_THREAD = threading.Lock()
-_num_with_one_thread, _threads_before = 0, 1
-
-
 @contextmanager
 def one_thread() -> Iterator[None]:
     """One thread per job: splitting a small product over threads is slower, and rounds otherwise.
 
-    Several threads may be within it at once: the number comes back when the last one leaves.
+    The number is one of the calling thread's own: jobs beside each other do not undo each other's.
     """
-    global _num_with_one_thread, _threads_before
-    with _WITH_ONE_THREAD:
-        if not _num_with_one_thread:
-            _threads_before = torch.get_num_threads()
-        _num_with_one_thread += 1
-    torch.set_num_threads(1)  # it is a thread's own number, once the thread has used it
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
         yield
     finally:
-        with _WITH_ONE_THREAD:
-            _num_with_one_thread -= 1
-            if not _num_with_one_thread:
-                torch.set_num_threads(_threads_before)
+        torch.set_num_threads(before)
