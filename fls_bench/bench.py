@@ -764,7 +764,7 @@ def make_report(
                 },
                 **({"budget in replica-epochs": ", ".join(known)} if known else {}),
                 **({"gpu": gpu_name(device)} if device.startswith("cuda") else {}),
-                **({"backend": options.backend.kind} if options.backend != LOCAL else {}),
+                **({"backend": options.backend.kind} if options.backend.kind != "auto" else {}),
             },
         ),
         **fields,

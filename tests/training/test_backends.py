@@ -303,8 +303,7 @@ def test_a_command_reports_the_same_from_a_cluster_and_from_its_folder_alone_com
     folder = tmp_path / "code"
     folder.mkdir()
     (folder / "my_setup_of_tests.py").write_text(OWN_SETUP)
-    for path in Path(own_nets.__file__).parent.glob("own_nets.py"):
-        (folder / path.name).write_text(path.read_text())
+    (folder / "own_nets.py").write_text(Path(own_nets.__file__).read_text())
 
     def command(name: str, *options: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -319,14 +318,16 @@ def test_a_command_reports_the_same_from_a_cluster_and_from_its_folder_alone_com
         )  # fmt: skip
 
     alone = command("alone")
-    assert alone.wait() == 0, alone.stdout and alone.stdout.read()
+    said, _ = alone.communicate()
+    assert alone.returncode == 0, said
     cluster.worker()
     lost = cluster.worker()
     cluster.backend(2)
     shared = command("shared", "--backend", "dask", "--scheduler", str(cluster.file))
     wait_for(lambda: any((tmp_path / "shared").glob("*[0-9a-f].jsonl")))
     lost.kill()
-    assert shared.wait() == 0, shared.stdout and shared.stdout.read()
+    said, _ = shared.communicate()
+    assert shared.returncode == 0, said
     reports = []
     for name in ("alone", "shared"):
         value = json.loads((tmp_path / f"{name}.json").read_text())
