@@ -130,6 +130,17 @@ def run_job(packed: bytes, batch: Batch, folders: tuple[str, ...], wanted: dict[
     return Done(tuple(records), tuple(too_large))
 
 
+def _end_with(parent: int) -> None:
+    """End this process once the one that started it is gone: killed, that one can't say so."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 @lru_cache(maxsize=2)
 def _unpacked(packed: bytes, folders: tuple[str, ...]) -> Work:
     """The work; kept, since a setup may hold data that were drawn or read."""
@@ -201,8 +212,9 @@ class _Loky:
         from joblib.externals.loky import get_reusable_executor
 
         return get_reusable_executor(
-            max_workers=self.at_once, timeout=IDLE_SECONDS, env=SINGLE_THREADED
-        )
+            max_workers=self.at_once, timeout=IDLE_SECONDS, env=SINGLE_THREADED,
+            initializer=_end_with, initargs=(os.getpid(),),
+        )  # fmt: skip
 
     def submit(self, batch: Batch, then: Callable[[Any], None]) -> None:
         from joblib.externals.loky.process_executor import BrokenProcessPool
