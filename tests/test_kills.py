@@ -1,7 +1,7 @@
 """A command that is killed at any moment, however often, ends as one that nobody killed.
 
 ``killing`` does the killing in a process of its own: by signal at random moments, and inside of writes;
-it also lets the disk end, and two commands work on one store at once.
+it also lets the disk end, and in its long version two commands work on one store at once.
 """
 
 from __future__ import annotations

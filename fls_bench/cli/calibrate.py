@@ -64,8 +64,6 @@ def calibrate(
     from fls_bench.atlas import atlas_folder, load_atlas
     from fls_bench.files import check_target, write_whole
 
-    if check is None:
-        check_target(out, force)
     given = {
         "--shards": shards is not None,
         "--backend": backend != "auto" or scheduler is not None,
@@ -73,6 +71,8 @@ def calibrate(
     if survey is None and any(given.values()):
         option = next(name for name, there in given.items() if there)
         raise InputError(f"{option} goes with --survey.", "Leave it out.")
+    if check is None:
+        check_target(out, force)
     folder = atlas or atlas_folder()
     if survey is not None:
         _survey(survey, folder, shards, quiet, jobs, store, no_store, backend, scheduler)
