@@ -71,7 +71,9 @@ from fls_bench.sweep import (
     run_sweep,
 )
 from fls_bench.training import (
+    LOCAL,
     TRAINING_FAILED,
+    Backend,
     check_setup,
     choose_device,
     resolve_error,
@@ -115,9 +117,10 @@ class Options:
         fixed_seeds: So many seeds everywhere and one look, as suites ask for; None: adaptive.
         budget_seconds: Wall-clock budget of the sweep, turned once into replica-epochs.
         max_epochs: In place of the setup's own limit, or None.
-        jobs: Batches or processes at a time; None: one per core.
+        jobs: Batches or processes at a time; None: one per core, or per slot of a cluster.
         device: ``auto``, ``cpu`` or ``cuda``.
         store: Folder of the stored runs; None: the user's cache; False: nothing is stored.
+        backend: Where runs are trained.
     """
 
     listener: Listener
@@ -129,6 +132,7 @@ class Options:
     jobs: int | None = None
     device: str = "cpu"
     store: Path | bool | None = None
+    backend: Backend = LOCAL
     started: float = field(default_factory=time.perf_counter)
     clock: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
 
@@ -137,7 +141,7 @@ class Options:
         """Batches or processes at a time."""
         import joblib
 
-        return self.jobs or max(1, joblib.cpu_count())
+        return self.jobs or self.backend.slots or max(1, joblib.cpu_count())
 
     def plan(self) -> SweepPlan:
         """Looks at 6 seeds, half way, and at the most; seeds apart from those people train with."""
@@ -360,7 +364,7 @@ def _run_claim(suite: Suite, options: Options) -> Report:
             case, setup, [math.log2(value / own) for value in case.log2_c.values],
             replace(options, fixed_seeds=case.seeds or suite.seeds).plan(),
             stores=stores_of(options), listener=options.listener, jobs=options.num_jobs,
-            device=device,
+            device=device, backend=options.backend,
         )  # fmt: skip
         met = _met(result, result.expect) if result.expect else None
         results.append(result.model_copy(update={"met": met}))
@@ -399,7 +403,7 @@ def _intervene(
     plan = replace(options.plan(), first_seed=first)
     prepared, intervention, cost = run_intervention(
         setup, spec, c_low, plan, stores=stores_of(options), listener=options.listener,
-        jobs=options.num_jobs, device=choose_device(options.device),
+        jobs=options.num_jobs, device=choose_device(options.device), backend=options.backend,
     )  # fmt: skip
     result = CaseResult(
         id=case.id,
@@ -486,7 +490,9 @@ def make_ready(
     offsets = None if grid is None else [math.log2(value / own) for value in grid]
     stores, device = stores_of(options), choose_device(options.device)
     plan = plan or options.plan()
-    prepared = prepare(setup, plan, stores=stores, device=device, offsets=offsets)
+    prepared = prepare(
+        setup, plan, stores=stores, device=device, offsets=offsets, backend=options.backend
+    )
     plan, engine = prepared.plan, prepared.engine
     budget = replica_epochs_for(
         prepared.setup, prepared.rule, engine, options.budget_seconds, options.num_jobs
@@ -769,6 +775,7 @@ def make_report(
                 },
                 **({"budget in replica-epochs": ", ".join(known)} if known else {}),
                 **({"gpu": gpu_name(device)} if device.startswith("cuda") else {}),
+                **({"backend": options.backend.kind} if options.backend.kind != "auto" else {}),
             },
         ),
         **fields,

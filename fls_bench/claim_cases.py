@@ -21,6 +21,7 @@ from fls_bench.schema import (
 from fls_bench.suite import Case, Suite
 from fls_bench.sweep import Listener, Prepared, Stores, SweepPlan, prepare, run_sweep
 from fls_bench.tasks import Task
+from fls_bench.training import LOCAL, Backend
 from fls_bench.training_setup import TrainingSetup
 from fls_bench.verdict.claims.cases import ClaimCase
 from fls_bench.verdict.claims.difficulty import judge_difficulty
@@ -49,6 +50,7 @@ def run_claim_case(
     listener: Listener,
     jobs: int,
     device: str = "cpu",
+    backend: Backend = LOCAL,
 ) -> tuple[CaseResult, ClaimCase, Prepared]:
     """Sweep a case over its grid with all seeds, and judge its own c.
 
@@ -64,6 +66,7 @@ def run_claim_case(
         listener: Told what happens.
         jobs: Batches or processes at a time.
         device: ``cpu`` or ``cuda``.
+        backend: Where its runs are trained.
 
     Returns:
         (the case as the report has it, what the claim's judge sees of it, how it was trained).
@@ -72,7 +75,7 @@ def run_claim_case(
         InputError: The setup can't be trained.
     """
     plan = replace(plan, follow_up=False)
-    prepared = prepare(setup, plan, stores=stores, device=device, offsets=offsets)
+    prepared = prepare(setup, plan, stores=stores, device=device, offsets=offsets, backend=backend)
     result = run_sweep(prepared, stores=stores, listener=listener, jobs=jobs)
     task = prepared.setup.task_for(plan.first_seed)
     diagnosis = diagnose(

@@ -18,6 +18,10 @@ class FlsBenchError(Exception):
         self.remedy = remedy
         super().__init__(f"{problem} {remedy}")
 
+    def __reduce__(self) -> tuple[type[FlsBenchError], tuple[str, str]]:
+        """It may come from another process."""
+        return type(self), (self.problem, self.remedy)
+
 
 class InputError(FlsBenchError):
     """The command line, a file or a value that the user gave can't be used."""

@@ -69,16 +69,25 @@ class _Runs:
 
     def sweep_at(self, halvings: int) -> Sweep:
         """All runs at one step, trained where they are missing."""
+        # By their place among all seeds, not among those that are missing: an interrupted sweep then
+        # goes on with the same seeds beside each other, on which last bits may depend.
+        parts = [
+            self.seeds[k : k + SEEDS_AT_ONCE] for k in range(0, len(self.seeds), SEEDS_AT_ONCE)
+        ]
         missing = [
-            seed
-            for seed in self.seeds
-            if any(self.config(a, seed, halvings).digest not in self.known for a in self.alphas)
+            part
+            for part in parts
+            if any(
+                self.config(a, seed, halvings).digest not in self.known
+                for a in self.alphas
+                for seed in part
+            )
         ]
         text = f"gradient flow, step {self.spec.step / 2**halvings:g}"
         if missing:
-            self.listener.plan(len(missing) * len(self.alphas), text)
-        for k in range(0, len(missing), SEEDS_AT_ONCE):
-            records = list(self._train(missing[k : k + SEEDS_AT_ONCE], halvings))
+            self.listener.plan(sum(map(len, missing)) * len(self.alphas), text)
+        for part in missing:
+            records = list(self._train(part, halvings))
             new = [record for record in records if record.config.digest not in self.known]
             if self.store is not None:
                 self.store.append(new)

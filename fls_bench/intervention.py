@@ -21,7 +21,7 @@ from fls_bench.schema import (
 from fls_bench.suite import InterventionSpec
 from fls_bench.sweep import Listener, Prepared, Stores, SweepPlan, prepare
 from fls_bench.sweep.sweeper import Sweeper, seed_result
-from fls_bench.training import penalised, rank_name
+from fls_bench.training import LOCAL, Backend, penalised, rank_name
 from fls_bench.training_setup import TrainingSetup
 from fls_bench.verdict.shares import Aim, Row, judge_rows
 
@@ -39,11 +39,14 @@ class _Runs:
     listener: Listener
     jobs: int
     device: str
+    backend: Backend
     cost: Cost = Cost()
 
     def prepared(self, term: RankTerm) -> Prepared:
         setup = replace(self.setup, rank_term=term)
-        return prepare(setup, self.plan, stores=self.stores, device=self.device)
+        return prepare(
+            setup, self.plan, stores=self.stores, device=self.device, backend=self.backend
+        )
 
     def train(
         self, prepared: Prepared, c: float, seeds: Sequence[int], text: str
@@ -68,6 +71,7 @@ def run_intervention(
     listener: Listener,
     jobs: int,
     device: str = "cpu",
+    backend: Backend = LOCAL,
 ) -> tuple[Prepared, Intervention, Cost]:
     """Train the plain nets at c* and at the small c, then every row against them.
 
@@ -80,6 +84,7 @@ def run_intervention(
         listener: Told what happens.
         jobs: Batches at a time.
         device: ``cpu`` or ``cuda``.
+        backend: Where runs are trained.
 
     Returns:
         (the plain setup as it was trained, the rows judged, what they cost).
@@ -87,7 +92,7 @@ def run_intervention(
     Raises:
         InputError: The net is no MLP, or the minibatches are not of one size.
     """
-    runs = _Runs(setup, plan, stores, listener, jobs, device)
+    runs = _Runs(setup, plan, stores, listener, jobs, device, backend)
     seeds = [plan.first_seed + i for i in range(plan.seeds[-1])]
     prepared = runs.prepared(RankTerm(measure=spec.measure))
     n, size = prepared.setup.task_for(seeds[0]).n_train, setup.batch_size

@@ -22,6 +22,7 @@ from fls_bench.errors import InputError
 from fls_bench.schema import Frozen, RunRecord
 
 RUNS_SCHEMA = "fls-bench/runs/1"
+BATCHES_SCHEMA = "fls-bench/batches/1"
 
 _LINE_START = b'{"schema":"fls-bench/runs/'
 _ELSEWHERE = "Name another folder in the environment variable FLS_BENCH_STORE."
@@ -31,6 +32,12 @@ class _Line(Frozen):
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
     schema_: Annotated[Literal["fls-bench/runs/1"], Field(alias="schema")] = RUNS_SCHEMA  # type: ignore[assignment]
     record: RunRecord
+
+
+class _Begun(Frozen):
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+    schema_: Annotated[Literal["fls-bench/batches/1"], Field(alias="schema")] = BATCHES_SCHEMA  # type: ignore[assignment]
+    batches: list[list[str]]
 
 
 class RunStore:
@@ -107,15 +114,7 @@ class RunStore:
         if not self._checked:
             self.load()
         lines = "".join(_Line(record=record).model_dump_json() + "\n" for record in records)
-        # No fsync: what a power failure takes is at most a tail, which heals and can be run again.
-        with _told(self.path):
-            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-            fd = os.open(self.path, flags, 0o666)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX)
-                _append_whole(fd, lines.encode())
-            finally:
-                os.close(fd)
+        _append(self.path, lines)
 
     @property
     def _engine_path(self) -> Path:
@@ -142,6 +141,37 @@ class RunStore:
             partial = self._engine_path.with_suffix(f".{os.getpid()}.part")
             partial.write_text(json.dumps(dict(engine)), encoding="utf-8")
             partial.replace(self._engine_path)
+
+    @property
+    def _batches_path(self) -> Path:
+        return self.path.with_suffix(".batches.jsonl")
+
+    def load_batches(self) -> list[list[str]]:
+        """Digests of the runs of every batch that was begun, oldest first; damaged are left out."""
+        with _told(self._batches_path):
+            data = _read_whole(self._batches_path)
+        found: list[list[str]] = []
+        for line in data.split(b"\n"):
+            try:
+                found += _Begun.model_validate_json(line.strip(b"\0")).batches
+            except ValidationError:
+                continue  # its runs are cut into batches anew
+        return found
+
+    def keep_batches(self, batches: Sequence[Sequence[str]]) -> None:
+        """Remember which runs are about to be trained together, all of these batches or none.
+
+        The last bits of a run may depend on its batch: an interrupted one is trained again as it was.
+
+        Args:
+            batches: Digests of the runs of each.
+
+        Raises:
+            InputError: The file can't be written.
+        """
+        if batches:
+            line = _Begun(batches=[list(batch) for batch in batches]).model_dump_json() + "\n"
+            _append(self._batches_path, line)
 
     def _refuse_other_schema(self, line: bytes) -> None:
         try:
@@ -190,6 +220,19 @@ def _read_whole(path: Path) -> bytes:
             return file.read()
     except FileNotFoundError:
         return b""
+
+
+def _append(path: Path, lines: str) -> None:
+    """Append whole lines, all or none; others that append wait for their turn."""
+    # No fsync: what a power failure takes is at most a tail, which heals and can be run again.
+    with _told(path):
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        fd = os.open(path, flags, 0o666)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            _append_whole(fd, lines.encode())
+        finally:
+            os.close(fd)
 
 
 def _append_whole(fd: int, lines: bytes) -> None:

@@ -167,7 +167,9 @@ def visit_case(
     plan = replace(options, fixed_seeds=seeds, max_seeds=seeds).plan()
     stores = _apart(stores_of(options), columns)
     offsets = [math.log2(value / setup.output_multiplier) for value in values]
-    prepared = prepare(setup, plan, stores=stores, device="cpu", offsets=offsets)
+    prepared = prepare(
+        setup, plan, stores=stores, device="cpu", offsets=offsets, backend=options.backend
+    )
     sweeper = Sweeper.of(prepared, stores, options.listener, options.num_jobs, observe)
     centered = prepared.setup.centered
     sweeper.visit(values, seeds, centered, case.id)

@@ -54,7 +54,9 @@ OWNERS = {
     ),
     "safetensors": ("bundle",),
     "joblib": ("training", "bench", "facts"),
-    "threadpoolctl": ("metrics.probes", "calibrating"),
+    "threadpoolctl": ("metrics.probes", "calibrating", "training.pools"),
+    "cloudpickle": ("training.pools",),
+    "distributed": ("training.backends", "training.pools"),
     "torch": (
         "homogeneity",
         "theory",

@@ -161,6 +161,13 @@ def test_an_interrupted_sweep_resumes(tmp_path: Path, whole: tuple[Sweep, FlowFa
     silent = Heard()
     assert swept(tmp_path, heard=silent) == whole
     assert silent.plans == []
+    # A kill in the middle of a write leaves a part of what was trained together: the same seeds are
+    # trained together again, since others beside them might change last bits.
+    path = next(tmp_path.glob("*.jsonl"))
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:5]))
+    cut = Heard()
+    assert swept(tmp_path, heard=cut) == whole
+    assert cut.plans[0] == len(SEEDS) * 4
 
 
 @pytest.mark.parametrize(

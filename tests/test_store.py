@@ -104,6 +104,29 @@ def test_a_tail_cut_at_any_byte_heals(tmp_path: Path) -> None:
         assert path.read_bytes().startswith(whole[:end])
 
 
+def test_batches_that_were_begun_come_back_all_of_a_call_or_none(tmp_path: Path) -> None:
+    path = tmp_path / "runs.jsonl"
+    store = RunStore(path)
+    assert store.load_batches() == []
+    store.keep_batches([])
+    assert list(tmp_path.iterdir()) == []
+    store.keep_batches([["a", "b"], ["c"]])
+    beside = next(tmp_path.iterdir())
+    start = beside.stat().st_size
+    RunStore(path).keep_batches([["d"], ["e", "f"]])
+    whole = beside.read_bytes()
+    for end in range(start, len(whole) + 1):
+        beside.write_bytes(whole[:end])
+        expected = [["a", "b"], ["c"], *([["d"], ["e", "f"]] if end >= len(whole) - 1 else [])]
+        assert RunStore(path).load_batches() == expected
+        RunStore(path).keep_batches([["g"]])
+        assert RunStore(path).load_batches() == [*expected, ["g"]]
+    for damage in (b"5", b"[" * 10_000, b'{"schema":"fls-bench/batches/2","batches":[["h"]]}'):
+        beside.write_bytes(damage + b"\n" + whole)
+        assert RunStore(path).load_batches() == [["a", "b"], ["c"], ["d"], ["e", "f"]]
+    assert RunStore(path).load() == {}
+
+
 @pytest.mark.parametrize("end", [1, 15, 40, 200])
 def test_a_file_that_holds_only_a_cut_first_line_heals(tmp_path: Path, end: int) -> None:
     path = tmp_path / "runs.jsonl"

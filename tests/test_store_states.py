@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
+from typing import Any
 
 import own_nets
 import pytest
@@ -37,7 +38,8 @@ from fls_bench.store import RunStore
 from fls_bench.sweep import SweepPlan, SweepResult, prepare, run_sweep
 from fls_bench.sweep.sweeper import Sweeper
 from fls_bench.tasks import Task
-from fls_bench.training import Engine, engines
+from fls_bench.training import Engine, engines, jobs
+from fls_bench.training.replicas import train_batch
 from fls_bench.training_setup import TrainingSetup
 
 VALUES, NUM_SEEDS = (0.25, 4.0), 3
@@ -126,6 +128,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Clean:
 SECOND_PROCESS = """
 import json, os, signal, sys, time
 from types import SimpleNamespace
+from typing import Any
 from fls_bench import store as store_module
 from fls_bench.schema import RunRecord
 from fls_bench.store import RunStore
@@ -517,6 +520,44 @@ def test_in_batches_a_resumed_sweep_differs_by_no_more_than_rounding(tmp_path: P
         }
         numbers = {k: v for k, v in expected.items() if isinstance(v, float)}
         assert {k: found[k] for k in numbers} == pytest.approx(numbers, rel=1e-4, abs=1e-6)
+
+
+def test_a_batch_that_was_cut_short_is_trained_again_whole_and_nothing_else_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = own_nets.built_in(width=64, depth=3, stop=TargetLoss(target_loss=0.2, max_epochs=20))
+    prepared = prepare(own, PLAN, stores=lambda _: None)
+    tried: list[int] = []
+
+    def counted(
+        setup: object, tasks: object, configs: Sequence[object], *rest: Any, **more: Any
+    ) -> None:
+        tried.append(len(configs))
+        train_batch(setup, tasks, configs, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(jobs, "train_batch", counted)
+
+    def train(name: str, num_seeds: int, listener: Listener) -> dict[str, RunRecord]:
+        sweeper = Sweeper.of(prepared, lambda _: RunStore(tmp_path / name), listener, 2)
+        seeds = sweeper.seeds(num_seeds)
+        sweeper.train([sweeper.config(v, seed, False) for v in VALUES for seed in seeds], "")
+        return RunStore(tmp_path / name).load()
+
+    once = train("once.jsonl", 9, Listener())
+    assert tried == [9, 9]
+    tried.clear()
+    with pytest.raises(KeyboardInterrupt):
+        train("twice.jsonl", 9, Listener(stop_after=2))
+    tried.clear()
+    there, resumed = len(RunStore(tmp_path / "twice.jsonl").load()), Listener()
+    assert 2 <= there < 9
+    assert train("twice.jsonl", 9, resumed) == once, "to the last bit"
+    assert tried == [9, 9]
+    assert resumed.planned == resumed.ended == len(once) - there, "what was there is not told again"
+    assert (tmp_path / "twice.jsonl").read_bytes().count(b"\n") == len(once)
+    tried.clear()
+    train("twice.jsonl", 12, Listener())
+    assert tried == [3, 3], "more seeds are batches of their own"
 
 
 def flat(record: RunRecord) -> dict[str, object]:

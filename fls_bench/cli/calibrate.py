@@ -10,12 +10,14 @@ import typer
 
 from fls_bench.cli.app import app
 from fls_bench.cli.options import (
+    BackendOption,
     ForceOption,
     HtmlOption,
     JobsOption,
     JsonOption,
     NoStoreOption,
     QuietOption,
+    SchedulerOption,
     SeedOption,
     StoreOption,
     check_outputs,
@@ -46,6 +48,8 @@ def calibrate(
         str | None, typer.Option(help="With --survey: numbers of shards, such as 0,1 or 3-7.")
     ] = None,
     jobs: JobsOption = None,
+    backend: BackendOption = "auto",
+    scheduler: SchedulerOption = None,
     store: StoreOption = None,
     no_store: NoStoreOption = False,
     quiet: QuietOption = False,
@@ -60,13 +64,18 @@ def calibrate(
     from fls_bench.atlas import atlas_folder, load_atlas
     from fls_bench.files import check_target, write_whole
 
+    given = {
+        "--shards": shards is not None,
+        "--backend": backend != "auto" or scheduler is not None,
+    }
+    if survey is None and any(given.values()):
+        option = next(name for name, there in given.items() if there)
+        raise InputError(f"{option} goes with --survey.", "Leave it out.")
     if check is None:
         check_target(out, force)
-    if shards is not None and survey is None:
-        raise InputError("--shards goes with --survey.", "Leave it out.")
     folder = atlas or atlas_folder()
     if survey is not None:
-        _survey(survey, folder, shards, quiet, jobs, store, no_store)
+        _survey(survey, folder, shards, quiet, jobs, store, no_store, backend, scheduler)
     with console.Progress(quiet) as listen:
         listen.note(f"fitting the reading to {folder}")
         from fls_bench.calibrating import calibrated, differences
@@ -89,7 +98,7 @@ def calibrate(
 
 def _survey(
     name: str, folder: Path, shards: str | None, quiet: bool, jobs: int | None,
-    store: Path | None, no_store: bool,
+    store: Path | None, no_store: bool, backend: str, scheduler: str | None,
 ) -> None:  # fmt: skip
     from fls_bench import console
     from fls_bench.suite import load_suite
@@ -97,7 +106,9 @@ def _survey(
 
     suite = load_suite(name)
     with console.Progress(quiet) as listen:
-        options = parse_options(listen, 0, 20, "10m", None, jobs, "cpu", store, no_store)
+        options = parse_options(
+            listen, 0, 20, "10m", None, jobs, "cpu", store, no_store, backend, scheduler
+        )
         folder.mkdir(parents=True, exist_ok=True)
         survey(suite, folder, options, _numbers(shards))
 

@@ -11,6 +11,7 @@ import typer
 from fls_bench.cli.app import app
 from fls_bench.cli.deliver import deliver, end_check, junit_of_errors, tell_github
 from fls_bench.cli.options import (
+    BackendOption,
     BudgetOption,
     DeviceOption,
     ForceOption,
@@ -25,6 +26,7 @@ from fls_bench.cli.options import (
     PythonPathOption,
     QuietOption,
     ScaleOption,
+    SchedulerOption,
     SetupOption,
     StoreOption,
     check_outputs,
@@ -59,6 +61,8 @@ def check(
     budget: BudgetOption = "10m",
     max_epochs: MaxEpochsOption = None,
     jobs: JobsOption = None,
+    backend: BackendOption = "auto",
+    scheduler: SchedulerOption = None,
     device: DeviceOption = "auto",
     store: StoreOption = None,
     no_store: NoStoreOption = False,
@@ -98,8 +102,9 @@ def check(
         with stdout_kept(), console.Progress(quiet) as listen:
             chosen = checking.seed_of(found) if seed is None else seed
             options = parse_options(
-                listen, chosen, 200, budget, max_epochs, jobs, device, store, no_store
-            )
+                listen, chosen, 200, budget, max_epochs, jobs, device, store, no_store,
+                backend, scheduler, pythonpath,
+            )  # fmt: skip
             own = None if setup is None else import_setup(setup)
             checking.refuse_unfit(loaded, own is not None)
             against = checking.reference(loaded, found, own)

@@ -11,6 +11,7 @@ from fls_bench.cli.app import app
 from fls_bench.cli.deliver import deliver, end
 from fls_bench.cli.options import (
     EXIT_CODES,
+    BackendOption,
     BudgetOption,
     DataOption,
     DeviceOption,
@@ -26,6 +27,7 @@ from fls_bench.cli.options import (
     NoStoreOption,
     PythonPathOption,
     QuietOption,
+    SchedulerOption,
     SeedOption,
     SetupOption,
     StoreOption,
@@ -96,6 +98,8 @@ def diagnose(
     budget: BudgetOption = "10m",
     max_epochs: MaxEpochsOption = None,
     jobs: JobsOption = None,
+    backend: BackendOption = "auto",
+    scheduler: SchedulerOption = None,
     device: DeviceOption = "auto",
     store: StoreOption = None,
     no_store: NoStoreOption = False,
@@ -141,8 +145,9 @@ def diagnose(
 
     with stdout_kept(), console.Progress(quiet) as listen:
         options = parse_options(
-            listen, seed, max_seeds, budget, max_epochs, jobs, device, store, no_store
-        )
+            listen, seed, max_seeds, budget, max_epochs, jobs, device, store, no_store,
+            backend, scheduler, pythonpath,
+        )  # fmt: skip
         own = None if setup is None else import_setup(setup)
         if path is not None:
             allowed = tuple(name.strip() for name in (allow or "").split(",") if name.strip())

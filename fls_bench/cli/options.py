@@ -37,7 +37,21 @@ MaxEpochsOption = Annotated[
 ]
 JobsOption = Annotated[
     int | None,
-    typer.Option(min=1, max=1024, help="Batches or processes at a time; default: cores."),
+    typer.Option(
+        min=1,
+        max=1024,
+        help="Batches or processes at a time; default: cores, or slots of a cluster.",
+    ),
+]
+BackendOption = Annotated[
+    str,
+    typer.Option(
+        help="Where runs are trained: auto (this process, or processes of its own), loky (processes "
+        "only) or dask (with --scheduler)."
+    ),
+]
+SchedulerOption = Annotated[
+    str | None, typer.Option(help="With --backend dask: the scheduler's address, or its file.")
 ]
 DeviceOption = Annotated[
     str, typer.Option(help="auto, cpu or cuda; auto takes a GPU where there is one.")
@@ -120,9 +134,11 @@ def parse_seconds(text: str) -> float:
 def parse_options(
     listen: Progress, seed: int, max_seeds: int, budget: str, max_epochs: int | None,
     jobs: int | None, device: str, store: Path | None, no_store: bool,
+    backend: str = "auto", scheduler: str | None = None, pythonpath: Path | None = None,
 ) -> Options:  # fmt: skip
     """What a sweep is told, of the options that say so."""
     from fls_bench.bench import Options
+    from fls_bench.training import find_backend
 
     if store is not None:
         there = next(p for p in (store.absolute(), *store.absolute().parents) if os.path.exists(p))
@@ -131,9 +147,14 @@ def parse_options(
                 f"--store {str(store)!r} can't be a folder that is written to.",
                 "Name another folder, or give --no-store.",
             )
+    folders = () if pythonpath is None else (str(pythonpath.resolve()),)
+    where = find_backend(backend, scheduler, folders)
+    if where.slots is not None:
+        listen.note(f"dask: {where.slots} jobs at a time at {where.scheduler}")
     return Options(
         listener=listen, seed=seed, max_seeds=max_seeds, budget_seconds=parse_seconds(budget),
         max_epochs=max_epochs, jobs=jobs, device=device, store=False if no_store else store,
+        backend=where,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from fls_bench.cli.app import app
 from fls_bench.cli.deliver import deliver, end
 from fls_bench.cli.options import (
     EXIT_CODES,
+    BackendOption,
     BudgetOption,
     DeviceOption,
     FailOnOption,
@@ -25,6 +26,7 @@ from fls_bench.cli.options import (
     PythonPathOption,
     QuietOption,
     ScaleOption,
+    SchedulerOption,
     SeedOption,
     SetupOption,
     StoreOption,
@@ -48,6 +50,8 @@ def run(
     budget: BudgetOption = "10m",
     max_epochs: MaxEpochsOption = None,
     jobs: JobsOption = None,
+    backend: BackendOption = "auto",
+    scheduler: SchedulerOption = None,
     device: DeviceOption = "auto",
     store: StoreOption = None,
     no_store: NoStoreOption = False,
@@ -77,8 +81,9 @@ def run(
 
     with stdout_kept(), console.Progress(quiet) as listen:
         options = parse_options(
-            listen, seed, max_seeds, budget, max_epochs, jobs, device, store, no_store
-        )
+            listen, seed, max_seeds, budget, max_epochs, jobs, device, store, no_store,
+            backend, scheduler, pythonpath,
+        )  # fmt: skip
         own = None if setup is None else import_setup(setup)
         made = bench.run(loaded, options, own)
     deliver(made, json, html, quiet, force, md=md, junit=junit)

@@ -10,6 +10,7 @@ import typer
 from fls_bench.cli.app import app
 from fls_bench.cli.deliver import deliver, end
 from fls_bench.cli.options import (
+    BackendOption,
     BudgetOption,
     DataOption,
     DeviceOption,
@@ -23,6 +24,7 @@ from fls_bench.cli.options import (
     NoStoreOption,
     PythonPathOption,
     QuietOption,
+    SchedulerOption,
     SeedOption,
     SetupOption,
     StoreOption,
@@ -64,6 +66,8 @@ def tune(
     budget: BudgetOption = "10m",
     max_epochs: MaxEpochsOption = None,
     jobs: JobsOption = None,
+    backend: BackendOption = "auto",
+    scheduler: SchedulerOption = None,
     device: DeviceOption = "auto",
     store: StoreOption = None,
     no_store: NoStoreOption = False,
@@ -97,8 +101,9 @@ def tune(
 
     with stdout_kept(), console.Progress(quiet) as listen:
         options = parse_options(
-            listen, seed, max_seeds, budget, max_epochs, jobs, device, store, no_store
-        )
+            listen, seed, max_seeds, budget, max_epochs, jobs, device, store, no_store,
+            backend, scheduler, pythonpath,
+        )  # fmt: skip
         writing: dict[str, Any] = {
             "output": output, "train_seed": train_seed, "confirm": confirm, "force": force
         }  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from fls_bench.schema import Cost, Gain, LrRule, RateComparison, Sweep
 from fls_bench.store import RunStore
-from fls_bench.training import Engine
+from fls_bench.training import LOCAL, Backend, Engine
 from fls_bench.training_setup import TrainingSetup
 from fls_bench.verdict import contrasts, regime
 
@@ -74,6 +74,7 @@ class Prepared:
         n_test: Number of test points.
         plan: How far and how densely to sweep, with its budget.
         offsets: A fixed grid in octaves relative to the setup's own value, in place of the adaptive.
+        backend: Where its runs are trained.
     """
 
     setup: TrainingSetup
@@ -83,6 +84,7 @@ class Prepared:
     n_test: int
     plan: SweepPlan
     offsets: tuple[float, ...] | None = None
+    backend: Backend = LOCAL
 
     @property
     def own(self) -> float:

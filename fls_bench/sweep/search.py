@@ -9,7 +9,7 @@ chosen on training behaviour or validation error; the verdict reads test errors.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
 
@@ -18,7 +18,10 @@ from fls_bench.schema import Cost, LrRule, Outcome, Regime
 from fls_bench.sweep.follow_up import follow_up
 from fls_bench.sweep.plan import Listener, Prepared, Stores, SweepPlan, SweepResult
 from fls_bench.sweep.sweeper import BudgetExhaustedError, Sweeper
+from fls_bench.tasks import Task
 from fls_bench.training import (
+    LOCAL,
+    Backend,
     Engine,
     check_setup,
     choose_engine,
@@ -52,7 +55,23 @@ def keeping_tasks(setup: TrainingSetup, engine: Engine) -> TrainingSetup:
     task = setup.task_for(0)
     size = sum(part.size for part in (task.x_train, task.x_val, task.x_test))
     kept = max(1, min(MAX_TASKS_KEPT, MAX_TASKS_KEPT * MAX_KEPT_NUMBERS // max(1, size)))
-    return replace(setup, task=lru_cache(maxsize=kept)(setup.task_for))
+    return replace(setup, task=KeptTasks(setup.task_for, kept))
+
+
+class KeptTasks:
+    """Draws of the data, the last few kept; another process gets the source and keeps its own."""
+
+    def __init__(self, source: Callable[[int], Task], most: int) -> None:
+        self._source, self._most = source, most
+        self._kept = lru_cache(maxsize=most)(source)
+
+    def __call__(self, seed: int) -> Task:
+        """The data of one seed."""
+        return self._kept(seed)
+
+    def __reduce__(self) -> tuple[type[KeptTasks], tuple[Callable[[int], Task], int]]:
+        """What is kept stays here."""
+        return KeptTasks, (self._source, self._most)
 
 
 def replica_epochs_for(
@@ -97,6 +116,7 @@ def prepare(
     stores: Stores,
     device: str = "cpu",
     offsets: Sequence[float] | None = None,
+    backend: Backend = LOCAL,
 ) -> Prepared:
     """Check a setup, find its rule, and choose its engine (that of its stored runs, if any).
 
@@ -106,6 +126,7 @@ def prepare(
         stores: Where runs are kept.
         device: ``cpu`` or ``cuda``.
         offsets: A fixed grid in octaves relative to its own value, in place of the adaptive one.
+        backend: Where its runs are trained.
 
     Returns:
         The setup, ready to be swept.
@@ -113,6 +134,11 @@ def prepare(
     Raises:
         InputError: The setup can't be trained.
     """
+    if device == "cuda" and backend.kind == "loky":
+        raise InputError(
+            "--backend loky is for the CPU: one GPU takes one batch at a time.",
+            "Leave it out, or give --device cpu.",
+        )
     task = check_setup(setup)
     setup = resolve_stop(resolve_error(setup, task), task)
     rule = resolve_lr_rule(setup, task)
@@ -130,7 +156,7 @@ def prepare(
         store.keep_engine(asdict(engine))
     return Prepared(
         keeping_tasks(setup, engine), rule, engine, digest, len(task.y_test), plan,
-        None if offsets is None else tuple(offsets),
+        None if offsets is None else tuple(offsets), backend,
     )  # fmt: skip
 
 

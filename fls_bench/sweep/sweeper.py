@@ -10,7 +10,15 @@ from fls_bench.scaling import format_multiplier, rate_power, scaled_rate
 from fls_bench.schema import Cell, LrRule, Outcome, RunConfig, RunRecord, SeedResult, Sweep
 from fls_bench.store import RunStore
 from fls_bench.sweep.plan import Listener, Prepared, Stores, SweepPlan
-from fls_bench.training import Engine, Observer, epochs_trained, train_all
+from fls_bench.training import (
+    LOCAL,
+    Backend,
+    Engine,
+    Observer,
+    batches_of,
+    epochs_trained,
+    train_all,
+)
 from fls_bench.training_setup import TrainingSetup
 from fls_bench.verdict import contrasts
 
@@ -45,6 +53,7 @@ class Sweeper:
     rates: dict[tuple[float, bool], float] = field(default_factory=dict)
     notes: list[tuple[str, str, str]] = field(default_factory=list)
     observe: Observer | None = None
+    backend: Backend = LOCAL
 
     @classmethod
     def of(
@@ -63,6 +72,7 @@ class Sweeper:
             known=dict(store.load()) if store is not None else {},
             stores=stores,
             observe=observe,
+            backend=prepared.backend,
         )  # fmt: skip
 
     # --- runs ---
@@ -158,8 +168,31 @@ class Sweeper:
 
         train_all(
             self.setup, self.rule, missing, keep,
-            engine=self.engine, jobs=self.jobs, observe=self.observe,
+            engine=self.engine, jobs=self.jobs, observe=self.observe, backend=self.backend,
+            batches=self._batches(wanted, missing),
         )  # fmt: skip
+
+    def _batches(
+        self, wanted: Sequence[RunConfig], missing: Sequence[RunConfig]
+    ) -> list[Sequence[RunConfig]]:
+        """Batches that hold the missing runs: those that were begun before, whole, and new ones.
+
+        A run's last bits may depend on which others are in its batch. One that a crash cut short is
+        trained again with the same runs, those included that ended before it.
+        """
+        if not self.engine.batched or self.store is None:
+            return batches_of(missing, self.jobs, self.engine)
+        asked = {config.digest: config for config in wanted}
+        left = {config.digest: config for config in missing}
+        again: list[Sequence[RunConfig]] = []
+        for batch in self.store.load_batches():
+            if not left.keys().isdisjoint(batch) and asked.keys() >= set(batch):
+                again.append([asked[digest] for digest in batch])
+                for digest in batch:
+                    left.pop(digest, None)
+        new = batches_of(list(left.values()), self.jobs, self.engine) if left else []
+        self.store.keep_batches([[config.digest for config in batch] for batch in new])
+        return [*again, *new]
 
     @property
     def fresh_seeds(self) -> list[int]:

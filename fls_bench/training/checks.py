@@ -215,7 +215,10 @@ def exact_arithmetic(device: str) -> Iterator[None]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One thread per job: splitting a small product over threads is slower, and rounds otherwise."""
+    """One thread per job: splitting a small product over threads is slower, and rounds otherwise.
+
+    The number is one of the calling thread's own: jobs beside each other do not undo each other's.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

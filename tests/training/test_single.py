@@ -104,7 +104,7 @@ def test_an_error_while_saving_a_record_ends_training_and_no_record_follows(
         seen += 1
         raise OSError("disk full")
 
-    monkeypatch.setattr("fls_bench.training.record", late)
+    monkeypatch.setattr("fls_bench.training.jobs.record", late)
     engine = choose_engine(setup, RULE)
     configs = [config(setup, seed=seed) for seed in range(6)]
     with pytest.raises(OSError, match="disk full"):
