@@ -30,7 +30,7 @@ from sklearn.preprocessing import SplineTransformer
 
 from fls_bench.atlas import Shard, atlas_folder, load_atlas, models_digest
 from fls_bench.bench import Options
-from fls_bench.calibrating import Labelled, labelled
+from fls_bench.calibrating import Labelled, labelled, places
 from fls_bench.evaluating import leave_out
 from fls_bench.facts import environment
 from fls_bench.schema import Outcome
@@ -94,20 +94,6 @@ def measured(atlas: Labelled, num: int, seed: int, store: Path | None) -> list[d
             for record in records if record.outcome is Outcome.REACHED_TARGET
         ]  # fmt: skip
     return rows
-
-
-def places(atlas: Labelled, shards: tuple[Shard, ...]) -> dict[tuple[str, float, int], int]:
-    """(setup, log2 c, seed) -> row of the atlas."""
-    reached = list(Outcome).index(Outcome.REACHED_TARGET)
-    keys = [
-        (about["id"], float(shard.log2_c[row]), int(shard.seed[row]))
-        for shard in shards
-        for k, about in enumerate(shard.header["cases"])
-        for row in np.flatnonzero(shard.case == k)
-        if shard.outcome[row] == reached
-    ]
-    assert len(keys) == len(atlas.case)
-    return {key: row for row, key in enumerate(keys)}
 
 
 def alone(value: Values, regime: npt.NDArray[Any], groups: npt.NDArray[Any]) -> Values:

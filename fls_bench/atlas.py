@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from fls_bench.errors import InputError
 from fls_bench.files import packaged, read_stored, write_whole
-from fls_bench.schema import READING_SCHEMA, Outcome, ReadingModels
+from fls_bench.schema import READING_SCHEMA, WATCH_SCHEMA, Outcome, ReadingModels, WatchModels
 from fls_bench.verdict.reading.columns import COLUMNS
 
 ATLAS_SCHEMA = "fls-bench/atlas/1"
@@ -175,6 +175,21 @@ def load_models(path: Path | None = None) -> ReadingModels:
     """
     return read_stored(
         path or models_path(), {READING_SCHEMA: ReadingModels}, "fls-bench calibrate"
+    )
+
+
+@functools.cache
+def load_watch_models() -> WatchModels:
+    """The committed models by which a net in training is read.
+
+    Returns:
+        The models.
+
+    Raises:
+        InputError: There are none.
+    """
+    return read_stored(
+        atlas_folder() / "watching.json", {WATCH_SCHEMA: WatchModels}, "benchmarks/watch_survey.py"
     )
 
 

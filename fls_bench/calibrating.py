@@ -115,6 +115,28 @@ def labelled(shards: Sequence[Shard]) -> Labelled:
     )
 
 
+def places(atlas: Labelled, shards: Sequence[Shard]) -> dict[tuple[str, float, int], int]:
+    """Where each net stands.
+
+    Args:
+        atlas: All nets.
+        shards: What it was put together from.
+
+    Returns:
+        (id of the setup, log2 c, seed) -> row.
+    """
+    reached = OUTCOMES.index(Outcome.REACHED_TARGET)
+    keys = [
+        (about["id"], float(shard.log2_c[row]), int(shard.seed[row]))
+        for shard in shards
+        for k, about in enumerate(shard.header["cases"])
+        for row in np.flatnonzero(shard.case == k)
+        if shard.outcome[row] == reached
+    ]
+    assert len(keys) == len(atlas.case)
+    return {key: row for row, key in enumerate(keys)}
+
+
 def _beats_chance(shard: Shard, row: int, n_test: int) -> bool:
     """As a look tells it: by more than two standard errors on the test points that are looked at."""
     error, chance = (

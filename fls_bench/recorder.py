@@ -111,14 +111,23 @@ class Recorder:
         """Optimizer steps so far."""
         return self._clock[0]
 
-    def log(self, train_loss: float) -> None:
+    def log(self, train_loss: float | None = None) -> None:
         """Note the end of an epoch.
 
         Args:
-            train_loss: Loss on the training data; the last one logged is what the file claims.
+            train_loss: Loss on the training data; the last one logged is what the file claims. None: it
+                was not measured, and the file claims none.
         """
         self.epochs += 1
-        self.train_loss = float(train_loss)
+        self.train_loss = None if train_loss is None else float(train_loss)
+
+    def settle(self, recipe: Recipe) -> None:
+        """Replace the recipe, where only the end of training tells all of it.
+
+        Args:
+            recipe: How the net was trained.
+        """
+        self._recipe, self._read_off, self.no_recipe = recipe, False, None
 
     def recipe(self) -> Recipe | None:
         """The recipe as far as it is known now; None, with ``no_recipe`` set, where it is not."""
@@ -336,7 +345,7 @@ def record(
         check_target(Path(path), force)
     no_recipe, read_off = None, recipe is None
     if recipe is None:
-        read = _read_recipe(_inner(model), optimizer, batch_size, stop, loss, seed, data_seed)
+        read = read_recipe(_inner(model), optimizer, batch_size, stop, loss, seed, data_seed)
         recipe, no_recipe = (read, None) if isinstance(read, Recipe) else (None, read)
     header = {
         "architecture": ArchitectureSpec(hint=builder_hint),
@@ -380,7 +389,7 @@ def _out_of_range(error: ValidationError) -> InputError:
     )
 
 
-def _read_recipe(
+def read_recipe(
     model: nn.Module,
     optimizer: torch.optim.Optimizer | None,
     batch_size: int | None,
@@ -389,7 +398,20 @@ def _read_recipe(
     seed: int,
     data_seed: int,
 ) -> Recipe | str:
-    """The recipe that an optimizer tells, or the reason why there is none."""
+    """The recipe that an optimizer tells, or the reason why there is none.
+
+    Args:
+        model: The net, before its first step.
+        optimizer: Its optimizer.
+        batch_size: Training points per step.
+        stop: When training ends.
+        loss: A mean over the batch.
+        seed: Seed of the net.
+        data_seed: Which draw of the data.
+
+    Returns:
+        The recipe, or a sentence.
+    """
     absent = [
         name
         for name, value in {

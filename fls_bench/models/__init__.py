@@ -4,7 +4,13 @@ A net here computes f(x) alone: the output multiplier c and the centering are pu
 ``fls_bench.training``, so that every net is treated alike.
 """
 
-from fls_bench.models.features import WEIGHT_LAYERS, named_features, read_out, weight_matrices
+from fls_bench.models.features import (
+    CONVOLUTIONS,
+    WEIGHT_LAYERS,
+    named_features,
+    read_out,
+    weight_matrices,
+)
 from fls_bench.models.mlp import Activation, Mlp, MlpArguments, Size, TwoLayerArguments
 from fls_bench.models.table import (
     ARCHITECTURES,
@@ -18,6 +24,7 @@ from fls_bench.models.table import (
 
 __all__ = [
     "ARCHITECTURES",
+    "CONVOLUTIONS",
     "MAX_PARAMETERS",
     "WEIGHT_LAYERS",
     "Activation",

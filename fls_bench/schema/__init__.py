@@ -132,6 +132,7 @@ from fls_bench.schema.runs import Measurement, RunConfig, RunRecord
 from fls_bench.schema.states import Outcome, Regime, Tier
 from fls_bench.schema.theory import FlowFacts, FlowLevel, Log2Grid, Log2Scales, TheorySpec
 from fls_bench.schema.tuning import Trial, Tuning
+from fls_bench.schema.watching import WATCH_SCHEMA, Stage, WatchModels
 
 __all__ = [
     "BASELINE_SCHEMA",
@@ -141,6 +142,7 @@ __all__ = [
     "OUTCOME_WORDS",
     "READING_SCHEMA",
     "REPORT_SCHEMA",
+    "WATCH_SCHEMA",
     "Adam",
     "AdamW",
     "AnyOptimizer",
@@ -239,6 +241,7 @@ __all__ = [
     "Sgd",
     "Side",
     "Skipped",
+    "Stage",
     "StepDecay",
     "Stop",
     "StopByKey",
@@ -251,5 +254,6 @@ __all__ = [
     "Trial",
     "Tuning",
     "ValidationLoss",
+    "WatchModels",
     "canonical_digest",
 ]

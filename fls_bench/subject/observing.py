@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fls_bench.homogeneity import has_normalisation
 from fls_bench.metrics import METRICS as METRIC_ROWS
@@ -117,7 +117,9 @@ def look_at(
     """
     part = part_of_task(task)
     snapshot = snapshot_of(setup, part, final, init, kernel_points=KERNEL_POINTS)
-    return Look(snapshot, facts_of(setup, task, snapshot), task.has_test)
+    net = make_net(setup, 0, setup.output_multiplier, torch.float32)
+    facts = net_facts(net, snapshot, task.n_train, task.x_train.shape[1:])
+    return Look(snapshot, facts, task.has_test)
 
 
 def stored_look(
@@ -152,14 +154,24 @@ def stored_look(
     return look, snapshot
 
 
-def facts_of(setup: TrainingSetup, task: Task, snapshot: Snapshot) -> dict[str, float]:
-    """What is known of a net and its data beside measurements."""
-    net = make_net(setup, 0, setup.output_multiplier, torch.float32)
-    shape = task.x_train.shape[1:]
+def net_facts(
+    net: nn.Module, snapshot: Snapshot, n_train: int, shape: Sequence[int]
+) -> dict[str, float]:
+    """What is known of a net and its data beside measurements.
+
+    Args:
+        net: The net.
+        snapshot: Of it.
+        n_train: Points that it is trained on.
+        shape: Of one input.
+
+    Returns:
+        By the names in ``FACTS``.
+    """
     widths = [x.shape[1] for x in snapshot.final.train_features.values()]
     return {
-        "n_train": task.n_train,
-        "n_classes": task.n_classes,
+        "n_train": n_train,
+        "n_classes": snapshot.n_classes,
         "input_dim": math.prod(shape),
         "depth": len(snapshot.final.weights),
         **({"width": widths[-1]} if widths else {}),

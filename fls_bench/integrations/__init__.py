@@ -1,0 +1,1 @@
+"""fls-bench inside of other people's training loops; each module needs the extra of its name."""

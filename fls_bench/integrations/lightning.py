@@ -1,0 +1,140 @@
+"""A Lightning callback that records a run for ``fls-bench diagnose``, and can watch it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from fls_bench.errors import InputError
+from fls_bench.integrations.loop import Loop, Told
+
+try:
+    import lightning.pytorch as pl
+except ImportError:
+    raise InputError(
+        "Lightning is not installed.", "Install it with: pip install 'fls-bench[lightning]'"
+    ) from None
+
+WHOLE = ("SingleDeviceStrategy", "DDPStrategy")
+"""Strategies under which every process has the whole net."""
+
+LOSS_EVERY = 50
+"""Batches after which their mean loss is asked for, which waits for a GPU."""
+
+
+class FlsBenchCallback(pl.Callback):
+    """Record a run: ``Trainer(callbacks=[FlsBenchCallback("model.pt", task=task)])``.
+
+    Optimizer, batch size, clipping and accumulation are read off the trainer; the stop is the number of
+    steps made, unless ``stop`` is given. Process 0 records; sharded strategies and weights in half
+    precision are refused with a reason, and so are runs that go on from a checkpoint: training itself is
+    never stopped for it.
+
+    Args:
+        path: The model file to write.
+        module: Name of the net within the LightningModule, such as ``net``; None: the whole module,
+            whose ``forward`` then gives logits.
+        options: As ``fls_bench.integrations.loop.Loop``.
+
+    Attributes:
+        loop: The recording and its looks.
+    """
+
+    def __init__(self, path: str, *, module: str | None = None, **options: Any) -> None:
+        self.loop = Loop(path, **options)
+        self._module = module
+        self._sum: torch.Tensor | None = None
+        self._num = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the initial weights."""
+        if not trainer.is_global_zero:
+            return
+        kind = type(trainer.strategy).__name__
+        if kind not in WHOLE:
+            self.loop.refuse(
+                f"The strategy {kind} may share the weights out; {' and '.join(WHOLE)} do not."
+            )
+        elif trainer.global_step:
+            self.loop.refuse(
+                f"Training goes on from step {trainer.global_step}: the initial weights were not seen."
+            )
+        else:
+            look = self.loop.begin(self._net(pl_module), _told(trainer, self.loop.stop is not None))
+            self._log(trainer, look)
+
+    def _net(self, pl_module: pl.LightningModule) -> nn.Module:
+        if self._module is None:
+            return pl_module
+        try:
+            return pl_module.get_submodule(self._module)
+        except AttributeError:
+            names = ", ".join(name for name, _ in pl_module.named_children()) or "none"
+            raise InputError(
+                f"The LightningModule has no module {self._module!r}.", f"Its modules are: {names}."
+            ) from None
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Watch the loss, and look at the net where it has fallen far enough."""
+        if self.loop.watch is None:
+            return
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        if isinstance(loss, torch.Tensor):
+            own = loss.detach().float()
+            self._sum = own if self._sum is None else self._sum + own
+            self._num += 1
+        if self._num >= LOSS_EVERY:
+            self._look(trainer)
+
+    def _look(self, trainer: pl.Trainer) -> None:
+        if self._sum is not None:
+            look = self.loop.look(self._sum / self._num)
+            self._sum, self._num = None, 0
+            self._log(trainer, look)
+
+    def _log(self, trainer: pl.Trainer, look: Any) -> None:
+        if look is not None:
+            numbers = {f"fls_bench/{name}": value for name, value in look.numbers.items()}
+            for logger in trainer.loggers:
+                logger.log_metrics(numbers, step=trainer.global_step)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Count the epoch."""
+        self._look(trainer)
+        self.loop.epoch()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the file."""
+        self.loop.end()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Write nothing."""
+        self.loop.fail()
+
+
+def _told(trainer: pl.Trainer, stop_given: bool) -> Told:
+    problem = None
+    if trainer.lr_scheduler_configs:
+        problem = "A scheduler changes the rate: give recipe= with its schedule."
+    elif trainer.early_stopping_callbacks and not stop_given:
+        problem = "Training stops early: give stop=, such as fls_bench.ValidationLoss(patience)."
+    elif trainer.gradient_clip_val and trainer.gradient_clip_algorithm not in (None, "norm"):
+        problem = "Gradients are clipped by value, which recipes don't know."
+    size = getattr(trainer.train_dataloader, "batch_size", None)
+    per_step = trainer.accumulate_grad_batches * trainer.world_size
+    clip = trainer.gradient_clip_val
+    return Told(
+        list(trainer.optimizers), size * per_step if isinstance(size, int) else None,
+        float(clip) if clip else None, problem,
+    )  # fmt: skip

@@ -1,0 +1,329 @@
+"""A run of the real Lightning is recorded whole, unchanged, or refused with a reason."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import fls_bench
+from fls_bench.bundle import load_bundle
+from fls_bench.errors import InputError
+from fls_bench.schema import AdamW, FixedSteps, Sgd, TargetLoss
+from fls_bench.tasks import Task, make_task
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*(bottleneck|logging interval|LeafSpec|isinstance).*"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def pl() -> Any:
+    return pytest.importorskip("lightning.pytorch")
+
+
+@pytest.fixture
+def task() -> Task:
+    rng = np.random.default_rng(0)
+    parts = []
+    for n in (48, 60, 30):
+        y = rng.integers(0, 3, n)
+        parts.append(((rng.normal(size=(n, 5)) + 2 * np.eye(5)[y]).astype(np.float32), y))
+    return make_task("blobs", *parts)
+
+
+def module(pl: Any, **changes: Any) -> Any:
+    """A LightningModule around a small net; changes replace its methods."""
+
+    class Net(pl.LightningModule):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(3)
+            self.net = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 3))
+
+        def training_step(self, batch: Any, _: int) -> torch.Tensor:
+            x, y = batch
+            return nn.functional.cross_entropy(self.net(x), y)
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=0.2, momentum=0.5)
+
+    for name, value in changes.items():
+        setattr(Net, name, value)
+    return Net()
+
+
+def fit(pl: Any, task: Task, callbacks: list[Any], net: Any = None, **options: Any) -> Any:
+    """Train for some epochs, and return the module."""
+    net = module(pl) if net is None else net
+    torch.manual_seed(0)
+    data = TensorDataset(torch.tensor(task.x_train), torch.tensor(task.y_train))
+    loader = DataLoader(data, batch_size=8, shuffle=True, drop_last=False)
+    quiet = {
+        "logger": False, "enable_progress_bar": False, "enable_model_summary": False,
+        "enable_checkpointing": False, "accelerator": "cpu", "max_epochs": 4, "devices": 1,
+    }  # fmt: skip
+    pl.Trainer(callbacks=callbacks, **{**quiet, **options}).fit(net, loader)
+    return net
+
+
+def recorder(path: Path, task: Task | None = None, **options: Any) -> tuple[Any, list[str]]:
+    """The callback, and what it will say."""
+    from fls_bench.integrations.lightning import FlsBenchCallback
+
+    said: list[str] = []
+    options = {"module": "net", "tell": said.append, **options}
+    return FlsBenchCallback(str(path), task=task, **options), said
+
+
+def test_a_run_is_recorded_from_init_to_the_last_step(pl: Any, task: Task, tmp_path: Path) -> None:
+    before = {k: v.clone() for k, v in module(pl).net.state_dict().items()}
+    callback, said = recorder(tmp_path / "model.pt", task, builder_hint="my_pkg.net:build")
+    net = fit(pl, task, [callback], gradient_clip_val=0.7, accumulate_grad_batches=2)
+    file = load_bundle(tmp_path / "model.pt")
+    assert file.init is not None
+    for name, value in before.items():
+        assert torch.equal(file.init[name], value)
+        assert torch.equal(file.final[name], net.net.state_dict()[name])
+        assert not torch.equal(file.final[name], value)
+    recipe = file.header.recipe
+    assert recipe is not None
+    assert recipe.optimizer == Sgd(lr=0.2, momentum=0.5, clip_norm=0.7)
+    assert recipe.batch_size == 16
+    assert recipe.stop == FixedSteps(12)  # 48 points by 16, four times
+    assert file.header.task is not None
+    assert file.header.task.fingerprint == task.fingerprint
+    assert "fls-bench diagnose" in said[-1]
+    assert "--model my_pkg.net:build" in said[-1]
+
+
+def test_recording_changes_nothing_of_the_training(pl: Any, task: Task, tmp_path: Path) -> None:
+    callback, _ = recorder(tmp_path / "model.pt", task)
+    watched, plain = fit(pl, task, [callback]), fit(pl, task, [])
+    for name, value in plain.state_dict().items():
+        assert torch.equal(watched.state_dict()[name], value)
+
+
+def test_the_file_can_be_diagnosed(pl: Any, task: Task, tmp_path: Path, cli: Any) -> None:
+    (tmp_path / "their_net.py").write_text(
+        "from torch import nn\n\n\ndef build():\n"
+        "    return nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 3))\n"
+    )
+    callback, _ = recorder(tmp_path / "model.pt", task)
+    fit(pl, task, [callback])
+    ended = cli(
+        "diagnose", tmp_path / "model.pt", "--model", "their_net:build", "--pythonpath", tmp_path,
+        "--observe-only", "--json", tmp_path / "report.json",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    found = fls_bench.report.read(tmp_path / "report.json")
+    assert found.diagnosis.evidence_tier == "T2"
+
+
+def test_a_given_stop_or_recipe_is_kept(pl: Any, task: Task, tmp_path: Path) -> None:
+    callback, _ = recorder(tmp_path / "a.pt", task, stop=TargetLoss(0.1, max_epochs=4))
+    fit(pl, task, [callback])
+    recipe = load_bundle(tmp_path / "a.pt").header.recipe
+    assert recipe is not None
+    assert recipe.stop == TargetLoss(0.1, max_epochs=4)
+    given = fls_bench.Recipe(optimizer=AdamW(lr=0.01), batch_size=8, stop=FixedSteps(24))
+    callback, _ = recorder(tmp_path / "b.pt", task, recipe=given)
+    fit(pl, task, [callback])
+    assert load_bundle(tmp_path / "b.pt").header.recipe == given
+
+
+def scheduled(self: Any) -> Any:
+    optimizer = torch.optim.SGD(self.parameters(), lr=0.2)
+    return {
+        "optimizer": optimizer,
+        "lr_scheduler": torch.optim.lr_scheduler.StepLR(optimizer, 1),
+    }
+
+
+def two(self: Any) -> Any:
+    half = list(self.parameters())
+    return [torch.optim.SGD(half[:2], lr=0.1), torch.optim.SGD(half[2:], lr=0.1)]
+
+
+def by_hand(self: Any, batch: Any, _: int) -> None:
+    for optimizer in self.optimizers():
+        optimizer.zero_grad()
+    self.manual_backward(nn.functional.cross_entropy(self.net(batch[0]), batch[1]))
+    for optimizer in self.optimizers():
+        optimizer.step()
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "reason"),
+    [
+        ({"configure_optimizers": scheduled}, {}, "scheduler"),
+        ({"configure_optimizers": two, "training_step": by_hand,
+          "automatic_optimization": False}, {}, "2 optimizers"),
+        ({}, {"gradient_clip_val": 0.5, "gradient_clip_algorithm": "value"}, "clipped by value"),
+    ],
+)  # fmt: skip
+def test_what_no_recipe_can_say_leaves_weights_and_data(
+    pl: Any, task: Task, tmp_path: Path, changes: Any, options: Any, reason: str
+) -> None:
+    callback, said = recorder(tmp_path / "model.pt", task)
+    fit(pl, task, [callback], module(pl, **changes), **options)
+    file = load_bundle(tmp_path / "model.pt")
+    assert file.header.recipe is None
+    assert file.init is not None
+    assert any(reason in sentence for sentence in said)
+
+
+def test_early_stopping_asks_for_the_stop(pl: Any, task: Task, tmp_path: Path) -> None:
+    def step(self: Any, batch: Any, _: int) -> torch.Tensor:
+        loss = nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+        self.log("loss", loss, on_epoch=True)
+        return loss
+
+    for stop, has_recipe in ((None, False), (fls_bench.ValidationLoss(2, max_epochs=4), True)):
+        early = pl.callbacks.EarlyStopping("loss", patience=2)
+        callback, _ = recorder(tmp_path / f"{has_recipe}.pt", task, stop=stop)
+        fit(pl, task, [early, callback], module(pl, training_step=step))
+        recipe = load_bundle(tmp_path / f"{has_recipe}.pt").header.recipe
+        assert (recipe is not None) == has_recipe
+
+
+def test_mixed_precision_is_recorded_in_float32(pl: Any, task: Task, tmp_path: Path) -> None:
+    callback, _ = recorder(tmp_path / "model.pt", task)
+    fit(pl, task, [callback], precision="bf16-mixed")
+    file = load_bundle(tmp_path / "model.pt")
+    assert {value.dtype for value in file.final.values()} == {torch.float32}
+
+
+def test_weights_in_half_precision_are_refused_with_the_reason(
+    pl: Any, task: Task, tmp_path: Path
+) -> None:
+    callback, said = recorder(tmp_path / "model.pt", task)
+    fit(pl, task, [callback], precision="bf16-true")
+    assert not (tmp_path / "model.pt").exists()
+    assert "bfloat16" in said[-1]
+
+
+def test_a_run_that_goes_on_is_refused_with_the_reason(pl: Any, task: Task, tmp_path: Path) -> None:
+    class Keep(pl.Callback):  # type: ignore[misc, name-defined]
+        def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+            trainer.save_checkpoint(tmp_path / "half.ckpt")
+
+    fit(pl, task, [Keep()], max_epochs=2)
+    callback, said = recorder(tmp_path / "model.pt", task)
+    data = TensorDataset(torch.tensor(task.x_train), torch.tensor(task.y_train))
+    trainer = pl.Trainer(
+        callbacks=[callback], logger=False, enable_progress_bar=False, max_epochs=4,
+        enable_model_summary=False, enable_checkpointing=False, accelerator="cpu",
+    )  # fmt: skip
+    trainer.fit(module(pl), DataLoader(data, batch_size=8), ckpt_path=tmp_path / "half.ckpt")
+    assert not (tmp_path / "model.pt").exists()
+    assert "goes on from step 12" in said[-1]
+
+
+def test_sharded_strategies_are_refused_with_the_reason(
+    pl: Any, task: Task, tmp_path: Path
+) -> None:
+    from lightning.pytorch.strategies import SingleDeviceStrategy
+
+    class FSDPStrategy(SingleDeviceStrategy):
+        pass
+
+    callback, said = recorder(tmp_path / "model.pt", task)
+    fit(pl, task, [callback], strategy=FSDPStrategy(device="cpu"), accelerator="auto")
+    assert not (tmp_path / "model.pt").exists()
+    assert "FSDPStrategy" in said[-1]
+
+
+def test_an_error_in_training_passes_on_and_nothing_is_written(
+    pl: Any, task: Task, tmp_path: Path
+) -> None:
+    def step(self: Any, batch: Any, index: int) -> torch.Tensor:
+        raise ArithmeticError("theirs")
+
+    callback, _ = recorder(tmp_path / "model.pt", task)
+    with pytest.raises(ArithmeticError, match="theirs"):
+        fit(pl, task, [callback], module(pl, training_step=step))
+    assert not (tmp_path / "model.pt").exists()
+
+
+def test_a_full_disk_at_the_end_costs_the_file_and_not_the_training(
+    pl: Any, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    callback, said = recorder(tmp_path / "model.pt", task)
+    monkeypatch.setattr(torch, "save", full)
+    fit(pl, task, [callback])
+    assert "could not write" in said[-1]
+    assert "No space left" in said[-1]
+
+
+def test_a_file_that_exists_is_said_before_the_first_step(
+    pl: Any, task: Task, tmp_path: Path
+) -> None:
+    (tmp_path / "model.pt").write_text("mine")
+    callback, _ = recorder(tmp_path / "model.pt", task)
+    with pytest.raises(InputError, match="exists already"):
+        fit(pl, task, [callback])
+
+
+def test_a_module_that_is_not_there_is_named_with_those_that_are(
+    pl: Any, task: Task, tmp_path: Path
+) -> None:
+    callback, _ = recorder(tmp_path / "model.pt", task, module="model")
+    with pytest.raises(InputError, match=r"no module 'model'.*net"):
+        fit(pl, task, [callback])
+
+
+PARALLEL = """
+import sys
+import numpy as np, torch
+import lightning.pytorch as pl
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from fls_bench.integrations.lightning import FlsBenchCallback
+
+class Net(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Linear(4, 2)
+    def training_step(self, batch, _):
+        return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+if __name__ == "__main__":
+    data = TensorDataset(torch.randn(32, 4), torch.arange(32) % 2)
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=2, strategy="ddp", max_epochs=2, logger=False,
+        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+        callbacks=[FlsBenchCallback(sys.argv[1], module="net")],
+    )
+    trainer.fit(Net(), DataLoader(data, batch_size=4))
+"""
+
+
+@pytest.mark.slow
+def test_of_two_processes_the_first_records(tmp_path: Path) -> None:
+    pytest.importorskip("lightning.pytorch")
+    script = tmp_path / "parallel.py"
+    script.write_text(PARALLEL)
+    ended = subprocess.run(
+        [sys.executable, script, tmp_path / "model.pt"], capture_output=True, text=True, timeout=300
+    )
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert ended.stdout.count("fls-bench wrote") == 1
+    recipe = load_bundle(tmp_path / "model.pt").header.recipe
+    assert recipe is not None
+    assert (recipe.batch_size, recipe.stop) == (8, FixedSteps(8))

@@ -1,0 +1,189 @@
+"""A run of the real Trainer of transformers is recorded whole, unchanged, or refused with a reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import fls_bench
+from fls_bench.bundle import load_bundle
+from fls_bench.schema import AdamW, Cosine, FixedSteps, Recipe
+from fls_bench.tasks import Task, make_task
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning:transformers"),
+    pytest.mark.filterwarnings("ignore::UserWarning:accelerate"),
+]
+
+NET = """
+from transformers import BertConfig, BertForSequenceClassification
+
+from fls_bench.integrations.transformers import Logits
+
+
+def build():
+    config = BertConfig(
+        vocab_size=40, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=32, max_position_embeddings=10, num_labels=2,
+    )
+    return Logits(BertForSequenceClassification(config))
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def offline() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("TRANSFORMERS_VERBOSITY", "error")
+        pytest.importorskip("transformers")
+        yield
+
+
+@pytest.fixture
+def task() -> Task:
+    """Sequences of tokens, some padded; the class is which of two tokens stands in them."""
+    rng = np.random.default_rng(0)
+    parts = []
+    for n in (40, 50, 30):
+        y = rng.integers(0, 2, n)
+        x = rng.integers(5, 40, size=(n, 8))
+        x[np.arange(n), rng.integers(0, 4, n)] = 3 + y
+        x[: n // 2, 6:] = 0
+        parts.append((x.astype(np.float32), y))
+    return make_task("markers", *parts)
+
+
+def model() -> Any:
+    found: dict[str, Any] = {}
+    exec(NET, found)
+    torch.manual_seed(4)
+    return found["build"]().model
+
+
+def train(
+    task: Task, path: Path | None, tmp_path: Path, **options: Any
+) -> tuple[Any, Any, list[str]]:
+    """Train with the Trainer, recorded where there is a path: (model, callback, what it said)."""
+    from transformers import Trainer, TrainingArguments
+
+    from fls_bench.integrations.transformers import FlsBenchCallback
+
+    own = {k: options.pop(k) for k in ("watch", "recipe", "stop", "precision") if k in options}
+    net = model()
+    if own.pop("precision", None) == "half":
+        net = net.bfloat16()
+    x = torch.tensor(task.x_train).long()
+    rows = [
+        {"input_ids": a, "attention_mask": (a != 0).long(), "labels": int(b)}
+        for a, b in zip(x, task.y_train, strict=True)
+    ]
+    arguments = {
+        "num_train_epochs": 3, "per_device_train_batch_size": 8, "learning_rate": 1e-3,
+        "lr_scheduler_type": "constant", "report_to": [], "save_strategy": "no", "use_cpu": True,
+        "logging_steps": 2, "disable_tqdm": True, "seed": 0, "dataloader_pin_memory": False,
+    }  # fmt: skip
+    trainer = Trainer(
+        model=net,
+        args=TrainingArguments(output_dir=str(tmp_path / "out"), **{**arguments, **options}),
+        train_dataset=rows,
+    )
+    said: list[str] = []
+    callback = None
+    if path is not None:
+        callback = FlsBenchCallback(str(path), task=task, tell=said.append, **own).attach(trainer)
+    trainer.train()
+    return net, callback, said
+
+
+def test_a_run_is_recorded_from_init_to_the_last_step(task: Task, tmp_path: Path) -> None:
+    before = {k: v.clone() for k, v in model().state_dict().items()}
+    net, _, said = train(
+        task, tmp_path / "m.pt", tmp_path, gradient_accumulation_steps=2, max_grad_norm=0.5
+    )
+    file = load_bundle(tmp_path / "m.pt")
+    assert file.init is not None
+    for name, value in before.items():
+        assert torch.equal(file.init[f"model.{name}"], value)
+        assert torch.equal(file.final[f"model.{name}"], net.state_dict()[name])
+    assert any(not torch.equal(file.init[n], file.final[n]) for n in file.init)
+    recipe = file.header.recipe
+    assert recipe is not None
+    assert recipe.optimizer == AdamW(lr=1e-3, weight_decay=0.0, clip_norm=0.5)
+    assert (recipe.batch_size, recipe.stop) == (16, FixedSteps(9))
+    assert "fls-bench wrote" in said[-1]
+
+
+def test_recording_changes_nothing_of_the_training(task: Task, tmp_path: Path) -> None:
+    recorded, _, _ = train(task, tmp_path / "m.pt", tmp_path)
+    plain, _, _ = train(task, None, tmp_path)
+    for name, value in plain.state_dict().items():
+        assert torch.equal(recorded.state_dict()[name], value)
+
+
+def test_the_file_can_be_diagnosed_with_tokens_as_data(
+    task: Task, tmp_path: Path, cli: Any
+) -> None:
+    (tmp_path / "their_bert.py").write_text(NET)
+    net, _, _ = train(task, tmp_path / "m.pt", tmp_path)
+    ended = cli(
+        "diagnose", tmp_path / "m.pt", "--model", "their_bert:build", "--pythonpath", tmp_path,
+        "--observe-only", "--json", tmp_path / "report.json",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    found = {m.metric: m for m in fls_bench.report.read(tmp_path / "report.json").measurements}
+    x, y = torch.tensor(task.x_test).long(), torch.tensor(task.y_test)
+    with torch.no_grad():
+        wrong = net.eval()(input_ids=x, attention_mask=(x != 0).long()).logits.argmax(1) != y
+    assert found["error.test"].value == pytest.approx(float(wrong.double().mean()))
+
+
+def test_a_schedule_needs_the_recipe(task: Task, tmp_path: Path) -> None:
+    _, _, said = train(task, tmp_path / "a.pt", tmp_path, lr_scheduler_type="linear")
+    assert load_bundle(tmp_path / "a.pt").header.recipe is None
+    assert "linear" in said[0]
+    given = Recipe(
+        optimizer=AdamW(lr=1e-3, weight_decay=0.0, clip_norm=1.0, schedule=Cosine()), batch_size=8,
+        stop=FixedSteps(15),
+    )  # fmt: skip
+    train(task, tmp_path / "b.pt", tmp_path, lr_scheduler_type="cosine", recipe=given)
+    assert load_bundle(tmp_path / "b.pt").header.recipe == given
+
+
+def test_weights_in_half_precision_are_refused_with_the_reason(task: Task, tmp_path: Path) -> None:
+    _, callback, said = train(task, tmp_path / "m.pt", tmp_path, precision="half")
+    assert not (tmp_path / "m.pt").exists()
+    assert "bfloat16" in said[-1]
+    assert callback.loop.problem is not None
+
+
+def test_mixed_precision_is_recorded_in_float32(task: Task, tmp_path: Path) -> None:
+    train(task, tmp_path / "m.pt", tmp_path, bf16=True)
+    final = load_bundle(tmp_path / "m.pt").final
+    assert torch.float32 in {value.dtype for value in final.values()}
+    assert torch.bfloat16 not in {value.dtype for value in final.values()}
+
+
+def test_a_run_that_goes_on_or_is_sharded_is_refused_with_the_reason(tmp_path: Path) -> None:
+    from types import SimpleNamespace
+
+    from fls_bench.integrations.transformers import FlsBenchCallback
+
+    for facts, reason in (
+        ({"fsdp": "", "deepspeed": None, "step": 7}, "goes on from step 7"),
+        ({"fsdp": "full_shard", "deepspeed": None, "step": 0}, "FSDP"),
+        ({"fsdp": "", "deepspeed": "config.json", "step": 0}, "DeepSpeed"),
+    ):
+        said: list[str] = []
+        callback = FlsBenchCallback(str(tmp_path / "m.pt"), tell=said.append)
+        state = SimpleNamespace(is_world_process_zero=True, global_step=facts["step"])
+        callback.on_train_begin(SimpleNamespace(**facts), state, None, model=model())
+        callback.on_train_end(SimpleNamespace(**facts), state, None)
+        assert len(said) == 1
+        assert reason in said[0]
+    assert not (tmp_path / "m.pt").exists()
