@@ -27,6 +27,7 @@ from fls_bench.cli.options import (
     ScaleOption,
     SetupOption,
     StoreOption,
+    SuiteArgument,
     check_outputs,
     parse_options,
     search_in,
@@ -47,7 +48,7 @@ BaselineOption = Annotated[
 
 @app.command(epilog=CHECK_EXIT_CODES)
 def check(
-    suite: Annotated[str, typer.Argument(help="A suite's name, or a .toml file.")],
+    suite: SuiteArgument,
     scale: ScaleOption = "full",
     setup: SetupOption = None,
     pythonpath: PythonPathOption = None,
