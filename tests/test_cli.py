@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -88,9 +89,31 @@ def test_help_names_every_command_and_the_direction(cli: Cli) -> None:
     assert "..." not in ended.out.partition("Commands:")[2]
 
 
-def test_without_a_command_the_help_is_shown_and_the_usage_wrong(cli: Cli) -> None:
+def test_without_a_command_a_guide_says_where_to_begin(cli: Cli) -> None:
     ended = cli()
-    assert (ended.code, ended.out, ended.err) == (2, cli("--help").out, "")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.count("\n") <= 24, "one screen"
+    assert max(map(len, ended.out.splitlines())) <= 82
+    assert DIRECTION in ended.out.lower().replace("fls", "FLS")
+    lines = [line.split() for line in ended.out.splitlines() if line.startswith("  fls-bench ")]
+    assert len(lines) == 6
+    for _, *words in lines:
+        command = words[:2] if words[0] == "baseline" else words[:1]
+        shown = cli(*command, "--help").out
+        for option in (word for word in words if word.startswith("-")):
+            assert option in shown, (command, option)
+
+
+@pytest.mark.slow
+def test_the_first_two_lines_of_the_guide_give_a_verdict(cli: Cli) -> None:
+    train, diagnose, *_ = [
+        line.split()[1:] for line in cli().out.splitlines() if line.startswith("  fls-bench ")
+    ]
+    assert cli(*train).code == 0
+    ended = cli(*diagnose)
+    assert ended.code == 0
+    assert "over-aligned" in ended.out
+    assert "<html" in Path("report.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -142,7 +165,7 @@ def loads_none_of(names: list[str], *lines: str) -> None:
 
 
 def test_help_and_suites_load_nothing_heavy() -> None:
-    lines = ["--version", "suites", "suites show quick", "--help"]
+    lines = ["", "--version", "suites", "suites show quick", "--help"]
     loads_none_of(HEAVY, *lines, *(f"{command} --help" for command in COMMANDS))
 
 
@@ -150,6 +173,86 @@ def test_a_stored_report_is_shown_without_torch(stored_report: Path) -> None:
     loads_none_of(["torch", "sklearn", "matplotlib"], f"report {stored_report}")
     loads_none_of(["torch", "sklearn"], f"report {stored_report} --html page.html")
     assert "<html" in Path("page.html").read_text()
+
+
+# --- completion by the shell ----------------------------------------------------------------
+
+
+@pytest.fixture
+def bash(tmp_path: Path) -> Callable[[str], subprocess.CompletedProcess[str]]:
+    """Run a script in bash, where ``fls-bench`` is this one and the home is nobody's."""
+    if shutil.which("bash") is None:
+        pytest.skip("there is no bash")
+    command = tmp_path / "bin" / "fls-bench"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m fls_bench "$@"\n')
+    command.chmod(0o755)
+    path = f"{command.parent}{os.pathsep}{os.environ['PATH']}"
+
+    def run(script: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "--norc", "-c", script], env=environment(PATH=path, HOME=str(tmp_path)),
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    return run
+
+
+COMPLETED = """
+COMP_WORDS=({words})
+COMP_CWORD={last}
+_fls_bench_completion fls-bench
+echo "${{COMPREPLY[*]}}"
+"""
+
+
+def test_bash_completes_commands_suites_and_options(
+    bash: Callable[[str], subprocess.CompletedProcess[str]],
+) -> None:
+    """What the user's shell is told to do by --install-completion, done."""
+    installed = bash("fls-bench --install-completion; . ~/.bashrc; complete -p fls-bench")
+    assert installed.returncode == 0, installed.stderr
+    assert "completion installed in" in installed.stdout
+    assert "-F _fls_bench_completion fls-bench" in installed.stdout
+    asked = {
+        "fls-bench dia": ["diagnose"],
+        "fls-bench run sto": ["stopping"],
+        "fls-bench check ''": [suite.name for suite in suites.list_suites()],
+        "fls-bench suites show qu": ["quick"],
+        "fls-bench baseline record th": ["theory"],
+        "fls-bench run quick --scale ''": ["full", "small"],
+        "fls-bench diagnose --obs": ["--observe-only"],
+    }
+    script = ". ~/.bashrc\n"
+    for words in asked:
+        script += COMPLETED.format(words=words, last=len(words.split()) - 1)
+    ended = bash(script)
+    assert ended.stderr == ""
+    found = [line.split() for line in ended.stdout.splitlines()]
+    assert found == list(asked.values())
+
+
+def test_a_completion_loads_nothing_heavy() -> None:
+    script = (
+        "import sys\nfrom fls_bench.cli import main\ntry:\n    main([])\n"
+        "except SystemExit as end:\n    assert not end.code\n"
+        f"assert not set({HEAVY}) & set(sys.modules), sys.modules\n"
+    )
+    asking = {
+        "_FLS_BENCH_COMPLETE": "complete_bash",
+        "COMP_WORDS": "fls-bench run qu",
+        "COMP_CWORD": "2",
+    }
+    ended = subprocess.run(
+        [sys.executable, "-c", script], env=environment(**asking), capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "quick\n", "")
+
+
+def test_a_shell_that_is_not_known_is_a_matter_of_usage() -> None:
+    ended = process("", _FLS_BENCH_COMPLETE="complete_tcsh")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", "Shell tcsh not supported.\n")
 
 
 # --- small commands -------------------------------------------------------------------------

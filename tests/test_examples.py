@@ -1,6 +1,8 @@
 """The projects in examples/ run as their README says, only with fewer seeds and epochs."""
 
+import importlib
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -8,13 +10,19 @@ import sys
 import sysconfig
 import venv
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from fls_bench import report
-from fls_bench.schema import Outcome, Report, Tier
+from fls_bench.bundle import Bundle, load_bundle
+from fls_bench.errors import AbsentDataError
+from fls_bench.schema import AdamW, AnyOptimizer, Outcome, Report, Sgd, Tier
+from fls_bench.subject.setups import bundle_arrays
+from fls_bench.tasks import Task, make_task, named_source, task_source
 
 Cli = Callable[..., Any]
 ROOT = Path(__file__).resolve().parents[1]
@@ -142,3 +150,178 @@ def test_its_readme_names_what_is_there() -> None:
         assert name in text
         assert name in (TESTED_NET / "test_multiplier.py").read_text()
     assert "my_pkg.zoo:build --optimizer my_pkg.zoo:optimizer" in text
+
+
+# --- worked examples: plain PyTorch, Lightning, transformers, a ResNet ----------------------
+
+
+@dataclass(frozen=True)
+class Example:
+    """A folder of examples/: what its README says, in short."""
+
+    folder: str
+    builder: str
+    few: str
+    """Options with which it ends in seconds."""
+    optimizer: AnyOptimizer
+    needs: str = ""
+    """Data by name."""
+    extra: str = ""
+
+    @property
+    def path(self) -> Path:
+        return ROOT / "examples" / self.folder
+
+    @property
+    def commands(self) -> list[str]:
+        """Those that a reader is to run in the folder."""
+        text = (self.path / "README.md").read_text(encoding="utf-8")
+        block = re.findall(r"```\n(.*?)```", text.partition("in this folder:")[2], re.DOTALL)[0]
+        return [line for line in block.splitlines() if line]
+
+
+EXAMPLES = (
+    Example("plain_pytorch", "fashion_cnn:build", "--n-train 60 --max-epochs 2",
+            Sgd(lr=0.1), needs="fashion_mnist"),
+    Example("lightning", "digits_net:build", "--n-train 60 --max-epochs 2",
+            Sgd(lr=0.02), extra="lightning"),
+    Example("transformers", "reviews:build", "--n-train 60 --max-epochs 2",
+            AdamW(lr=2e-3, weight_decay=0.0, clip_norm=1.0), extra="transformers"),
+    Example("resnet_cifar10", "small_resnet:build", "--n-train 60 --max-epochs 2",
+            Sgd(lr=0.05, momentum=0.9), needs="cifar10"),
+)  # fmt: skip
+each_example = pytest.mark.parametrize("example", EXAMPLES, ids=lambda one: one.folder)
+
+
+def require(example: Example) -> None:
+    """Skip where data or framework are not here, with the line that brings them."""
+    if example.extra:
+        pytest.importorskip(example.extra)
+    if example.needs:
+        try:
+            task_source(example.needs, {"n_train": 60})(0)
+        except AbsentDataError as error:
+            pytest.skip(str(error))
+
+
+@each_example
+@pytest.mark.filterwarnings("ignore")  # what frameworks warn of is theirs
+def test_an_example_writes_a_file_that_can_be_swept(
+    example: Example, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    require(example)
+    monkeypatch.syspath_prepend(example.path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    module = example.builder.partition(":")[0]
+    try:
+        monkeypatch.setattr(sys, "argv", ["train.py", *example.few.split()])
+        runpy.run_path(str(example.path / "train.py"), run_name="__main__")
+        said = capsys.readouterr().out
+        net = importlib.import_module(module).build().eval()
+    finally:
+        sys.modules.pop(module, None)
+    file = load_bundle("model.pt")
+    header = file.header
+    assert file.init is not None
+    assert header.architecture.hint == example.builder
+    assert header.recipe is not None
+    assert header.recipe.optimizer == example.optimizer
+    assert header.recipe.stop.max_epochs == 2
+
+    # The builder makes the net of the file, and with c it answers as the script says.
+    net.load_state_dict(file.final)
+    task = task_of(file)
+    with torch.no_grad():
+        logits = header.output_multiplier * net(torch.as_tensor(task.x_test))
+    error = float((logits.argmax(1).numpy() != task.y_test).mean())
+    (shown,) = re.findall(r"test error ([\d.]+) %", said)
+    assert 100 * error == pytest.approx(float(shown), abs=0.06)
+
+
+def task_of(file: Bundle) -> Task:
+    """The data of a file: by name, or its own."""
+    spec = file.header.task
+    assert spec is not None
+    if not spec.embedded:
+        return named_source(spec.name, spec.arguments)(0)
+    arrays = bundle_arrays(file)
+    return make_task(
+        spec.name,
+        *((arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in ("train", "test", "val")),
+    )
+
+
+@each_example
+def test_its_readme_says_how_to_run_and_diagnose_it(example: Example, cli: Cli) -> None:
+    first, *rest = example.commands
+    assert first == "python train.py"
+    shown = cli("diagnose", "--help").out
+    for command in rest:
+        name, verb, *words = command.split()
+        assert (name, verb, words[0]) == ("fls-bench", "diagnose", "model.pt")
+        assert f"--model {example.builder} --pythonpath ." in command
+        for option in re.findall(r"--[a-z-]+", command):
+            assert option in shown
+    text = (example.path / "README.md").read_text(encoding="utf-8")
+    assert f"'.[{example.extra}]'" in text if example.extra else "constraints.txt ." in text
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        assert (example.path / target).exists()
+
+
+@pytest.mark.parametrize(
+    "example", [one for one in EXAMPLES if one.needs], ids=lambda one: one.folder
+)
+def test_where_its_data_are_absent_it_says_so_in_a_sentence(
+    example: Example, tmp_path: Path
+) -> None:
+    alone = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    alone |= {"FLS_BENCH_DATA": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    ended = subprocess.run(
+        [sys.executable, example.path / "train.py"], cwd=tmp_path, env=alone, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    if ended.returncode == 0:
+        pytest.skip(f"the system has {example.needs} in a place of its own")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(f"The data set '{example.needs}' is not on this machine. Bring")
+    assert ended.stderr.count("\n") == 1
+    assert not (tmp_path / "model.pt").exists()
+
+
+@pytest.mark.slow
+@each_example
+def test_an_example_runs_from_a_fresh_environment(example: Example, tmp_path: Path) -> None:
+    """With its extra alone, as its README says; the sweep with fewer seeds."""
+    require(example)
+    python = fresh_environment(tmp_path / "env", example.extra)
+    work = shutil.copytree(example.path, tmp_path / "work")
+    path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
+    alone = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "PYTEST"))}
+    alone |= {"PATH": path, "HF_HUB_OFFLINE": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    for command in example.commands:
+        fewer = " --max-seeds 3 --budget 30s" if "--html" in command else ""
+        done = subprocess.run(
+            command + fewer, shell=True, cwd=work, env=alone, capture_output=True, text=True,
+            check=False, timeout=600,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    assert "T3" in done.stdout
+    assert "<html" in (work / "report.html").read_text(encoding="utf-8")
+    for other in {"lightning", "transformers", "pytest"} - {example.extra}:
+        asked = subprocess.run([python, "-c", f"import {other}"], capture_output=True, check=False)
+        assert asked.returncode == 1, f"{other} is there, but not part of the extra"
+
+
+def fresh_environment(folder: Path, extra: str) -> Path:
+    """What `python -m venv` and `pip install` make of this repository and one extra."""
+    venv.create(folder, with_pip=True, symlinks=True)
+    python = folder / "bin" / "python"
+    wanted = f".[{extra}]" if extra else "."
+    done = subprocess.run(
+        [python, "-m", "pip", "install", "--quiet", "-c", "constraints.txt", wanted],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if re.search("Connection|Could not find a version", done.stderr):
+        pytest.skip("packages can't be had here")
+    assert done.returncode == 0, done.stderr
+    return python

@@ -21,6 +21,7 @@ from fls_bench.cli.options import (
     SeedOption,
     SetupOption,
     StoreOption,
+    SuiteArgument,
     parse_options,
     search_in,
 )
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from fls_bench.suite import Suite
     from fls_bench.training_setup import TrainingSetup
 
-SuiteArgument = Annotated[str, typer.Argument(help="A suite's name, or a .toml file.")]
 FileOption = Annotated[
     Path | None, typer.Option("--file", help="Baseline file; default: ./baselines/SUITE.json.")
 ]

@@ -29,6 +29,7 @@ from fls_bench.cli.options import (
     SchedulerOption,
     SetupOption,
     StoreOption,
+    SuiteArgument,
     check_outputs,
     parse_options,
     search_in,
@@ -49,7 +50,7 @@ BaselineOption = Annotated[
 
 @app.command(epilog=CHECK_EXIT_CODES)
 def check(
-    suite: Annotated[str, typer.Argument(help="A suite's name, or a .toml file.")],
+    suite: SuiteArgument,
     scale: ScaleOption = "full",
     setup: SetupOption = None,
     pythonpath: PythonPathOption = None,

@@ -54,7 +54,11 @@ SchedulerOption = Annotated[
     str | None, typer.Option(help="With --backend dask: the scheduler's address, or its file.")
 ]
 DeviceOption = Annotated[
-    str, typer.Option(help="auto, cpu or cuda; auto takes a GPU where there is one.")
+    str,
+    typer.Option(
+        help="auto, cpu or cuda; auto takes a GPU where there is one.",
+        autocompletion=lambda: ["auto", "cpu", "cuda"],
+    ),
 ]
 StoreOption = Annotated[
     Path | None, typer.Option(help="Folder for finished runs; default: the user's cache.")
@@ -78,8 +82,24 @@ StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 4 where incon
 FailOnOption = Annotated[
     str | None, typer.Option(help=f"Exit 1 on any of these, comma-separated: {', '.join(FAIL_ON)}.")
 ]
+
+
+def _suites(incomplete: str) -> list[str]:
+    """Names of suites, for the shell's completion; it completes files by itself."""
+    from fls_bench.suite import suite_folder
+
+    return [path.stem for path in sorted(suite_folder().glob(f"{incomplete}*.toml"))]
+
+
+SuiteArgument = Annotated[
+    str, typer.Argument(help="A suite's name, or a .toml file.", autocompletion=_suites)
+]
 ScaleOption = Annotated[
-    str, typer.Option(help="full, or small: what the suite keeps for a run of minutes, e.g. in CI.")
+    str,
+    typer.Option(
+        help="full, or small: what the suite keeps for a run of minutes, e.g. in CI.",
+        autocompletion=lambda: ["full", "small"],
+    ),
 ]
 SetupOption = Annotated[
     str | None,

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.dummy import DummyProcess
-from typing import TextIO
+from typing import Any, TextIO
 
 import typer
 
@@ -19,6 +19,8 @@ from fls_bench.cli.app import app
 from fls_bench.errors import FlsBenchError
 
 INTERRUPTED, READER_GONE = 130, 141
+COMPLETE = "_FLS_BENCH_COMPLETE"
+"""Set by the shell that asks for completions."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -54,6 +56,8 @@ def _exit_code(arguments: Sequence[str]) -> int:
     try:
         # Not typer's own main, which would answer errors in other words and a lost pipe with 1.
         command = typer.main.get_command(app)
+        if COMPLETE in os.environ or _about_completion(arguments):
+            return _completion(command, arguments)
         with command.make_context("fls-bench", list(arguments)) as context:
             command.invoke(context)
         sys.stdout.flush()
@@ -83,6 +87,20 @@ def _exit_code(arguments: Sequence[str]) -> int:
             "Please report it; FLS_BENCH_DEBUG=1 in the environment shows where it happened.",
         )
         return 3
+    return 0
+
+
+def _about_completion(arguments: Sequence[str]) -> bool:
+    return len(arguments) > 0 and arguments[0] in ("--install-completion", "--show-completion")
+
+
+def _completion(command: Any, arguments: Sequence[str]) -> int:
+    """Let typer answer the shell; it ends the process itself, with 1 where it can't."""
+    try:
+        command.main(list(arguments), prog_name="fls-bench", standalone_mode=False)
+    except SystemExit as end:
+        sys.stdout.flush()
+        return 2 if end.code else 0
     return 0
 
 

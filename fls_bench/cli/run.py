@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from fls_bench.cli.app import app
 from fls_bench.cli.deliver import deliver, end
 from fls_bench.cli.options import (
@@ -31,6 +27,7 @@ from fls_bench.cli.options import (
     SetupOption,
     StoreOption,
     StrictOption,
+    SuiteArgument,
     check_outputs,
     parse_conditions,
     parse_options,
@@ -41,7 +38,7 @@ from fls_bench.cli.process import stdout_kept
 
 @app.command(epilog=EXIT_CODES)
 def run(
-    suite: Annotated[str, typer.Argument(help="A suite's name, or a .toml file.")],
+    suite: SuiteArgument,
     scale: ScaleOption = "full",
     setup: SetupOption = None,
     pythonpath: PythonPathOption = None,

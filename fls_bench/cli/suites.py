@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from fls_bench.cli.app import suites_app
+from fls_bench.cli.options import SuiteArgument
 from fls_bench.errors import AbsentDataError
 
 
@@ -30,7 +31,7 @@ def suites_list() -> None:
 
 
 @suites_app.command("show")
-def suites_show(name: Annotated[str, typer.Argument(help="A suite's name or file.")]) -> None:
+def suites_show(name: SuiteArgument) -> None:
     """Show the cases of a suite."""
     from fls_bench import console
     from fls_bench.suite import load_suite
@@ -66,7 +67,7 @@ def suites_show(name: Annotated[str, typer.Argument(help="A suite's name or file
 
 
 @suites_app.command("validate")
-def suites_validate(path: Annotated[str, typer.Argument(help="A suite's name or file.")]) -> None:
+def suites_validate(path: SuiteArgument) -> None:
     """Check a suite and its tasks and nets; trains nothing."""
     from fls_bench import bench, console
     from fls_bench.suite import load_suite

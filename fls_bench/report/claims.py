@@ -114,6 +114,36 @@ def markdown(records: Sequence[ClaimsRecord]) -> str:
     return table(COLUMNS, rows(records)) + "\n"
 
 
+def brief(records: Sequence[ClaimsRecord]) -> str:
+    """The outcomes as a short Markdown table: what decided is counted, or named where it is little."""
+    from fls_bench.report.markdown import table
+
+    shown = [
+        (title(result), OUTCOME_WORDS[result.outcome], what_decided(result), record.recorded[:10])
+        for record in records
+        for result in record.claims
+    ]
+    return table(("claim", "outcome", "what decided", "date"), sorted(shown)) + "\n"
+
+
+def what_decided(result: ClaimResult) -> str:
+    """How many settings came out how; of a single one, its parts."""
+    parts = deciding(result)
+    settings: dict[str, list[ClaimPart]] = {}
+    for part in parts:
+        settings.setdefault(part.setting, []).append(part)
+    if len(settings) == 1:
+        of = parts[0].text.split(". ")[0] if len(parts) == 1 else None
+        return "; ".join(f"{part.name}: {of or word(part)}" for part in parts)
+    order = ("not_reproduced", "undecided", "reproduced")  # a setting is as good as its worst part
+    worst = [
+        next(one for one in order if one in {part.outcome for part in of})
+        for of in settings.values()
+    ]
+    counts = (f"{worst.count(one)} {OUTCOME_WORDS[one]}" for one in order[::-1] if one in worst)
+    return f"{len(settings)} settings: {', '.join(counts)}"
+
+
 def fit_text(fit: ScalingFit) -> str:
     """A fit in one line."""
     parts = []
