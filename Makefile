@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 CLAIM_SUITES := theory universality difficulty stopping scaling-law
 
-.PHONY: demo test slow nightly calibration claims claims-small evaluation lint types bench bench-gpu error-rates check-rates mutants schema metrics-page example-reports clean
+.PHONY: demo test slow nightly calibration claims claims-small evaluation lint types bench bench-gpu error-rates check-rates mutants schema metrics-page example-reports site clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("fls-bench needs Python >= 3.11") if sys.version_info < (3, 11) else None'
@@ -94,5 +94,9 @@ metrics-page: $(VENV)/.installed
 example-reports: $(VENV)/.installed
 	$(BIN)/python examples/reports.py
 
+# README and docs/ as pages that need no network: open site/index.html.
+site: $(VENV)/.installed
+	$(BIN)/python benchmarks/project_page.py site
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -156,7 +156,7 @@ def points(tokens: bool = False) -> fls_bench.Task:
 
 
 def lines_of(word: str) -> list[str]:
-    return [line for line in block(word).splitlines() if line and not line.startswith(" " * 8)]
+    return [line for line in block(word).splitlines() if line]
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def test_the_lines_for_a_loop_of_your_own_record_it(in_folder: Path) -> None:
 
     names |= {"fls_bench": fls_bench, "model": net, "task": task, "optimizer": optimizer,
               "train": train}  # fmt: skip
-    assert len(lines_of("fls_bench.record")) == 2
+    assert len(lines_of("fls_bench.record")) == 3
     exec(compile(block("fls_bench.record"), "README.md", "exec"), names)
     recipe = recipe_in(in_folder, net)
     assert (recipe.optimizer, recipe.batch_size, recipe.seed) == (fls_bench.Sgd(lr=0.2), 25, 3)
