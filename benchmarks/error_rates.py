@@ -23,7 +23,7 @@ from fls_bench.bench import Options
 from fls_bench.schema import LrRule, Outcome, Regime, RunConfig, RunRecord, Sgd, TargetLoss
 from fls_bench.sweep import SweepPlan, SweepResult, sweeper
 from fls_bench.sweep.search import search
-from fls_bench.training import Engine, Observer
+from fls_bench.training import LOCAL, Backend, Engine, Observer
 from fls_bench.training_setup import TrainingSetup
 from fls_bench.verdict.diagnosis import diagnose
 from fls_bench.verdict.evidence import Evidence
@@ -108,7 +108,8 @@ def training_by(train: Train) -> Iterator[None]:
     def fake(
         setup: TrainingSetup, rule: LrRule, configs: Sequence[RunConfig],
         on_record: Callable[[RunRecord], None], *, engine: Engine, jobs: int,
-        observe: Observer | None = None,
+        observe: Observer | None = None, backend: Backend = LOCAL,
+        batches: Sequence[Sequence[RunConfig]] | None = None,
     ) -> None:  # fmt: skip
         for config in configs:
             on_record(train(config))

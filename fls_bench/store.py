@@ -144,7 +144,7 @@ class RunStore:
 
     @property
     def _batches_path(self) -> Path:
-        return self.path.with_suffix(".batches.jsonl")
+        return self.path.with_suffix(".batches")
 
     def load_batches(self) -> list[list[str]]:
         """Digests of the runs of every batch that was begun, oldest first; damaged are left out."""

@@ -60,8 +60,7 @@ def stored(folder: Path) -> dict[str, object]:
     """All runs that a folder holds."""
     found = {}
     for path in folder.glob("*.jsonl"):
-        if not path.name.endswith(".batches.jsonl"):
-            found.update(RunStore(path).load())
+        found.update(RunStore(path).load())
     return found
 
 

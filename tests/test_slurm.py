@@ -122,7 +122,7 @@ def test_a_sweep_of_jobs_that_come_and_go_gives_the_report_of_this_machine(
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
     )  # fmt: skip
     deadline = time.monotonic() + 150
-    while not any((tmp_path / "there").glob("*.batches.jsonl")) and time.monotonic() < deadline:
+    while not any((tmp_path / "there").glob("*.batches")) and time.monotonic() < deadline:
         time.sleep(0.02)
     first = min(spool.glob("*.job"), key=lambda path: path.stat().st_mtime_ns)
     os.killpg(int(first.stem), signal.SIGKILL)
