@@ -228,14 +228,18 @@ def test_an_example_writes_a_file_that_can_be_swept(
     assert header.recipe.optimizer == example.optimizer
     assert header.recipe.stop.max_epochs == 2
 
-    # The builder makes the net of the file, and with c it answers as the script says.
+    # The builder makes the net of the file, and times c it answers as the script says.
     net.load_state_dict(file.final)
-    task = task_of(file)
+    task, c = task_of(file), header.output_multiplier
     with torch.no_grad():
-        logits = header.output_multiplier * net(torch.as_tensor(task.x_test))
-    error = float((logits.argmax(1).numpy() != task.y_test).mean())
-    (shown,) = re.findall(r"test error ([\d.]+) %", said)
-    assert 100 * error == pytest.approx(float(shown), abs=0.06)
+        error = (net(torch.as_tensor(task.x_test)).argmax(1).numpy() != task.y_test).mean()
+        logits = c * net(torch.as_tensor(task.x_train))
+        loss = torch.nn.functional.cross_entropy(logits, torch.as_tensor(task.y_train))
+    (shown,) = re.findall(r"training loss ([\d.]+) after.*\ntest error ([\d.]+) %", said)
+    assert (float(loss), 100 * error) == (
+        pytest.approx(float(shown[0]), abs=0.0011),
+        pytest.approx(float(shown[1]), abs=0.06),
+    )
 
 
 def task_of(file: Bundle) -> Task:
@@ -261,7 +265,7 @@ def test_its_readme_says_how_to_run_and_diagnose_it(example: Example, cli: Cli) 
         assert (name, verb, words[0]) == ("fls-bench", "diagnose", "model.pt")
         assert f"--model {example.builder} --pythonpath ." in command
         for option in re.findall(r"--[a-z-]+", command):
-            assert option in shown
+            assert re.search(rf"{option}\b(?!-)", shown), option
     text = (example.path / "README.md").read_text(encoding="utf-8")
     assert f"'.[{example.extra}]'" in text if example.extra else "constraints.txt ." in text
     for target in re.findall(r"\]\(([^)]+)\)", text):
