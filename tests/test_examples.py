@@ -303,7 +303,7 @@ def test_an_example_runs_from_a_fresh_environment(example: Example, tmp_path: Pa
     alone = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "PYTEST"))}
     alone |= {"PATH": path, "HF_HUB_OFFLINE": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")}
     for command in example.commands:
-        fewer = " --max-seeds 3 --budget 30s" if "--html" in command else ""
+        fewer = " --max-seeds 3 --max-epochs 2 --budget 10m" if "--html" in command else ""
         done = subprocess.run(
             command + fewer, shell=True, cwd=work, env=alone, capture_output=True, text=True,
             check=False, timeout=600,
