@@ -61,7 +61,7 @@ def calibrate(
     unless --survey adds shards to the atlas first.
     """
     from fls_bench import console
-    from fls_bench.atlas import atlas_folder, load_atlas
+    from fls_bench.atlas import atlas_folder, load_atlas, load_models
     from fls_bench.files import check_target, write_whole
 
     given = {
@@ -71,7 +71,8 @@ def calibrate(
     if survey is None and any(given.values()):
         option = next(name for name, there in given.items() if there)
         raise InputError(f"{option} goes with --survey.", "Leave it out.")
-    if check is None:
+    stored = None if check is None else load_models(check)
+    if stored is None:
         check_target(out, force)
     folder = atlas or atlas_folder()
     if survey is not None:
@@ -81,10 +82,8 @@ def calibrate(
         from fls_bench.calibrating import calibrated, differences
 
         models = calibrated(load_atlas(folder))
-    if check is not None:
-        from fls_bench.atlas import load_models
-
-        found = differences(load_models(check), models)
+    if stored is not None:
+        found = differences(stored, models)
         for line in found:
             console.note(line, stdout=True)
         if found:
