@@ -15,7 +15,7 @@ import uuid
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
@@ -316,8 +316,11 @@ class _Dask:
         now = time.monotonic()
         if any(future.status in ("lost", "cancelled") for future in self._open):
             raise _cluster_lost("The scheduler has let the jobs go")
-        if self._client.status == "running" and self._client.nthreads():
-            self._alive = now
+        with suppress(
+            OSError
+        ):  # a scheduler that ends just now: its jobs will be lost, or it be silent
+            if self._client.status == "running" and self._client.nthreads():
+                self._alive = now
         if self._client.status == "closed" or now - self._alive > PATIENCE_SECONDS:
             minutes = PATIENCE_SECONDS / 60
             raise _cluster_lost(f"The cluster has had no worker for {minutes:g} minutes")
