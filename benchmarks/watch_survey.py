@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from fls_bench import __version__
@@ -87,12 +86,9 @@ def observed(setup: TrainingSetup, task: Task, run: TrainedRun) -> Mapping[str, 
     )  # fmt: skip
 
 
-def drawn(suite: Suite, num: int, seed: int) -> list[Case]:
+def drawn(suite: Suite, atlas: Labelled, num: int, seed: int) -> list[Case]:
     """Some of the setups that have nets of known regime, set-aside ones left out."""
-    atlas = labelled(load_atlas(atlas_folder()))
-    told = {
-        atlas.facts[case]["id"] for case in atlas.case[atlas.known & ~atlas.of_case("set_aside")]
-    }
+    told = {atlas.facts[case]["id"] for case in atlas.case[atlas.fitted_to]}
     cases = [case for case in suite.cases if case.id in told]
     return [cases[k] for k in sorted(np.random.default_rng(seed).permutation(len(cases))[:num])]
 
@@ -111,7 +107,7 @@ def survey(num: int, seed: int, store: Path | None) -> None:
     options = Options(Told(), jobs=1, store=store)
     found: dict[str, list[tuple[int, RunRecord]]] = {stage: [] for stage in STAGES}
     facts: list[dict[str, Any]] = []
-    for case in drawn(suite, num, seed):
+    for case in drawn(suite, labelled(load_atlas(atlas_folder())), num, seed):
         task = part_of_task(case_setup(suite, case).task_for(0))
         chance = chance_loss(torch.as_tensor(task.y_train))
         facts.append({"id": case.id, "chance_loss": chance})
@@ -158,7 +154,7 @@ def survey(num: int, seed: int, store: Path | None) -> None:
 
 def staged_nets(
     shards: tuple[Shard, ...], atlas: Labelled, paths: list[Path]
-) -> dict[str, Labelled]:
+) -> dict[Stage, Labelled]:
     """The nets of each stage, by the loss that was measured on them, with the truth of the atlas.
 
     A net that fell through several stages in one epoch belongs to the last of them.
@@ -192,17 +188,10 @@ def staged_nets(
     return result
 
 
-def models_of(paths: list[Path]) -> dict[Stage, ReadingModel]:
+def models_of(staged: Mapping[Stage, Labelled]) -> dict[Stage, ReadingModel]:
     """The models of all stages."""
-    shards = load_atlas(atlas_folder())
-    found = staged_nets(shards, labelled(shards), paths)
-    return {stage: calibrate(nets, EVIDENCE, fit_on(nets), observables(stage))[0]
-            for stage, nets in found.items()}  # fmt: skip
-
-
-def fit_on(nets: Labelled) -> npt.NDArray[np.intp]:
-    """Nets whose regime is truth, without those that the atlas sets aside."""
-    return np.flatnonzero(nets.known & ~nets.of_case("set_aside"))
+    return {stage: calibrate(nets, EVIDENCE, nets.fitted_to, observables(stage))[0]
+            for stage, nets in staged.items()}  # fmt: skip
 
 
 def observables(stage: Stage) -> tuple[str, ...]:
@@ -213,11 +202,12 @@ def observables(stage: Stage) -> tuple[str, ...]:
 def fitted(paths: list[Path]) -> WatchModels:
     """Models of all stages, and how well each does on tasks and families that were left out."""
     shards = load_atlas(atlas_folder())
+    staged = staged_nets(shards, labelled(shards), paths)
     figures: dict[Stage, tuple[EvaluationRow, ...]] = {}
-    for stage, nets in staged_nets(shards, labelled(shards), paths).items():
+    for stage, nets in staged.items():
         found = []
         for kind in ("task", "family"):
-            judged, _ = leave_out(nets, EVIDENCE, fit_on(nets), kind, observables(stage))
+            judged, _ = leave_out(nets, EVIDENCE, nets.fitted_to, kind, observables(stage))
             found.append(row_of(judged, EVIDENCE, kind, LEVEL).model_copy(update={"groups": ()}))
         figures[stage] = tuple(found)
         print(stage, figures[stage], flush=True)
@@ -226,7 +216,7 @@ def fitted(paths: list[Path]) -> WatchModels:
         "torch": str(torch.__version__).partition("+")[0],
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
-    return WatchModels(atlas=about, stages=models_of(paths), figures=figures, made_with=made_with)
+    return WatchModels(atlas=about, stages=models_of(staged), figures=figures, made_with=made_with)
 
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "watching.md"

@@ -27,6 +27,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import SplineTransformer
+from watch_survey import Told, drawn
 
 from fls_bench.atlas import Shard, atlas_folder, load_atlas, models_digest
 from fls_bench.bench import Options
@@ -45,17 +46,6 @@ from fls_bench.verdict.reading.truth import REGIMES
 
 ALPHA = "alpha"
 Values = npt.NDArray[np.float64]
-
-
-class Told:
-    """A listener that prints what is trained."""
-
-    def plan(self, total_runs: int, text: str) -> None:
-        print(text, total_runs, flush=True)
-
-    def done(self, runs: int, text: str) -> None: ...
-
-    def note(self, text: str) -> None: ...
 
 
 def alpha_of(setup: TrainingSetup, task: Task, run: TrainedRun) -> Mapping[str, float]:
@@ -77,18 +67,13 @@ def alpha_of(setup: TrainingSetup, task: Task, run: TrainedRun) -> Mapping[str, 
 def measured(atlas: Labelled, num: int, seed: int, store: Path | None) -> list[dict[str, Any]]:
     """Train the first seed of some setups that have nets of known regime, and measure alpha."""
     suite = load_suite("atlas").model_copy(update={"seeds": 1})
-    told = {
-        atlas.facts[case]["id"] for case in atlas.case[atlas.known & ~atlas.of_case("set_aside")]
-    }
-    cases = [case for case in suite.cases if case.id in told]
-    drawn = np.random.default_rng(seed).permutation(len(cases))[:num]
     options = Options(Told(), jobs=1, store=store)
     rows = []
-    for k in sorted(drawn.tolist()):
-        records, _ = visit_case(suite, cases[k], options, alpha_of, (ALPHA,))
+    for case in drawn(suite, atlas, num, seed):
+        records, _ = visit_case(suite, case, options, alpha_of, (ALPHA,))
         rows += [
             {
-                "id": cases[k].id, "log2_c": math.log2(record.config.c), "seed": record.config.seed,
+                "id": case.id, "log2_c": math.log2(record.config.c), "seed": record.config.seed,
                 ALPHA: (record.measurements or {}).get(ALPHA),
             }
             for record in records if record.outcome is Outcome.REACHED_TARGET
@@ -142,7 +127,7 @@ def compare(
         "regimes": {one.value: int((regime == k).sum()) for k, one in enumerate(REGIMES)},
         "areas": [],
     }
-    every = np.flatnonzero(atlas.known & ~atlas.of_case("set_aside"))
+    every = atlas.fitted_to
     for left_out in ("task", "family"):
         groups = atlas.of_case(left_out)[every]
         order = np.concatenate([every[groups == group] for group in np.unique(groups)])

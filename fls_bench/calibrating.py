@@ -65,6 +65,11 @@ class Labelled:
         known: npt.NDArray[np.bool_] = (self.regime != UNKNOWN) & ~self.grey
         return known
 
+    @property
+    def fitted_to(self) -> Labels:
+        """Rows that models are fitted to: the regime is truth, and the setup not set aside."""
+        return np.flatnonzero(self.known & ~self.of_case("set_aside"))
+
     def by_column(self, rows: npt.NDArray[Any]) -> dict[str, Values]:
         """Column -> ``[len(rows)]``."""
         return {name: self.columns[rows, k] for k, name in enumerate(COLUMNS)}
@@ -589,7 +594,7 @@ def calibrated(shards: Sequence[Shard]) -> ReadingModels:
         Models of all kinds of evidence, fitted on what is not set aside.
     """
     atlas = labelled(shards)
-    rows = np.flatnonzero(atlas.known & ~atlas.of_case("set_aside"))
+    rows = atlas.fitted_to
     models = {evidence: calibrate(atlas, evidence, rows)[0] for evidence in EVIDENCE}
     about = {
         **shards[0].header["suite"],

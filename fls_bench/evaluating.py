@@ -419,7 +419,7 @@ def evaluate(
         The evaluation.
     """
     aside = atlas.of_case("set_aside")
-    rows = np.flatnonzero(atlas.known & ~aside)
+    rows = atlas.fitted_to
     grey = np.flatnonzero(atlas.grey & (atlas.regime != UNKNOWN) & ~aside)
     found, baselines = [], []
     whole: dict[LeftOut, Judged] = {}

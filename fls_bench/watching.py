@@ -269,11 +269,8 @@ class Watch:
         Returns:
             What was seen; also kept in ``looks``.
         """
-        return self._look(self._state())
-
-    def _look(self, state: NetState) -> Look:
         snapshot = watched_snapshot(
-            state, self._init, self._x, self._y, c=self._c, centered=self._centered,
+            self._state(), self._init, self._x, self._y, c=self._c, centered=self._centered,
             n_classes=self._n_classes, feature_layer=self._layer,
         )  # fmt: skip
         measured = measure(snapshot, WATCHED)

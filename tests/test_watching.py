@@ -13,7 +13,8 @@ import watch_survey
 from torch import nn
 
 from fls_bench import watching
-from fls_bench.atlas import atlas_folder, load_watch_models
+from fls_bench.atlas import atlas_folder, load_atlas, load_watch_models
+from fls_bench.calibrating import labelled
 from fls_bench.errors import InputError
 from fls_bench.schema import Regime, RunConfig, Sgd, TargetLoss
 from fls_bench.subject.observing import look_at, part_of_task
@@ -246,7 +247,9 @@ def test_the_page_tells_the_stored_figures() -> None:
 @pytest.mark.slow
 def test_a_refit_reproduces_the_stored_models() -> None:
     paths = sorted(atlas_folder().glob("stage-*.npz"))
-    refit, stored = watch_survey.models_of(paths), load_watch_models().stages
+    shards = load_atlas(atlas_folder())
+    staged = watch_survey.staged_nets(shards, labelled(shards), paths)
+    refit, stored = watch_survey.models_of(staged), load_watch_models().stages
     for stage, model in refit.items():
         own = [float(x) for x in (model.threshold, model.reach, *model.intercepts)]
         kept = stored[stage]
