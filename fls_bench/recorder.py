@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
 from fls_bench.bundle import WRAPPERS, state_digest, stored_task
@@ -61,16 +61,34 @@ _KNOWN: dict[type[torch.optim.Optimizer], tuple[type[AnyOptimizer], dict[str, st
 }  # fmt: skip
 
 
+SAME_EPOCHS = 0.95
+"""A last batch that is dropped leaves a recipe what it is, if steps are this share of those due."""
+
+
+class _Kept(BaseModel):
+    """What ``Recorder.state_dict`` keeps in a checkpoint."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    init: dict[str, Tensor] | None
+    init_digest: str
+    steps: int
+    epochs: int
+    recipe: Recipe | None
+    no_recipe: str | None
+
+
 class Recorder:
     """Keeps what training began with; made by ``record``.
 
     Attributes:
-        init: State dict before training, copies on the CPU.
+        init: State dict before training, copies on the CPU; None: a run that went on has its digest.
         init_digest: ``state_digest`` of it: proves an init that is built again from its seed.
         steps: Optimizer steps so far; 0 where no optimizer was given.
         epochs: How many losses were logged.
         train_loss: The last one, or None.
         no_recipe: Why the file will hold no recipe, or None.
+        constant_rate: Whether a scheduler that left its traces is known to change nothing.
     """
 
     def __init__(
@@ -85,6 +103,7 @@ class Recorder:
         task: Task | None,
         keep_init: bool,
         force: bool,
+        kept: _Kept | None = None,
     ) -> None:
         self._model, self._optimizer = model, optimizer
         self._path = None if path is None else Path(path)
@@ -92,7 +111,7 @@ class Recorder:
         self._header, self._task = dict(header), task
         self._keep_init, self._force = keep_init, force
         self._settings = _settings(optimizer)
-        self._clock = [0]
+        self._clock = [0 if kept is None else kept.steps]
         self._handle: Any = None
         self._written: Path | None = None
         if optimizer is not None:
@@ -102,10 +121,14 @@ class Recorder:
                 clock[0] += 1
 
             self._handle = optimizer.register_step_post_hook(count)
-        self.init = {name: value.cpu().clone() for name, value in _state(model).items()}
-        self.init_digest = state_digest(self.init)
-        self.epochs = 0
+        self.init: dict[str, Tensor] | None
+        if kept is None:
+            self.init = {name: value.cpu().clone() for name, value in _state(model).items()}
+            self.init_digest, self.epochs = state_digest(self.init), 0
+        else:
+            self.init, self.init_digest, self.epochs = kept.init, kept.init_digest, kept.epochs
         self.train_loss: float | None = None
+        self.constant_rate = False
 
     @property
     def steps(self) -> int:
@@ -122,13 +145,32 @@ class Recorder:
         self.epochs += 1
         self.train_loss = None if train_loss is None else float(train_loss)
 
-    def settle(self, recipe: Recipe) -> None:
-        """Replace the recipe, where only the end of training tells all of it.
+    def settle(self, stop: Stop | str) -> None:
+        """Replace the stop of the recipe, where only the end of training tells it.
 
         Args:
-            recipe: How the net was trained.
+            stop: When training ended, or why no recipe can say it.
         """
-        self._recipe, self._read_off, self.no_recipe = recipe, False, None
+        if isinstance(stop, str):
+            self._recipe, self.no_recipe = None, stop
+        elif self._recipe is not None:
+            self._recipe = self._recipe.model_copy(update={"stop": stop})
+
+    def state_dict(self) -> dict[str, Any]:
+        """What to keep in a checkpoint, for ``record(..., resume=...)`` where training goes on from it.
+
+        Returns:
+            Plain values, and the initial weights unless ``keep_init`` is false: a checkpoint grows by
+            one copy of the weights.
+        """
+        return {
+            "init": self.init if self._keep_init else None,
+            "init_digest": self.init_digest,
+            "steps": self.steps,
+            "epochs": self.epochs,
+            "recipe": None if self._recipe is None else self._recipe.model_dump(mode="json"),
+            "no_recipe": self.no_recipe,
+        }
 
     def recipe(self) -> Recipe | None:
         """The recipe as far as it is known now; None, with ``no_recipe`` set, where it is not."""
@@ -141,9 +183,8 @@ class Recorder:
         """Why what was read off the optimizer is not how the net was trained, or None."""
         groups = [] if self._optimizer is None else self._optimizer.param_groups
         # Most of torch's schedulers leave this key, even where the rate is now what it was.
-        if _settings(self._optimizer) != self._settings or any(
-            "initial_lr" in one for one in groups
-        ):
+        scheduled = not self.constant_rate and any("initial_lr" in one for one in groups)
+        if scheduled or _settings(self._optimizer) != self._settings:
             return (
                 "The optimizer's settings follow a schedule that is not known: give recipe= with its "
                 "schedule."
@@ -152,7 +193,7 @@ class Recorder:
             return None
         per_epoch = -(-len(self._task.x_train) // self._recipe.batch_size)
         due = self.epochs * per_epoch
-        if due <= self.steps < due + per_epoch:  # an epoch may have begun
+        if SAME_EPOCHS * due <= self.steps < due + per_epoch:  # an epoch may have begun
             return None
         return (
             f"{self.steps} optimizer steps were made in {self.epochs} epochs, and {due} are due with "
@@ -280,7 +321,9 @@ def record(
     batch_size: int | None = None,
     stop: Stop | None = None,
     loss: Loss | None = None,
+    clip_norm: float | None = None,
     recipe: Recipe | None = None,
+    resume: Mapping[str, Any] | None = None,
     seed: int = 0,
     data_seed: int = 0,
     output_multiplier: float = 1.0,
@@ -294,9 +337,9 @@ def record(
 ) -> Recorder:
     """Keep what a diagnosis needs of any training loop.
 
-    Call it before the first step. As a context it writes the model file where the loop ends well;
-    without one, call ``save`` where training stops. Call ``log(train_loss)`` after each epoch to keep
-    how training ended.
+    Call it before the first step, or where training goes on. As a context it writes the model file where
+    the loop ends well; without one, call ``save`` where training stops. Call ``log(train_loss)`` after
+    each epoch to keep how training ended.
 
     The recipe is read off the optimizer where ``batch_size``, ``stop`` and ``loss`` are given too, or
     given whole. It is dropped where the optimizer trains a part of the net only, has made steps
@@ -312,7 +355,10 @@ def record(
         batch_size: Training points per step.
         stop: When the loop ends.
         loss: ``cross_entropy``, ``logistic`` or ``mse``, a mean over the batch.
-        recipe: In place of what the optimizer tells: needed for a schedule, clipping, augmentation.
+        clip_norm: Norm at which the gradients are clipped.
+        recipe: In place of what the optimizer tells: needed for a schedule, augmentation, smoothing.
+        resume: What ``Recorder.state_dict`` returned, out of the checkpoint that training goes on from:
+            the file will hold the first init and all steps. Other settings than before: no recipe.
         seed: Seed that torch was given before the net was built.
         data_seed: Which draw of the data is trained on.
         output_multiplier: c, where c·model(x) is trained. Smaller c = larger FLS = toward
@@ -330,7 +376,8 @@ def record(
         The recorder, a context manager.
 
     Raises:
-        InputError: The path can't be written, or a value is out of range.
+        InputError: The path can't be written, a value is out of range, or what is resumed is of another
+            net.
 
     Cost: One copy of the weights on the CPU and a SHA-256 of it at the start, one file at the end;
     in between one count per step.
@@ -339,10 +386,16 @@ def record(
         raise InputError(f"record() was given a {type(model).__name__}.", "Give the torch module.")
     if path is not None:
         check_target(Path(path), force)
+    kept = None if resume is None else _kept(resume, _state(_inner(model)))
     no_recipe, read_off = None, recipe is None
     if recipe is None:
-        read = read_recipe(_inner(model), optimizer, batch_size, stop, loss, seed, data_seed)
+        read = _read_recipe(
+            _inner(model), optimizer, batch_size, stop, loss, clip_norm, seed, data_seed,
+            begun=kept is not None,
+        )  # fmt: skip
         recipe, no_recipe = (read, None) if isinstance(read, Recipe) else (None, read)
+    if kept is not None:
+        recipe, no_recipe = _same(kept, recipe, no_recipe)
     header = {
         "architecture": ArchitectureSpec(hint=builder_hint),
         "output_multiplier": output_multiplier,
@@ -358,11 +411,40 @@ def record(
     if task is not None:
         stored_task("the recording", task)  # what can't be stored is said before the training
     recorder = Recorder(
-        _inner(model), path, optimizer, recipe, no_recipe, read_off, header, task, keep_init, force
-    )
-    for name, value in recorder.init.items():  # what no file can hold is said before the training
+        _inner(model), path, optimizer, recipe, no_recipe, read_off, header, task, keep_init, force,
+        kept,
+    )  # fmt: skip
+    # What no file can hold is said before the training.
+    for name, value in (recorder.init or {}).items():
         check_tensor(f"record(): the tensor {name!r}", "final", value)
     return recorder
+
+
+def _kept(resume: Mapping[str, Any], now: Mapping[str, Tensor]) -> _Kept:
+    remedy = "Give what Recorder.state_dict() returned, out of the checkpoint that is resumed."
+    try:
+        kept = _Kept.model_validate(dict(resume))
+    except (TypeError, ValueError):
+        raise InputError("What is resumed is not the state of a recording.", remedy) from None
+    if kept.init is not None:
+        kept.init = {name: value.cpu() for name, value in kept.init.items()}
+        shapes = {name: value.shape for name, value in kept.init.items()}
+        if shapes != {name: value.shape for name, value in now.items()}:
+            raise InputError("The recording that is resumed is of another net.", remedy)
+        if state_digest(kept.init) != kept.init_digest:
+            raise InputError("The initial weights that are resumed were changed.", remedy)
+    return kept
+
+
+def _same(
+    kept: _Kept, recipe: Recipe | None, no_recipe: str | None
+) -> tuple[Recipe | None, str | None]:
+    """The recipe of a run that goes on, if it goes on as it began."""
+    if kept.recipe is None or recipe is None:
+        return None, kept.no_recipe or no_recipe
+    if kept.recipe != recipe:
+        return None, "Training goes on with other settings than it began with."
+    return recipe, None
 
 
 def _inner(model: nn.Module) -> nn.Module:
@@ -385,29 +467,18 @@ def _out_of_range(error: ValidationError) -> InputError:
     )
 
 
-def read_recipe(
+def _read_recipe(
     model: nn.Module,
     optimizer: torch.optim.Optimizer | None,
     batch_size: int | None,
     stop: Stop | None,
     loss: Loss | None,
+    clip_norm: float | None,
     seed: int,
     data_seed: int,
+    begun: bool,
 ) -> Recipe | str:
-    """The recipe that an optimizer tells, or the reason why there is none.
-
-    Args:
-        model: The net, before its first step.
-        optimizer: Its optimizer.
-        batch_size: Training points per step.
-        stop: When training ends.
-        loss: A mean over the batch.
-        seed: Seed of the net.
-        data_seed: Which draw of the data.
-
-    Returns:
-        The recipe, or a sentence.
-    """
+    """The recipe that an optimizer tells, or the reason why there is none."""
     absent = [
         name
         for name, value in {
@@ -425,7 +496,9 @@ def read_recipe(
     if known is None:
         names = ", ".join(one.__name__ for one in _KNOWN)
         return f"The optimizer is a {type(optimizer).__name__}; {names} are known."
-    if any(optimizer.state.values()) or any(p.grad is not None for p in model.parameters()):
+    if not begun and (
+        any(optimizer.state.values()) or any(p.grad is not None for p in model.parameters())
+    ):
         return (
             "The optimizer, or the net, has made steps already: call record() before the first one."
         )
@@ -446,10 +519,12 @@ def read_recipe(
     first = settings[0]
     if odd := [key for key, value in fixed.items() if first.get(key, value) != value]:
         return f"The optimizer has {odd[0]} = {first[odd[0]]!r}, which recipes don't know."
+    fields: dict[str, Any]
     fields = {here: float(first[there]) if there != "nesterov" else bool(first[there])
               for there, here in names_here.items()}  # fmt: skip
     if "betas" in first:
         fields["beta1"], fields["beta2"] = map(float, first["betas"])
+    fields["clip_norm"] = clip_norm
     try:
         return Recipe(
             loss=loss, optimizer=kind.model_validate(fields), batch_size=batch_size, stop=stop,

@@ -214,6 +214,7 @@ class Watch:
         output_multiplier: c. Smaller c = larger FLS = toward over-aligned.
         centered: Whether c (f - f_0) is trained.
         feature_layer: Name of the layer whose output counts as the last features.
+        init: State dict before the first step, where training goes on; None: the net is as it was then.
 
     Attributes:
         looks: All that were made, in order.
@@ -236,6 +237,7 @@ class Watch:
         output_multiplier: float = 1.0,
         centered: bool = False,
         feature_layer: str | None = None,
+        init: Mapping[str, Tensor] | None = None,
     ) -> None:
         self._net, self._layer = net, feature_layer
         self._c, self._centered = output_multiplier, centered
@@ -244,13 +246,22 @@ class Watch:
         self._n_train = len(x) if n_train is None else n_train
         self._n_classes = int(torch.as_tensor(y).max()) + 1 if n_classes is None else n_classes
         self._chance = chance_loss(self._y)
-        self._init = self._state()
+        self._init = self._state() if init is None else self._state_with(init)
         self._seen: set[Stage] = set()
         self.looks: list[Look] = []
 
     def _state(self) -> NetState:
         device = next((p.device for p in self._net.parameters()), torch.device("cpu"))
         return state_of(self._net, self._x.to(device), self._layer)
+
+    def _state_with(self, weights: Mapping[str, Tensor]) -> NetState:
+        """The state with other weights; the net gets its own back, bit for bit."""
+        own = {name: value.clone() for name, value in self._net.state_dict().items()}
+        try:
+            self._net.load_state_dict(dict(weights))
+            return self._state()
+        finally:
+            self._net.load_state_dict(own)
 
     def due(self, loss: float) -> bool:
         """Whether a loss reaches a stage that was not looked at.

@@ -369,3 +369,48 @@ def test_a_checkpoint_of_ones_own_carries_the_header(cli: Cli, tmp_path: Path) -
     )  # fmt: skip
     codes = {one["code"] for one in json.loads(ended.out)["diagnosis"]["findings"]}
     assert "data_differ" in codes
+
+
+def test_a_run_that_goes_on_from_a_checkpoint_is_recorded_whole(tmp_path: Path) -> None:
+    facts: dict[str, Any] = {"batch_size": 10, "stop": STOP, "loss": LOSS, "seed": 5}
+    facts |= {"task": foreign_nets.blobs(), "clip_norm": 3.0}
+    net, optimizer = net_and_optimizer()
+    init = {k: v.clone() for k, v in net.state_dict().items()}
+    run = record(net, optimizer=optimizer, **facts)
+    train(run, net, optimizer, epochs=1)
+    kept = {"net": net.state_dict(), "opt": optimizer.state_dict(), "recording": run.state_dict()}
+    torch.save(kept, tmp_path / "half.pt")
+
+    def go_on(resume: Any, **changes: Any) -> tuple[fls_bench.Recorder, int]:
+        net, optimizer = net_and_optimizer(seed=6)
+        net.load_state_dict(half["net"])
+        optimizer.load_state_dict(half["opt"])
+        with record(net, optimizer=optimizer, resume=resume, **{**facts, **changes}) as run:
+            steps = train(run, net, optimizer)
+        return run, steps
+
+    half = torch.load(tmp_path / "half.pt", weights_only=True)
+    run, steps = go_on(half["recording"])
+    run.save(tmp_path / "m.pt")
+    found = load_bundle(tmp_path / "m.pt")
+    assert found.init is not None
+    assert all(torch.equal(found.init[k], v) for k, v in init.items())
+    assert found.header.init_digest == state_digest(init)
+    assert found.header.outcome is not None
+    assert (found.header.outcome.steps, found.header.outcome.epochs) == (steps + 6, steps // 6 + 1)
+    assert found.header.recipe is not None
+    assert found.header.recipe.optimizer == fls_bench.Adam(lr=0.05, clip_norm=3.0)
+
+    run, _ = go_on(half["recording"], batch_size=20)
+    assert run.recipe() is None
+    assert "other settings" in str(run.no_recipe)
+
+    other = {**half["recording"], "init": {k: v + 1 for k, v in init.items()}}
+    for wrong, reason in (
+        (other, "were changed"),
+        ({**other, "init": {"weight": torch.zeros(2)}}, "another net"),
+        ({"steps": 3}, "not the state"),
+        ("half.pt", "not the state"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            go_on(wrong)

@@ -29,8 +29,8 @@ class FlsBenchCallback(pl.Callback):
 
     Optimizer, batch size, clipping and accumulation are read off the trainer; the stop is the number of
     steps made, unless ``stop`` is given. Process 0 records; sharded strategies and weights in half
-    precision are refused with a reason, and so are runs that go on from a checkpoint: training itself is
-    never stopped for it.
+    precision are refused with a reason: training itself is never stopped for it. Checkpoints keep the
+    initial weights, so that a run that goes on from one is recorded whole.
 
     Args:
         path: The model file to write.
@@ -47,6 +47,20 @@ class FlsBenchCallback(pl.Callback):
         self._module = module
         self._sum: torch.Tensor | None = None
         self._num = 0
+        self._resumed: dict[str, Any] = {}
+
+    @property
+    def state_key(self) -> str:
+        """Under which checkpoints keep it: two callbacks may record two parts of a module."""
+        return self._generate_state_key(module=self._module)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint: the recording so far."""
+        return self.loop.kept()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From a checkpoint: the recording that goes on."""
+        self._resumed = state_dict
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the initial weights."""
@@ -57,13 +71,14 @@ class FlsBenchCallback(pl.Callback):
             self.loop.refuse(
                 f"The strategy {kind} may share the weights out; {' and '.join(WHOLE)} do not."
             )
-        elif trainer.global_step:
+        elif trainer.global_step and not self._resumed:
             self.loop.refuse(
-                f"Training goes on from step {trainer.global_step}: the initial weights were not seen."
+                f"Training goes on from step {trainer.global_step} of a run that was not recorded."
             )
         else:
-            look = self.loop.begin(self._net(pl_module), _told(trainer, self.loop.stop is not None))
-            self._log(trainer, look)
+            told = _told(trainer, self.loop.stop is not None)
+            resume = self._resumed if trainer.global_step else None
+            self._log(trainer, self.loop.begin(self._net(pl_module), told, resume))
 
     def _net(self, pl_module: pl.LightningModule) -> nn.Module:
         if self._module is None:
@@ -110,11 +125,11 @@ class FlsBenchCallback(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Count the epoch."""
         self._look(trainer)
-        self.loop.epoch()
+        self.loop.epochs(trainer.current_epoch + bool(trainer.is_last_batch))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the file."""
-        self.loop.end()
+        self.loop.end(early=trainer.should_stop)
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException

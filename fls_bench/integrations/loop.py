@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fls_bench.errors import FlsBenchError, InputError
-from fls_bench.recorder import Recorder, read_recipe, record
+from fls_bench.recorder import Recorder, record
 from fls_bench.schema import FixedSteps, Loss, Recipe, Stop
 from fls_bench.training_setup import in_one_line
 
@@ -31,12 +31,14 @@ class Told:
         batch_size: Points per optimizer step, of all processes together; None: not known.
         clip_norm: At which gradients are clipped, or None.
         problem: Why what it tells can't be a recipe, or None.
+        constant_rate: Whether its scheduler is known to change nothing.
     """
 
     optimizers: list[torch.optim.Optimizer]
     batch_size: int | None
     clip_norm: float | None = None
     problem: str | None = None
+    constant_rate: bool = False
 
 
 class Loop:
@@ -95,7 +97,6 @@ class Loop:
         self.recorder: Recorder | None = None
         self.watch: Watch | None = None
         self.problem: str | None = None
-        self._read: Recipe | None = None
 
     def refuse(self, problem: str) -> None:
         """Say why this run is not recorded; training goes on.
@@ -106,52 +107,58 @@ class Loop:
         self.problem = problem
         self.tell(f"fls-bench records nothing: {problem}")
 
-    def begin(self, net: nn.Module, told: Told) -> Look | None:
-        """Before the first step.
+    def begin(
+        self, net: nn.Module, told: Told, resume: Mapping[str, Any] | None = None
+    ) -> Look | None:
+        """Before the first step, or where training goes on.
 
         Args:
             net: The net, whole on this process.
             told: What the framework tells.
+            resume: What ``kept`` returned, from the checkpoint that training goes on from.
 
         Returns:
             The first look, where the net is watched.
 
         Raises:
-            InputError: The path can't be written, or a value is out of range.
+            InputError: The path can't be written, a value is out of range, or what is resumed is of
+                another net.
         """
-        self.recorder, self.watch, self.problem, self._read = None, None, None, None
+        self.recorder, self.watch, self.problem = None, None, None
         if half := not_full_precision(net):
             self.refuse(half)
             return None
-        optimizer = told.optimizers[0] if len(told.optimizers) == 1 else None
-        found = self._given or self._recipe(net, optimizer, told)
-        recipe = found if isinstance(found, Recipe) else None
-        self._read = None if self._given is not None else recipe
+        one = len(told.optimizers) == 1
+        problem = told.problem
+        if problem is None and not one:
+            problem = f"There are {len(told.optimizers)} optimizers; recipes know one."
+        if self._given is not None:
+            problem = None
         self.recorder = record(
-            net, self._path, task=self._task, optimizer=optimizer, recipe=recipe, seed=self._seed,
+            net, self._path, task=self._task, optimizer=told.optimizers[0] if one else None,
+            batch_size=told.batch_size if problem is None else None, clip_norm=told.clip_norm,
+            stop=self.stop or FixedSteps(1),  # settled at the end, when the steps are counted
+            loss=self._loss, recipe=self._given, resume=resume, seed=self._seed,
             output_multiplier=self._c, builder_hint=self._hint, feature_layer=self._feature_layer,
             keep_init=self._keep_init, force=self._force,
         )  # fmt: skip
-        if not isinstance(found, Recipe):
-            self.recorder.no_recipe = found
-            self.tell(f"fls-bench records weights, but no recipe to sweep by: {found}")
-        return self._first_look(net)
+        self.recorder.constant_rate = told.constant_rate
+        self.recorder.no_recipe = problem or self.recorder.no_recipe
+        if (why := self.recorder.no_recipe) is not None:
+            self.tell(f"fls-bench records weights, but no recipe to sweep by: {why}")
+        if resume is None:
+            return self._first_look(net, None)
+        self.tell(f"fls-bench goes on recording after step {self.recorder.steps}.")
+        if self._points is not False and self.recorder.init is None:
+            self.tell("fls-bench can't watch on: the checkpoint lacks the initial weights.")
+            return None
+        return self._first_look(net, self.recorder.init)
 
-    def _recipe(
-        self, net: nn.Module, optimizer: torch.optim.Optimizer | None, told: Told
-    ) -> Recipe | str:
-        if told.problem is not None:
-            return told.problem
-        if optimizer is None:
-            return f"There are {len(told.optimizers)} optimizers; recipes know one."
-        stop = self.stop or FixedSteps(1)  # set at the end, when the steps are counted
-        found = read_recipe(net, optimizer, told.batch_size, stop, self._loss, self._seed, 0)
-        if isinstance(found, str) or told.clip_norm is None:
-            return found
-        clipped = found.optimizer.model_copy(update={"clip_norm": told.clip_norm})
-        return found.model_copy(update={"optimizer": clipped})
+    def kept(self) -> dict[str, Any]:
+        """For a checkpoint: what ``begin`` resumes; empty if nothing is recorded."""
+        return {} if self.recorder is None else self.recorder.state_dict()
 
-    def _first_look(self, net: nn.Module) -> Look | None:
+    def _first_look(self, net: nn.Module, init: Mapping[str, Tensor] | None) -> Look | None:
         if self._points is False:
             return None
         from fls_bench.watching import Watch
@@ -165,7 +172,7 @@ class Loop:
                 net, torch.as_tensor(x), torch.as_tensor(y),
                 n_train=None if task is None else task.n_train,
                 n_classes=None if task is None else task.n_classes,
-                output_multiplier=self._c, feature_layer=self._feature_layer,
+                output_multiplier=self._c, feature_layer=self._feature_layer, init=init,
             )  # fmt: skip
             return self._say(self.watch.look())
         except Exception as error:  # the user's forward; a look is not worth a training run
@@ -190,24 +197,38 @@ class Loop:
         self.tell(f"fls-bench: {look.text}")
         return look
 
-    def epoch(self) -> None:
-        """After each epoch."""
-        if self.recorder is not None:
-            self.recorder.log()
+    def epochs(self, done: int) -> None:
+        """After each epoch.
 
-    def end(self) -> None:
-        """Where training ended well: write the file."""
+        Args:
+            done: Whole passes over the data so far.
+        """
+        if self.recorder is not None:
+            self.recorder.epochs = done
+
+    def end(self, early: bool = False) -> None:
+        """Where training ended well: write the file.
+
+        Args:
+            early: Whether something ended it before the steps that were planned.
+        """
         recorder = self.recorder
         if recorder is None:
             return
-        if self._read is not None and self.stop is None and recorder.steps:
-            recorder.settle(self._read.model_copy(update={"stop": FixedSteps(recorder.steps)}))
+        said = recorder.no_recipe
+        if self._given is None and self.stop is None and recorder.steps and said is None:
+            recorder.settle(
+                "Something stopped training early: give stop=, such as fls_bench.TargetLoss(loss)."
+                if early else FixedSteps(recorder.steps)
+            )  # fmt: skip
         try:
             written = recorder.save()
         except FlsBenchError as error:  # hours of training are not lost to a full disk
             self.problem = str(error)
             self.tell(f"fls-bench could not write its file: {error}")
         else:
+            if (why := recorder.no_recipe) is not None and why != said:
+                self.tell(f"fls-bench keeps no recipe to sweep by: {why}")
             hint = f" --model {self._hint}" if self._hint else " --model pkg.mod:build"
             self.tell(f"fls-bench wrote {written}; next: fls-bench diagnose {written}{hint}")
         recorder.close()
@@ -216,6 +237,7 @@ class Loop:
         """Where training ended in an error: nothing is written."""
         if self.recorder is not None:
             self.recorder.close()
+            self.tell("fls-bench wrote nothing, since training did not end.")
 
 
 def not_full_precision(net: nn.Module) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 from fls_bench.errors import InputError
 from fls_bench.integrations.loop import Loop, Told
+from fls_bench.training_setup import in_one_line
 
 try:
     from transformers import (
@@ -23,6 +25,10 @@ except ImportError:
     raise InputError(
         "transformers is not installed.", "Install it with: pip install 'fls-bench[transformers]'"
     ) from None
+
+
+KEPT = "fls_bench.pt"
+"""Its file in each of the Trainer's checkpoints."""
 
 
 class Logits(nn.Module):
@@ -54,8 +60,9 @@ class FlsBenchCallback(TrainerCallback):
 
     Optimizer, batch size, clipping and accumulation are read off the training arguments; the stop is the
     number of steps made, unless ``stop`` is given. Schedules but ``constant`` need ``recipe``. Process 0
-    records; FSDP, DeepSpeed and weights in half precision are refused with a reason, and so are runs
-    that go on from a checkpoint: training itself is never stopped for it.
+    records; FSDP, DeepSpeed and weights in half precision are refused with a reason: training itself is
+    never stopped for it. Checkpoints get a file ``fls_bench.pt``, so that a run that goes on from one is
+    recorded whole.
 
     Args:
         path: The model file to write.
@@ -94,14 +101,34 @@ class FlsBenchCallback(TrainerCallback):
             return
         if args.fsdp or args.deepspeed:
             self.loop.refuse("FSDP or DeepSpeed shares the weights out.")
-        elif state.global_step:
-            self.loop.refuse(
-                f"Training goes on from step {state.global_step}: the initial weights were not seen."
-            )
         else:
-            model = kwargs["model"]
-            look = self.loop.begin(Logits(model), _told(args, kwargs["optimizer"]))
-            self._log(look)
+            resume = None
+            if state.global_step:
+                kept = _checkpoint(args, state) / KEPT
+                resume = _load(kept)
+                if resume is None:
+                    self.loop.refuse(
+                        f"Training goes on from step {state.global_step}, and {kept}, which would hold "
+                        "the recording so far, can't be read."
+                    )
+                    return
+            told = _told(args, kwargs["optimizer"], self.loop.stop is not None)
+            self._log(self.loop.begin(Logits(kwargs["model"]), told, resume))
+
+    def on_save(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Keep the recording beside the checkpoint that was just written."""
+        folder = _checkpoint(args, state)
+        if (kept := self.loop.kept()) and folder.is_dir():
+            try:
+                torch.save(kept, folder / KEPT)
+            except (OSError, RuntimeError) as error:  # training goes on
+                self.loop.tell(f"fls-bench could not keep its recording: {in_one_line(error)}.")
 
     def on_log(
         self,
@@ -128,7 +155,7 @@ class FlsBenchCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Count the epoch."""
-        self.loop.epoch()
+        self.loop.epochs(int((state.epoch or 0) + 1e-6))
 
     def on_train_end(
         self,
@@ -138,10 +165,22 @@ class FlsBenchCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Write the file."""
-        self.loop.end()
+        self.loop.end(early=state.global_step < state.max_steps)
 
 
-def _told(args: TrainingArguments, optimizer: Any) -> Told:
+def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
+    return Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
+
+
+def _load(path: Path) -> dict[str, Any] | None:
+    try:
+        found = torch.load(path, weights_only=True)
+    except Exception:  # absent, torn or foreign; torch raises many kinds
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _told(args: TrainingArguments, optimizer: Any, stop_given: bool) -> Told:
     schedule = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
     problem = None
     if schedule != "constant":
@@ -151,9 +190,14 @@ def _told(args: TrainingArguments, optimizer: Any) -> Told:
         )
     elif args.label_smoothing_factor:
         problem = "Labels are smoothed: give recipe= with label_smoothing."
+    elif args.load_best_model_at_end and not stop_given:
+        problem = (
+            "The best checkpoint is loaded at the end: give stop=, such as "
+            "fls_bench.ValidationLoss(patience)."
+        )
     inner = getattr(optimizer, "optimizer", optimizer)  # what accelerate puts around it
     clip = args.max_grad_norm
     return Told(
         [inner], args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
-        float(clip) if clip and math.isfinite(clip) else None, problem,
+        float(clip) if clip and math.isfinite(clip) else None, problem, schedule == "constant",
     )  # fmt: skip

@@ -182,6 +182,41 @@ def test_what_no_recipe_can_say_leaves_weights_and_data(
     assert any(reason in sentence for sentence in said)
 
 
+def by_a_rate_of_its_own(self: Any, batch: Any, index: int) -> torch.Tensor:
+    self.optimizers().param_groups[0]["lr"] = 0.2 / (1 + self.global_step)
+    return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+
+def until_it_likes(self: Any, batch: Any, index: int) -> torch.Tensor:
+    self.trainer.should_stop = self.global_step >= 6
+    return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "reason"),
+    [
+        ({"training_step": by_a_rate_of_its_own}, {}, "follow a schedule"),
+        ({"training_step": until_it_likes}, {}, "stopped training early"),
+        ({}, {"limit_train_batches": 3}, "batches dropped"),
+    ],
+)
+def test_what_only_the_end_tells_leaves_no_wrong_recipe(
+    pl: Any, task: Task, tmp_path: Path, changes: Any, options: Any, reason: str
+) -> None:
+    callback, said = recorder(tmp_path / "model.pt", task)
+    fit(pl, task, [callback], module(pl, **changes), **options)
+    assert load_bundle(tmp_path / "model.pt").header.recipe is None
+    assert reason in said[-2]
+
+
+def test_a_number_of_steps_within_an_epoch_is_a_stop(pl: Any, task: Task, tmp_path: Path) -> None:
+    callback, _ = recorder(tmp_path / "model.pt", task)
+    fit(pl, task, [callback], max_steps=9, max_epochs=-1)
+    recipe = load_bundle(tmp_path / "model.pt").header.recipe
+    assert recipe is not None
+    assert recipe.stop == FixedSteps(9)
+
+
 def test_early_stopping_asks_for_the_stop(pl: Any, task: Task, tmp_path: Path) -> None:
     def step(self: Any, batch: Any, _: int) -> torch.Tensor:
         loss = nn.functional.cross_entropy(self.net(batch[0]), batch[1])
@@ -212,21 +247,100 @@ def test_weights_in_half_precision_are_refused_with_the_reason(
     assert "bfloat16" in said[-1]
 
 
-def test_a_run_that_goes_on_is_refused_with_the_reason(pl: Any, task: Task, tmp_path: Path) -> None:
+def kept_at_the_end(pl: Any, path: Path) -> Any:
     class Keep(pl.Callback):  # type: ignore[misc, name-defined]
-        def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-            trainer.save_checkpoint(tmp_path / "half.ckpt")
+        def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+            trainer.save_checkpoint(path)
 
-    fit(pl, task, [Keep()], max_epochs=2)
-    callback, said = recorder(tmp_path / "model.pt", task)
+    return Keep()
+
+
+def go_on(pl: Any, task: Task, callback: Any, path: Path, net: Any = None, **options: Any) -> Any:
     data = TensorDataset(torch.tensor(task.x_train), torch.tensor(task.y_train))
     trainer = pl.Trainer(
         callbacks=[callback], logger=False, enable_progress_bar=False, max_epochs=4,
-        enable_model_summary=False, enable_checkpointing=False, accelerator="cpu",
+        enable_model_summary=False, enable_checkpointing=False, accelerator="cpu", **options,
     )  # fmt: skip
-    trainer.fit(module(pl), DataLoader(data, batch_size=8), ckpt_path=tmp_path / "half.ckpt")
+    net = module(pl) if net is None else net
+    torch.nn.init.zeros_(net.net[0].weight)  # only the checkpoint's weights count
+    trainer.fit(net, DataLoader(data, batch_size=8), ckpt_path=path)
+    return net
+
+
+@pytest.mark.parametrize("keep_init", [True, False])
+def test_a_run_that_goes_on_from_a_checkpoint_is_recorded_whole(
+    pl: Any, task: Task, tmp_path: Path, keep_init: bool
+) -> None:
+    init = {k: v.clone() for k, v in module(pl).net.state_dict().items()}
+    options = {"watch": True, "keep_init": keep_init}
+    first, _ = recorder(tmp_path / "model.pt", task, **options)
+    fit(pl, task, [first, kept_at_the_end(pl, tmp_path / "half.ckpt")], max_epochs=2)
+    (tmp_path / "model.pt").unlink()
+    callback, said = recorder(tmp_path / "model.pt", task, **options)
+    net = go_on(pl, task, callback, tmp_path / "half.ckpt")
+    file = load_bundle(tmp_path / "model.pt")
+    assert file.header.init_digest == fls_bench.state_digest(init)
+    assert file.header.recipe is not None
+    assert file.header.recipe.stop == FixedSteps(24)
+    assert said[0] == "fls-bench goes on recording after step 12."
+    for name, value in net.net.state_dict().items():
+        assert torch.equal(file.final[name], value)
+    if keep_init:
+        assert file.init is not None
+        assert all(torch.equal(file.init[name], value) for name, value in init.items())
+        assert callback.loop.watch.looks[0].numbers["movement"] > 0
+    else:
+        assert file.init is None
+        assert callback.loop.watch is None
+        assert "lacks the initial weights" in said[1]
+
+
+def test_looks_of_a_run_that_goes_on_change_nothing_of_it(
+    pl: Any, task: Task, tmp_path: Path
+) -> None:
+    first, _ = recorder(tmp_path / "model.pt", task)
+    fit(pl, task, [first, kept_at_the_end(pl, tmp_path / "half.ckpt")], max_epochs=2)
+    callback, _ = recorder(tmp_path / "model.pt", task, force=True)
+    plain = go_on(pl, task, callback, tmp_path / "half.ckpt")
+    callback, _ = recorder(tmp_path / "model.pt", task, watch=True, force=True)
+    watched = go_on(pl, task, callback, tmp_path / "half.ckpt")
+    for name, value in plain.state_dict().items():
+        assert torch.equal(watched.state_dict()[name], value)
+
+
+def test_a_run_that_goes_on_otherwise_or_unrecorded_gets_no_recipe(
+    pl: Any, task: Task, tmp_path: Path
+) -> None:
+    fit(pl, task, [kept_at_the_end(pl, tmp_path / "bare.ckpt")], max_epochs=2)
+    callback, said = recorder(tmp_path / "model.pt", task)
+    go_on(pl, task, callback, tmp_path / "bare.ckpt")
     assert not (tmp_path / "model.pt").exists()
     assert "goes on from step 12" in said[-1]
+
+    first, _ = recorder(tmp_path / "model.pt", task)
+    fit(pl, task, [first, kept_at_the_end(pl, tmp_path / "half.ckpt")], max_epochs=2)
+    callback, said = recorder(tmp_path / "model.pt", task, force=True)
+    go_on(pl, task, callback, tmp_path / "half.ckpt", gradient_clip_val=0.3)
+    assert load_bundle(tmp_path / "model.pt").header.recipe is None
+    assert any("other settings" in sentence for sentence in said)
+
+
+def test_a_checkpoint_with_a_recording_in_it_is_read_like_any_other(
+    pl: Any, task: Task, tmp_path: Path, cli: Any
+) -> None:
+    (tmp_path / "their_net.py").write_text(
+        "from torch import nn\n\n\ndef build():\n"
+        "    return nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 3))\n"
+    )
+    data = {f"{a}_{part}": getattr(task, f"{a}_{part}") for a in "xy" for part in ("train", "test")}
+    np.savez(tmp_path / "data.npz", **data)
+    callback, _ = recorder(tmp_path / "model.pt", task)
+    fit(pl, task, [callback, kept_at_the_end(pl, tmp_path / "last.ckpt")])
+    ended = cli(
+        "diagnose", tmp_path / "last.ckpt", "--model", "their_net:build", "--pythonpath", tmp_path,
+        "--data", tmp_path / "data.npz", "--observe-only",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err + ended.out
 
 
 def test_sharded_strategies_are_refused_with_the_reason(

@@ -75,6 +75,7 @@ def train(
     from fls_bench.integrations.transformers import FlsBenchCallback
 
     own = {k: options.pop(k) for k in ("watch", "recipe", "stop", "precision") if k in options}
+    resume, also = options.pop("resume", None), [options.pop("also")] if "also" in options else []
     net = model()
     if own.pop("precision", None) == "half":
         net = net.bfloat16()
@@ -92,12 +93,14 @@ def train(
         model=net,
         args=TrainingArguments(output_dir=str(tmp_path / "out"), **{**arguments, **options}),
         train_dataset=rows,
+        eval_dataset=rows[:8],
+        callbacks=also,
     )
     said: list[str] = []
     callback = None
     if path is not None:
         callback = FlsBenchCallback(str(path), task=task, tell=said.append, **own).attach(trainer)
-    trainer.train()
+    trainer.train(resume_from_checkpoint=resume)
     return net, callback, said
 
 
@@ -179,14 +182,66 @@ def test_a_run_that_goes_on_or_is_sharded_is_refused_with_the_reason(tmp_path: P
         ({"fsdp": "full_shard", "deepspeed": None, "step": 0}, "FSDP"),
         ({"fsdp": "", "deepspeed": "config.json", "step": 0}, "DeepSpeed"),
     ):
+        facts["output_dir"] = str(tmp_path)
         said: list[str] = []
         callback = FlsBenchCallback(str(tmp_path / "m.pt"), tell=said.append)
-        state = SimpleNamespace(is_world_process_zero=True, global_step=facts["step"])
+        state = SimpleNamespace(max_steps=9, is_world_process_zero=True, global_step=facts["step"])
         callback.on_train_begin(SimpleNamespace(**facts), state, None, model=model())
         callback.on_train_end(SimpleNamespace(**facts), state, None)
         assert len(said) == 1
         assert reason in said[0]
     assert not (tmp_path / "m.pt").exists()
+
+
+def test_a_run_that_goes_on_from_a_checkpoint_is_recorded_whole(task: Task, tmp_path: Path) -> None:
+    init = {f"model.{name}": value.clone() for name, value in model().state_dict().items()}
+    options: dict[str, Any] = {"save_strategy": "epoch", "watch": True}
+    train(task, tmp_path / "a.pt", tmp_path, num_train_epochs=2, **options)
+    half = str(tmp_path / "out" / "checkpoint-10")
+    net, callback, said = train(task, tmp_path / "b.pt", tmp_path, resume=half, **options)
+    file = load_bundle(tmp_path / "b.pt")
+    assert said[0] == "fls-bench goes on recording after step 10."
+    assert file.init is not None
+    assert all(torch.equal(file.init[name], value) for name, value in init.items())
+    assert torch.equal(file.final["model.classifier.bias"], net.state_dict()["classifier.bias"])
+    assert file.header.recipe is not None
+    assert file.header.recipe.stop == FixedSteps(15)
+    assert callback.loop.watch.looks[0].numbers["movement"] > 0
+
+    _, _, said = train(task, tmp_path / "c.pt", tmp_path, resume=half, max_grad_norm=0.5)
+    assert "other settings" in said[0]
+    assert load_bundle(tmp_path / "c.pt").header.recipe is None
+
+    (tmp_path / "out" / "checkpoint-10" / "fls_bench.pt").write_bytes(b"torn")
+    _, _, said = train(task, tmp_path / "d.pt", tmp_path, resume=half)
+    assert len(said) == 1
+    assert "can't be read" in said[0]
+    assert not (tmp_path / "d.pt").exists()
+
+
+def test_weights_that_are_not_those_of_the_last_step_ask_for_the_stop(
+    task: Task, tmp_path: Path
+) -> None:
+    from transformers import TrainerCallback
+
+    class Enough(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            control.should_training_stop = state.global_step >= 7
+
+    best = {
+        "eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True,
+    }  # fmt: skip
+    _, _, said = train(task, tmp_path / "a.pt", tmp_path, **best)
+    assert "best checkpoint" in said[0]
+    assert load_bundle(tmp_path / "a.pt").header.recipe is None
+    _, _, said = train(task, tmp_path / "b.pt", tmp_path, also=Enough())
+    assert "stopped training early" in said[-2]
+    assert load_bundle(tmp_path / "b.pt").header.recipe is None
+    stop = fls_bench.TargetLoss(0.3, max_epochs=3)
+    train(task, tmp_path / "c.pt", tmp_path, also=Enough(), stop=stop)
+    recipe = load_bundle(tmp_path / "c.pt").header.recipe
+    assert recipe is not None
+    assert recipe.stop == stop
 
 
 def test_a_run_is_watched_and_its_numbers_go_through_the_trainer(
