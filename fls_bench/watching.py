@@ -264,7 +264,7 @@ class Watch:
             self._net.load_state_dict(own)
 
     def due(self, loss: float) -> bool:
-        """Whether a loss reaches a stage that was not looked at.
+        """Whether a loss reaches a stage that was not asked for or looked at: true once per stage.
 
         Args:
             loss: Of training, as cheap as it comes: of the last batches, say.
@@ -272,7 +272,12 @@ class Watch:
         Returns:
             Whether to look now.
         """
-        return stage_of(loss, self._chance) not in self._seen
+        stage = stage_of(loss, self._chance)
+        new = stage not in self._seen
+        # Also where the look then finds another stage: by a loss that stays apart from the points' own
+        # it would be due for ever.
+        self._seen.add(stage)
+        return new
 
     def look(self) -> Look:
         """Measure the net as it is now, and read where it is heading.

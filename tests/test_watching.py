@@ -172,6 +172,14 @@ def test_a_look_is_due_once_for_each_stage() -> None:
     assert [look.stage for look in watch.looks] == seen
 
 
+def test_a_loss_that_is_not_that_of_the_points_asks_no_more_often() -> None:
+    task, net = blobs(), build().eval()
+    watch = Watch(net, torch.tensor(task.x_train), torch.tensor(task.y_train))
+    watch.look()
+    due = [watch.due(loss) for loss in (0.0, 0.0, 0.01, 5.0)]
+    assert due == [True, False, False, False]
+
+
 @pytest.mark.parametrize(("log2_c", "side"), [(-10, Regime.OVER_ALIGNED), (6, Regime.OVER_FITTED)])
 def test_a_run_far_from_the_optimum_is_never_said_to_head_the_other_way(
     log2_c: int, side: Regime
