@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
@@ -248,21 +249,34 @@ def framework() -> None:
     """The Lightning callback beside the same training without it, between start and stop."""
     import warnings
 
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    task = task_source("digits", {"n_train": 400})(0)
+    digits = torch.as_tensor(task.x_train), torch.as_tensor(task.y_train)
+    images = torch.randn(96, 3, 32, 32), torch.arange(96) % 10  # as dear as real ones
+    by_framework("4 layers of 128", ("mlp", SIZES), digits, 25, EPOCHS)
+    sizes = {"input_shape": (3, 32, 32), "n_outputs": 10}
+    by_framework("a ResNet-18", ("resnet18", sizes), images, 16, 1)
+
+
+def by_framework(
+    name: str,
+    net: tuple[str, dict[str, Any]],
+    points: tuple[torch.Tensor, torch.Tensor],
+    batch_size: int,
+    epochs: int,
+) -> None:
+    """One net under Lightning, with and without the callback in turn."""
     import lightning.pytorch as pl
 
     from fls_bench.integrations.lightning import FlsBenchCallback
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore")
-    task = task_source("digits", {"n_train": 400})(0)
-    data = torch.utils.data.TensorDataset(
-        torch.as_tensor(task.x_train), torch.as_tensor(task.y_train)
-    )
+    data = torch.utils.data.TensorDataset(*points)
 
     class Net(pl.LightningModule):
         def __init__(self) -> None:
             super().__init__()
-            self.net = models.build("mlp", SIZES, seed=0)
+            self.net = models.build(*net, seed=0)
 
         def training_step(self, batch: list[torch.Tensor], _: int) -> torch.Tensor:
             return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
@@ -285,10 +299,10 @@ def framework() -> None:
         clock = Clock()
         own = [FlsBenchCallback(str(path), module="net", force=True, tell=lambda _: None)]
         trainer = pl.Trainer(
-            max_epochs=EPOCHS, logger=False, enable_progress_bar=False, enable_model_summary=False,
+            max_epochs=epochs, logger=False, enable_progress_bar=False, enable_model_summary=False,
             enable_checkpointing=False, accelerator="cpu", callbacks=[clock, *own[:recorded]],
         )  # fmt: skip
-        trainer.fit(Net(), torch.utils.data.DataLoader(data, batch_size=25))
+        trainer.fit(Net(), torch.utils.data.DataLoader(data, batch_size=batch_size))
         return clock.seconds
 
     with tempfile.TemporaryDirectory() as folder:
@@ -298,7 +312,7 @@ def framework() -> None:
         for k in range(FRAMEWORK_PAIRS):
             first, second = fit(k % 2 == 0, path), fit(k % 2 == 1, path)
             ratios.append(first / second if k % 2 == 0 else second / first)
-    line("Lightning with / without the callback, between its ends", ratios, "x", "1.01 x")
+    line(f"Lightning with / without the callback, {name}", ratios, "x", "1.01 x")
     low, high = sign_test_interval(ratios)
     print(
         f"  median {statistics.median(ratios):.4f}, 95 % interval {low:.4f} to {high:.4f}",
