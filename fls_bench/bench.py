@@ -639,6 +639,7 @@ def read_regime(look: Look, findings: Sequence[Finding] = ()) -> Reading:
     return read(
         load_models(), look.evidence, look.columns, missing, has_signal=look.beats_chance,
         too_few=look.too_few, trusted=not (doubted and look.snapshot.centered),
+        foreign=look.foreign,
     )  # fmt: skip
 
 

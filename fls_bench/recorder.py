@@ -111,14 +111,15 @@ class Recorder:
         self._header, self._task = dict(header), task
         self._keep_init, self._force = keep_init, force
         self._settings = _settings(optimizer)
-        self._clock = [0 if kept is None else kept.steps]
+        self._clock = [0 if kept is None else kept.steps, 0]  # steps, and those at another rate
         self._handle: Any = None
         self._written: Path | None = None
         if optimizer is not None:
-            clock = self._clock
+            clock, rates = self._clock, _rates(optimizer)
 
-            def count(*_: object) -> None:
+            def count(other: torch.optim.Optimizer, *_: object) -> None:
                 clock[0] += 1
+                clock[1] += _rates(other) != rates
 
             self._handle = optimizer.register_step_post_hook(count)
         self.init: dict[str, Tensor] | None
@@ -184,7 +185,7 @@ class Recorder:
         groups = [] if self._optimizer is None else self._optimizer.param_groups
         # Most of torch's schedulers leave this key, even where the rate is now what it was.
         scheduled = not self.constant_rate and any("initial_lr" in one for one in groups)
-        if scheduled or _settings(self._optimizer) != self._settings:
+        if scheduled or self._clock[1] or _settings(self._optimizer) != self._settings:
             return (
                 "The optimizer's settings follow a schedule that is not known: give recipe= with its "
                 "schedule."
@@ -304,6 +305,11 @@ def _settings(optimizer: torch.optim.Optimizer | None) -> list[dict[str, Any]] |
         }
         for group in optimizer.param_groups
     ]
+
+
+def _rates(optimizer: torch.optim.Optimizer) -> list[float]:
+    """The rates, but those that are tensors: to read one waits for a GPU."""
+    return [g["lr"] for g in optimizer.param_groups if not isinstance(g["lr"], Tensor)]
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ model was fitted on nets that had come just as far and whose setups' regime is k
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from fls_bench.atlas import load_watch_models
 from fls_bench.errors import InputError
 from fls_bench.metrics import LOGITS, NetState, Snapshot, measure
 from fls_bench.schema import Evidence, Measurement, Reading, ReadingModels, Regime, Stage
-from fls_bench.subject.observing import net_facts
+from fls_bench.subject.observing import foreign_layers, net_facts
 from fls_bench.verdict.reading.columns import FACTS, POINTS, columns
 from fls_bench.verdict.reading.model import read
 from fls_bench.verdict.reading.observables import available
@@ -96,14 +96,18 @@ def state_of(net: nn.Module, x: Tensor, feature_layer: str | None = None) -> Net
         The state, its points standing for all three parts.
     """
     training = [module for module in net.modules() if module.training]
+    buffers = [(value, value.clone()) for value in net.buffers()]
+    devices = [x.device] if x.device.type == "cuda" else []
     net.eval()
     try:
         also = feature_layer if feature_layer in dict(net.named_modules()) else None
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.random.fork_rng(devices), torch.autocast(x.device.type, enabled=False):
             features, outputs = models.named_features(net, x, also)
     finally:
         for module in training:
             module.training = True
+        for value, before in buffers:  # some nets count even when they are evaluated
+            value.copy_(before)
     if not isinstance(outputs, Tensor) or outputs.ndim != 2:
         raise InputError(
             "The net that is watched does not return logits [n, K].",
@@ -187,7 +191,7 @@ class Look:
     def text(self) -> str:
         """One sentence for a person."""
         stage = {
-            "start": "Before the first step",
+            "start": "At the start",
             "early": "Early in training", "half": "Halfway through training",
             "late": "Late in training",
         }[self.stage]  # fmt: skip
@@ -273,11 +277,13 @@ class Watch:
             Whether to look now.
         """
         stage = stage_of(loss, self._chance)
-        new = stage not in self._seen
+        if stage in self._seen:
+            return False
         # Also where the look then finds another stage: by a loss that stays apart from the points' own
-        # it would be due for ever.
-        self._seen.add(stage)
-        return new
+        # it would be due for ever. And a look never goes back.
+        order = tuple(STAGES)
+        self._seen.update(order[: order.index(stage) + 1])
+        return True
 
     def look(self) -> Look:
         """Measure the net as it is now, and read where it is heading.
@@ -293,25 +299,27 @@ class Watch:
         facts = net_facts(self._net, snapshot, self._n_train, tuple(self._x.shape[1:]))
         found = columns(measured, facts)
         stage = stage_of(found.get("loss.train", float("inf")), self._chance)
-        seen = Look(stage, measured, read_stage(stage, found))
-        self._seen.add(stage)
+        seen = Look(stage, measured, read_stage(stage, found, foreign_layers(self._net)))
+        order = tuple(STAGES)
+        self._seen.update(order[: order.index(stage) + 1])
         self.looks.append(seen)
         return seen
 
 
-def read_stage(stage: Stage, found: Mapping[str, float]) -> Reading:
+def read_stage(stage: Stage, found: Mapping[str, float], foreign: Sequence[str] = ()) -> Reading:
     """Read where a run is heading.
 
     Args:
         stage: How far it has come.
         found: From ``columns``.
+        foreign: From ``foreign_layers``.
 
     Returns:
         The reading, by the model of that stage.
     """
     stored = load_watch_models()
     own = ReadingModels(atlas=stored.atlas, models={EVIDENCE: stored.stages[stage]}, groups=())
-    return read(own, EVIDENCE, found)
+    return read(own, EVIDENCE, found, foreign=foreign)
 
 
 def watched_columns(

@@ -389,3 +389,21 @@ def test_the_committed_reading_passes_its_self_test():
     # What the placed nets have can be measured: they are read, and none is beyond reach.
     for case in found.cases:
         assert all(net.probabilities for net in case.nets) or case.regime is Regime.INCONCLUSIVE
+
+
+def test_layers_that_the_atlas_lacks_are_named():
+    from fls_bench import models
+    from fls_bench.subject.observing import foreign_layers
+
+    image = {"input_shape": (3, 32, 32), "n_outputs": 3}
+    for name, arguments in (
+        ("mlp", {"input_dim": 8, "n_outputs": 3, "depth": 3, "width": 8, "bias": True}),
+        ("resmlp", {"input_dim": 8, "n_outputs": 3}),
+        ("cnn", {**image, "norm": "batch"}),
+        ("resnet", {**image, "norm": "batch"}),
+        ("resnet18", image),
+    ):
+        assert foreign_layers(models.build(name, arguments, seed=0)) == ()
+    assert foreign_layers(models.build("vit", image, seed=0)) == ("Vit",)
+    recurrent = torch.nn.Sequential(torch.nn.Embedding(4, 3), torch.nn.LSTM(3, 3))
+    assert foreign_layers(recurrent) == ("Embedding", "LSTM")

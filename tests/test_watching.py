@@ -76,6 +76,80 @@ def test_a_look_leaves_the_net_and_its_randomness_alone() -> None:
     assert not net[0]._forward_hooks
 
 
+class Restless(nn.Module):
+    """Draws and counts whenever it is called, evaluated or not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = build()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return self.net(nn.functional.dropout(x, 0.5, training=True))
+
+
+def test_what_a_net_draws_and_counts_in_a_look_is_taken_back() -> None:
+    task, net = blobs(), Restless()
+    watch = Watch(net, torch.tensor(task.x_train), torch.tensor(task.y_train))
+    random = torch.get_rng_state()
+    watch.look()
+    assert torch.equal(torch.get_rng_state(), random)
+    assert net.calls == 0
+
+
+def test_a_look_is_in_full_precision_whatever_the_training_is() -> None:
+    task, net = blobs(), build().eval()
+    x = torch.tensor(task.x_train)
+    with torch.autocast("cpu", torch.bfloat16):
+        state = state_of(net, x)
+    with torch.no_grad():
+        assert torch.equal(state.train_outputs, net(x))
+
+
+def test_a_look_knows_the_multiplier_and_all_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, net, seen = blobs(), build().eval(), []
+    real = watching.read_stage
+    monkeypatch.setattr(watching, "read_stage", lambda *args: seen.append(args[1]) or real(*args))
+    x, y = torch.tensor(task.x_train), torch.tensor(task.y_train)
+    look = Watch(net, x, y, n_train=5000, output_multiplier=8.0).look()
+    with torch.no_grad():
+        loss = nn.functional.cross_entropy(8 * net(x), y)
+    assert look.numbers["loss"] == pytest.approx(float(loss), rel=1e-5)
+    assert seen[0]["n_train"] == 5000
+
+
+def test_each_stage_is_read_by_its_own_model() -> None:
+    task, net = blobs(), build().eval()
+    watch = Watch(net, torch.tensor(task.x_train), torch.tensor(task.y_train))
+    found = {
+        f"{one.metric}:{one.layer}" if one.layer else one.metric: one.value
+        for one in watch.look().measurements
+    }
+    readings = [watching.read_stage(stage, found) for stage in STAGES]
+    assert len({one.reach for one in readings}) == len(STAGES)
+
+
+def test_nets_with_layers_that_the_atlas_lacks_are_never_read() -> None:
+    class Words(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words = nn.Embedding(10, 6)
+            self.net = build()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.net(self.words(x.long()).mean(1))
+
+    rng = np.random.default_rng(0)
+    x = torch.tensor(rng.integers(0, 10, (60, 5)).astype(np.float32))
+    look = Watch(Words(), x, torch.arange(60) % 3).look()
+    assert look.stage == "start"
+    assert look.reading.regime is Regime.INCONCLUSIVE
+    assert look.reading.reason.code == "out_of_reach"
+    assert "Embedding" in look.text
+    assert look.numbers["movement"] == 0
+
+
 def test_a_state_is_a_copy_and_of_evaluation_mode() -> None:
     task, net = blobs(), build().train()
     x = torch.tensor(task.x_train)

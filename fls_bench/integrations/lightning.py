@@ -20,6 +20,15 @@ except ImportError:
 WHOLE = ("SingleDeviceStrategy", "DDPStrategy")
 """Strategies under which every process has the whole net."""
 
+STEPS = ("optimizer_step", "optimizer_zero_grad", "configure_gradient_clipping", "backward")
+"""Methods of a module by which it may train otherwise than its optimizer says."""
+
+CHANGING = (
+    "GradientAccumulationScheduler", "StochasticWeightAveraging", "WeightAveraging",
+    "EMAWeightAveraging",
+)  # fmt: skip
+"""Callbacks that change the batch or the weights."""
+
 LOSS_EVERY = 50
 """Batches after which their mean loss is asked for, which waits for a GPU."""
 
@@ -76,7 +85,7 @@ class FlsBenchCallback(pl.Callback):
                 f"Training goes on from step {trainer.global_step} of a run that was not recorded."
             )
         else:
-            told = _told(trainer, self.loop.stop is not None)
+            told = _told(trainer, pl_module, self.loop.stop is not None)
             resume = self._resumed if trainer.global_step else None
             self._log(trainer, self.loop.begin(self._net(pl_module), told, resume))
 
@@ -91,6 +100,12 @@ class FlsBenchCallback(pl.Callback):
                 f"The LightningModule has no module {self._module!r}.", f"Its modules are: {names}."
             ) from None
 
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """See what the net answers, where that is to be compared."""
+        self.loop.before_batch(trainer.fit_loop.total_batch_idx)
+
     def on_train_batch_end(
         self,
         trainer: pl.Trainer,
@@ -99,14 +114,17 @@ class FlsBenchCallback(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Watch the loss, and look at the net where it has fallen far enough."""
+        """Compare and watch the loss, and look at the net where it has fallen far enough."""
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        if not isinstance(loss, torch.Tensor):
+            return
+        # As Lightning hands it on, it is a share of the step's.
+        loss = trainer.accumulate_grad_batches * loss.detach().float()
+        self.loop.after_batch(batch, loss)
         if self.loop.watch is None:
             return
-        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
-        if isinstance(loss, torch.Tensor):
-            own = loss.detach().float()
-            self._sum = own if self._sum is None else self._sum + own
-            self._num += 1
+        self._sum = loss if self._sum is None else self._sum + loss
+        self._num += 1
         if self._num >= LOSS_EVERY:
             self._look(trainer)
 
@@ -138,18 +156,44 @@ class FlsBenchCallback(pl.Callback):
         self.loop.fail()
 
 
-def _told(trainer: pl.Trainer, stop_given: bool) -> Told:
-    problem = None
-    if trainer.lr_scheduler_configs:
-        problem = "A scheduler changes the rate: give recipe= with its schedule."
-    elif trainer.early_stopping_callbacks and not stop_given:
-        problem = "Training stops early: give stop=, such as fls_bench.ValidationLoss(patience)."
-    elif trainer.gradient_clip_val and trainer.gradient_clip_algorithm not in (None, "norm"):
-        problem = "Gradients are clipped by value, which recipes don't know."
-    size = getattr(trainer.train_dataloader, "batch_size", None)
+def _told(trainer: pl.Trainer, module: pl.LightningModule, stop_given: bool) -> Told:
+    loader: Any = trainer.train_dataloader
+    size = getattr(loader, "batch_size", None)
     per_step = trainer.accumulate_grad_batches * trainer.world_size
     clip = trainer.gradient_clip_val
+    try:
+        n_train = len(loader.dataset)
+    except (AttributeError, TypeError):  # several loaders, or a stream
+        n_train = None
     return Told(
         list(trainer.optimizers), size * per_step if isinstance(size, int) else None,
-        float(clip) if clip else None, problem,
+        float(clip) if clip else None, _problem(trainer, module, stop_given), n_train=n_train,
     )  # fmt: skip
+
+
+def _problem(trainer: Any, module: pl.LightningModule, stop_given: bool) -> str | None:
+    """Why a trainer's settings are no recipe, or None."""
+    if trainer.lr_scheduler_configs:
+        return "A scheduler changes the rate: give recipe= with its schedule."
+    if trainer.early_stopping_callbacks and not stop_given:
+        return "Training stops early: give stop=, such as fls_bench.ValidationLoss(patience)."
+    if trainer.gradient_clip_val and trainer.gradient_clip_algorithm not in (None, "norm"):
+        return "Gradients are clipped by value, which recipes don't know."
+    if not module.automatic_optimization:
+        return "The module optimizes by hand: give recipe= with what it does."
+    own = [name for name in STEPS if _is_own(module, name)]
+    if own:
+        return f"The module has its own {own[0]}: give recipe= with what it does."
+    changing = [one for one in trainer.callbacks if type(one).__name__ in CHANGING]
+    if changing:
+        return f"{type(changing[0]).__name__} changes how the net is trained."
+    if trainer.overfit_batches or trainer.limit_train_batches not in (1.0, None):
+        return "An epoch is a part of the data (overfit_batches or limit_train_batches)."
+    sampler = type(getattr(trainer.train_dataloader, "sampler", None)).__name__
+    if "Weighted" in sampler or "Subset" in sampler:
+        return f"The {sampler} does not draw each point once in an epoch."
+    return None
+
+
+def _is_own(module: pl.LightningModule, name: str) -> bool:
+    return getattr(type(module), name) is not getattr(pl.LightningModule, name)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from fls_bench.errors import FlsBenchError, InputError
+from fls_bench.files import check_target
+from fls_bench.integrations.agreement import Agreement, is_due
 from fls_bench.recorder import Recorder, record
 from fls_bench.schema import FixedSteps, Loss, Recipe, Stop
 from fls_bench.training_setup import in_one_line
@@ -32,6 +37,8 @@ class Told:
         clip_norm: At which gradients are clipped, or None.
         problem: Why what it tells can't be a recipe, or None.
         constant_rate: Whether its scheduler is known to change nothing.
+        n_train: How many points it trains on; None: not known.
+        called: The module that it calls in training, if that is not the net itself.
     """
 
     optimizers: list[torch.optim.Optimizer]
@@ -39,6 +46,8 @@ class Told:
     clip_norm: float | None = None
     problem: str | None = None
     constant_rate: bool = False
+    n_train: int | None = None
+    called: nn.Module | None = None
 
 
 class Loop:
@@ -89,6 +98,7 @@ class Loop:
                 "watch=True looks at the training points of task=, and there is none.",
                 "Give task=, or watch=(x, y) with training inputs and labels.",
             )
+        check_target(Path(path), force)  # on every process, before anything is trained
         self._path, self._task, self._loss, self.stop = path, task, loss, stop
         self._given, self._points = recipe, watch
         self._feature_layer, self._c, self._seed = feature_layer, output_multiplier, seed
@@ -97,6 +107,8 @@ class Loop:
         self.recorder: Recorder | None = None
         self.watch: Watch | None = None
         self.problem: str | None = None
+        self._agreement: Agreement | None = None
+        self._trained: weakref.ref[nn.Module] | None = None
 
     def refuse(self, problem: str) -> None:
         """Say why this run is not recorded; training goes on.
@@ -104,8 +116,17 @@ class Loop:
         Args:
             problem: A sentence.
         """
-        self.problem = problem
+        self._close()
+        self.recorder, self.watch, self.problem = None, None, problem
         self.tell(f"fls-bench records nothing: {problem}")
+
+    def _close(self) -> None:
+        """Take every hook off the net and its optimizer."""
+        if self.recorder is not None:
+            self.recorder.close()
+        if self._agreement is not None:
+            self._agreement.close()
+        self._agreement = None
 
     def begin(
         self, net: nn.Module, told: Told, resume: Mapping[str, Any] | None = None
@@ -124,28 +145,39 @@ class Loop:
             InputError: The path can't be written, a value is out of range, or what is resumed is of
                 another net.
         """
+        self._close()
         self.recorder, self.watch, self.problem = None, None, None
         if half := not_full_precision(net):
             self.refuse(half)
             return None
-        one = len(told.optimizers) == 1
-        problem = told.problem
-        if problem is None and not one:
-            problem = f"There are {len(told.optimizers)} optimizers; recipes know one."
-        if self._given is not None:
-            problem = None
-        self.recorder = record(
-            net, self._path, task=self._task, optimizer=told.optimizers[0] if one else None,
-            batch_size=told.batch_size if problem is None else None, clip_norm=told.clip_norm,
-            stop=self.stop or FixedSteps(1),  # settled at the end, when the steps are counted
-            loss=self._loss, recipe=self._given, resume=resume, seed=self._seed,
-            output_multiplier=self._c, builder_hint=self._hint, feature_layer=self._feature_layer,
-            keep_init=self._keep_init, force=self._force,
-        )  # fmt: skip
+        again = self._trained is not None and self._trained() is net and resume is None
+        self._trained = weakref.ref(net)
+        problem = self._problem(told)
+        if again:
+            problem = "This net was trained before, so that these are not initial weights."
+        optimizer = told.optimizers[0] if len(told.optimizers) == 1 else None
+        try:
+            self.recorder = record(
+                net, self._path, task=self._task, optimizer=optimizer,
+                batch_size=told.batch_size if problem is None else None, clip_norm=told.clip_norm,
+                stop=self.stop or FixedSteps(1),  # settled at the end, when the steps are counted
+                loss=self._loss, recipe=None if again else self._given, resume=resume, seed=self._seed,
+                output_multiplier=self._c, builder_hint=self._hint,
+                feature_layer=self._feature_layer, keep_init=self._keep_init, force=self._force,
+            )  # fmt: skip
+        except InputError as error:
+            if resume is None and not again:
+                raise
+            self.refuse(str(error))  # a run that went well so far goes on
+            return None
         self.recorder.constant_rate = told.constant_rate
         self.recorder.no_recipe = problem or self.recorder.no_recipe
         if (why := self.recorder.no_recipe) is not None:
             self.tell(f"fls-bench records weights, but no recipe to sweep by: {why}")
+        elif (recipe := self.recorder.recipe()) is not None:
+            self._agreement = Agreement(told.called or net, recipe, self._c, self._task)
+            if self._given is not None and optimizer is not None:
+                self._compare(recipe, optimizer, told)
         if resume is None:
             return self._first_look(net, None)
         self.tell(f"fls-bench goes on recording after step {self.recorder.steps}.")
@@ -153,6 +185,63 @@ class Loop:
             self.tell("fls-bench can't watch on: the checkpoint lacks the initial weights.")
             return None
         return self._first_look(net, self.recorder.init)
+
+    def _problem(self, told: Told) -> str | None:
+        """Why what a framework tells is no recipe, or None."""
+        if self._given is not None:
+            return None
+        if len(told.optimizers) != 1:
+            return f"There are {len(told.optimizers)} optimizers; recipes know one."
+        if told.problem is not None:
+            return told.problem
+        n = None if self._task is None else self._task.n_train
+        if None not in (n, told.n_train) and n != told.n_train:
+            return f"It trains on {told.n_train} points, and the task has {n}."
+        return None
+
+    def _compare(self, recipe: Recipe, optimizer: torch.optim.Optimizer, told: Told) -> None:
+        """Say where a recipe that was given is not what the framework tells."""
+        first = optimizer.param_groups[0]
+        pairs = [("rate", recipe.optimizer.lr, float(first.get("initial_lr", first["lr"])))]
+        if told.batch_size is not None:
+            pairs.append(("batch size", recipe.batch_size, told.batch_size))
+        for name, given, actual in pairs:
+            if not math.isclose(given, actual, rel_tol=1e-6):
+                self.doubt(f"Its {name} is {given:g}, and training has {actual:g}.")
+
+    def doubt(self, why: str) -> None:
+        """Say that training does not go by the recipe: one that was read off is dropped.
+
+        Args:
+            why: A sentence.
+        """
+        if self._given is None and self.recorder is not None:
+            self.recorder.settle(why)
+            self.tell(f"fls-bench keeps no recipe to sweep by: {why}")
+        else:
+            self.tell(f"fls-bench: is the recipe that was given that of this run? {why}")
+
+    def before_batch(self, index: int) -> None:
+        """Before a batch: see what the net answers, where that is to be compared with the recipe.
+
+        Args:
+            index: How many batches, or steps, there were.
+        """
+        if self._agreement is not None:
+            self._agreement.wanted = is_due(index)
+
+    def after_batch(self, batch: Any = None, loss: Tensor | float | None = None) -> None:
+        """After a batch: compare, as ``Agreement.problem`` says.
+
+        Args:
+            batch: As the framework has it.
+            loss: That was trained on.
+        """
+        own = self._agreement
+        if own is not None and own.wanted and (why := own.problem(batch, loss)) is not None:
+            own.close()
+            self._agreement = None
+            self.doubt(why)
 
     def kept(self) -> dict[str, Any]:
         """For a checkpoint: what ``begin`` resumes; empty if nothing is recorded."""
@@ -163,6 +252,7 @@ class Loop:
             return None
         from fls_bench.watching import Watch
 
+        net = getattr(net, "_orig_mod", net)  # as it is, not as it was compiled for training
         task = self._task
         x, y = (task.x_train, task.y_train) if task is not None else (None, None)
         if not isinstance(self._points, bool):
@@ -174,11 +264,11 @@ class Loop:
                 n_classes=None if task is None else task.n_classes,
                 output_multiplier=self._c, feature_layer=self._feature_layer, init=init,
             )  # fmt: skip
-            return self._say(self.watch.look())
         except Exception as error:  # the user's forward; a look is not worth a training run
             self.watch = None
             self.tell(f"fls-bench can't watch this net: {in_one_line(error)}.")
             return None
+        return self._look()
 
     def look(self, loss: float | Tensor) -> Look | None:
         """Look at the net where a loss says that training has come far enough to see more.
@@ -191,9 +281,16 @@ class Loop:
         """
         if self.watch is None or not self.watch.due(float(loss)):
             return None
-        return self._say(self.watch.look())
+        return self._look()
 
-    def _say(self, look: Look) -> Look:
+    def _look(self) -> Look | None:
+        assert self.watch is not None
+        try:
+            look = self.watch.look()
+        except Exception as error:  # such as too little memory, late in training
+            self.watch = None
+            self.tell(f"fls-bench stops watching: {in_one_line(error)}.")
+            return None
         self.tell(f"fls-bench: {look.text}")
         return look
 
@@ -216,6 +313,10 @@ class Loop:
         if recorder is None:
             return
         said = recorder.no_recipe
+        stop = self.stop if self._given is None else self._given.stop
+        if isinstance(stop, FixedSteps) and recorder.steps not in (0, stop.steps) and said is None:
+            self.doubt(f"Its stop is after {stop.steps} steps, and {recorder.steps} were made.")
+            said = recorder.no_recipe
         if self._given is None and self.stop is None and recorder.steps and said is None:
             recorder.settle(
                 "Something stopped training early: give stop=, such as fls_bench.TargetLoss(loss)."
@@ -231,12 +332,12 @@ class Loop:
                 self.tell(f"fls-bench keeps no recipe to sweep by: {why}")
             hint = f" --model {self._hint}" if self._hint else " --model pkg.mod:build"
             self.tell(f"fls-bench wrote {written}; next: fls-bench diagnose {written}{hint}")
-        recorder.close()
+        self._close()
 
     def fail(self) -> None:
         """Where training ended in an error: nothing is written."""
         if self.recorder is not None:
-            self.recorder.close()
+            self._close()
             self.tell("fls-bench wrote nothing, since training did not end.")
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from fls_bench.errors import InputError
+from fls_bench.integrations.agreement import near
 from fls_bench.integrations.loop import Loop, Told
 from fls_bench.training_setup import in_one_line
 
@@ -26,6 +27,9 @@ except ImportError:
         "transformers is not installed.", "Install it with: pip install 'fls-bench[transformers]'"
     ) from None
 
+
+LOSS_EVERY = 50
+"""Steps after which their mean loss is asked for, which waits for a GPU."""
 
 KEPT = "fls_bench.pt"
 """Its file in each of the Trainer's checkpoints."""
@@ -75,6 +79,8 @@ class FlsBenchCallback(TrainerCallback):
     def __init__(self, path: str, **options: Any) -> None:
         self.loop = Loop(path, **options)
         self._trainer: Trainer | None = None
+        self._losses: _Losses | None = None
+        self._doubted = False
 
     def attach(self, trainer: Trainer) -> FlsBenchCallback:
         """Add the callback to a trainer, through whose loggers its numbers go.
@@ -112,8 +118,55 @@ class FlsBenchCallback(TrainerCallback):
                         "the recording so far, can't be read."
                     )
                     return
-            told = _told(args, kwargs["optimizer"], self.loop.stop is not None)
+            told = self._told(args, kwargs)
+            self._losses, self._doubted = _Losses(kwargs["model"]), False
             self._log(self.loop.begin(Logits(kwargs["model"]), told, resume))
+
+    def _told(self, args: TrainingArguments, given: dict[str, Any]) -> Told:
+        inner = getattr(
+            given["optimizer"], "optimizer", given["optimizer"]
+        )  # accelerate's is around it
+        clip = args.max_grad_norm
+        try:
+            n_train = len(given["train_dataloader"].dataset)
+        except (KeyError, AttributeError, TypeError):  # a stream
+            n_train = None
+        return Told(
+            [inner], args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+            float(clip) if clip and math.isfinite(clip) else None,
+            _problem(args, self._trainer, self.loop.stop is not None),
+            constant_rate=_schedule(args) == "constant", n_train=n_train, called=given["model"],
+        )  # fmt: skip
+
+    def on_step_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """See what the net answers, where that is to be compared."""
+        self.loop.before_batch(state.global_step)
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Compare and watch the loss that the net returned."""
+        self.loop.after_batch()
+        if self._losses is None:
+            return
+        self._losses.step()
+        if state.global_step % LOSS_EVERY == 0:
+            self._look()
+
+    def _look(self) -> None:
+        if self._losses is not None and self.loop.watch is not None:
+            loss = self._losses.mean("looked")
+            self._log(None if loss is None else self.loop.look(loss))
 
     def on_save(
         self,
@@ -138,10 +191,20 @@ class FlsBenchCallback(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Watch the loss, and look at the net where it has fallen far enough."""
-        loss = (logs or {}).get("loss")
-        if loss is not None:
-            self._log(self.loop.look(float(loss)))
+        """Compare the loss that the Trainer reports with those that the net returned."""
+        reported, losses = (logs or {}).get("loss"), self._losses
+        if reported is None or losses is None:
+            return
+        self._look()
+        mean = losses.mean("logged")
+        if mean is None:  # the net returns none, as where the Trainer smooths labels
+            self._log(self.loop.look(float(reported)))
+        elif args.world_size == 1 and not self._doubted and not near(float(mean), float(reported)):
+            self._doubted = True
+            self.loop.doubt(
+                f"The Trainer reports a loss of {float(reported):.4g} where the model's own is "
+                f"{float(mean):.4g}: it computes another one, or adds up accumulated ones."
+            )
 
     def _log(self, look: Any) -> None:
         if look is not None and self._trainer is not None:
@@ -165,6 +228,8 @@ class FlsBenchCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Write the file."""
+        if self._losses is not None:
+            self._losses.close()
         self.loop.end(early=state.global_step < state.max_steps)
 
 
@@ -180,24 +245,58 @@ def _load(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _told(args: TrainingArguments, optimizer: Any, stop_given: bool) -> Told:
-    schedule = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
-    problem = None
-    if schedule != "constant":
-        problem = (
+class _Losses:
+    """Sums of the losses that a model returns in training, which nothing waits for."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._micro: list[torch.Tensor] = []
+        self._windows: dict[str, list[torch.Tensor]] = {"looked": [], "logged": []}
+        self._handle = model.register_forward_hook(self._keep)
+
+    def close(self) -> None:
+        """Remove the hook."""
+        self._handle.remove()
+
+    def _keep(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        loss = getattr(output, "loss", None)
+        if isinstance(loss, torch.Tensor) and torch.is_grad_enabled():
+            self._micro.append(loss.detach().float())
+
+    def step(self) -> None:
+        """After an optimizer step: its loss is the mean of its batches."""
+        if self._micro:
+            loss = torch.stack(self._micro).mean()
+            for window in self._windows.values():
+                window.append(loss)
+        self._micro = []
+
+    def mean(self, window: str) -> torch.Tensor | None:
+        """Mean over the steps since this was last asked; None: the model returns no loss."""
+        kept, self._windows[window] = self._windows[window], []
+        return torch.stack(kept).mean() if kept else None
+
+
+def _schedule(args: TrainingArguments) -> str:
+    return str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
+
+
+def _problem(args: TrainingArguments, trainer: Trainer | None, stop_given: bool) -> str | None:
+    """Why training arguments are no recipe, or None."""
+    if (schedule := _schedule(args)) != "constant":
+        return (
             f"The schedule {schedule} changes the rate: set lr_scheduler_type='constant', or give "
             "recipe= with its schedule."
         )
-    elif args.label_smoothing_factor:
-        problem = "Labels are smoothed: give recipe= with label_smoothing."
-    elif args.load_best_model_at_end and not stop_given:
-        problem = (
+    if args.label_smoothing_factor:
+        return "Labels are smoothed: give recipe= with label_smoothing."
+    if args.load_best_model_at_end and not stop_given:
+        return (
             "The best checkpoint is loaded at the end: give stop=, such as "
             "fls_bench.ValidationLoss(patience)."
         )
-    inner = getattr(optimizer, "optimizer", optimizer)  # what accelerate puts around it
-    clip = args.max_grad_norm
-    return Told(
-        [inner], args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
-        float(clip) if clip and math.isfinite(clip) else None, problem, schedule == "constant",
-    )  # fmt: skip
+    if getattr(args, "neftune_noise_alpha", None):
+        return "Embeddings get noise (neftune_noise_alpha), which recipes don't know."
+    own = trainer is not None and type(trainer).compute_loss is not Trainer.compute_loss
+    if own or getattr(trainer, "compute_loss_func", None) is not None:
+        return "The Trainer computes a loss of its own, which recipes don't know."
+    return None

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fls_bench.homogeneity import has_normalisation
+from fls_bench import models
+from fls_bench.homogeneity import NORMALISATIONS, has_normalisation
 from fls_bench.metrics import METRICS as METRIC_ROWS
 from fls_bench.metrics import Snapshot, measure
 from fls_bench.metrics.outputs import point_errors
@@ -54,11 +55,13 @@ class Look:
         snapshot: The net on the part of its data that is looked at.
         facts: Of the net and its data, as ``FACTS``.
         has_test: Whether there are test points that the net has not seen.
+        foreign: Kinds of layers that no net of the atlas has.
     """
 
     snapshot: Snapshot
     facts: Mapping[str, float]
     has_test: bool = True
+    foreign: tuple[str, ...] = ()
 
     @property
     def evidence(self) -> Evidence:
@@ -69,7 +72,7 @@ class Look:
 
     def without_init(self) -> Look:
         """The same look, had there been no initial weights."""
-        return Look(replace(self.snapshot, init=None), self.facts, self.has_test)
+        return replace(self, snapshot=replace(self.snapshot, init=None))
 
     @property
     def too_few(self) -> tuple[str, ...]:
@@ -141,7 +144,7 @@ def look_at(
     snapshot = snapshot_of(setup, part, final, init, kernel_points=KERNEL_POINTS)
     net = make_net(setup, 0, setup.output_multiplier, torch.float32)
     facts = net_facts(net, snapshot, task.n_train, task.x_train.shape[1:])
-    return Look(snapshot, facts, task.has_test)
+    return Look(snapshot, facts, task.has_test, foreign_layers(net))
 
 
 def stored_look(
@@ -174,6 +177,30 @@ def stored_look(
     snapshot = snapshot_of(setup, task, final, init)
     refuse_overflow(snapshot)
     return look, snapshot
+
+
+def foreign_layers(net: nn.Module) -> tuple[str, ...]:
+    """Kinds of layers with parameters of their own that no net of the atlas has.
+
+    Its nets are of linear maps, convolutions and normalisation: embeddings, attention or recurrent
+    layers may measure alike and be another thing.
+
+    Args:
+        net: The net.
+
+    Returns:
+        Names of classes, sorted.
+    """
+    known = (*models.WEIGHT_LAYERS, *NORMALISATIONS)
+    return tuple(
+        sorted(
+            {
+                type(module).__name__
+                for module in net.modules()
+                if not isinstance(module, known) and any(True for _ in module.parameters(False))
+            }
+        )
+    )
 
 
 def net_facts(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -74,27 +77,30 @@ def train(
 
     from fls_bench.integrations.transformers import FlsBenchCallback
 
+    kind, given = options.pop("trainer", Trainer), options.pop("given", {})
+    data = options.pop("data", task)
     own = {k: options.pop(k) for k in ("watch", "recipe", "stop", "precision") if k in options}
     resume, also = options.pop("resume", None), [options.pop("also")] if "also" in options else []
     net = model()
     if own.pop("precision", None) == "half":
         net = net.bfloat16()
-    x = torch.tensor(task.x_train).long()
+    x = torch.tensor(data.x_train).long()
     rows = [
         {"input_ids": a, "attention_mask": (a != 0).long(), "labels": int(b)}
-        for a, b in zip(x, task.y_train, strict=True)
+        for a, b in zip(x, data.y_train, strict=True)
     ]
     arguments = {
         "num_train_epochs": 3, "per_device_train_batch_size": 8, "learning_rate": 1e-3,
         "lr_scheduler_type": "constant", "report_to": [], "save_strategy": "no", "use_cpu": True,
         "logging_steps": 2, "disable_tqdm": True, "seed": 0, "dataloader_pin_memory": False,
     }  # fmt: skip
-    trainer = Trainer(
+    trainer = kind(
         model=net,
         args=TrainingArguments(output_dir=str(tmp_path / "out"), **{**arguments, **options}),
         train_dataset=rows,
         eval_dataset=rows[:8],
         callbacks=also,
+        **{name: make(net) for name, make in given.items()},
     )
     said: list[str] = []
     callback = None
@@ -106,9 +112,7 @@ def train(
 
 def test_a_run_is_recorded_from_init_to_the_last_step(task: Task, tmp_path: Path) -> None:
     before = {k: v.clone() for k, v in model().state_dict().items()}
-    net, _, said = train(
-        task, tmp_path / "m.pt", tmp_path, gradient_accumulation_steps=2, max_grad_norm=0.5
-    )
+    net, _, said = train(task, tmp_path / "m.pt", tmp_path, max_grad_norm=0.5)
     file = load_bundle(tmp_path / "m.pt")
     assert file.init is not None
     for name, value in before.items():
@@ -118,8 +122,135 @@ def test_a_run_is_recorded_from_init_to_the_last_step(task: Task, tmp_path: Path
     recipe = file.header.recipe
     assert recipe is not None
     assert recipe.optimizer == AdamW(lr=1e-3, weight_decay=0.0, clip_norm=0.5)
-    assert (recipe.batch_size, recipe.stop) == (16, FixedSteps(9))
+    assert (recipe.batch_size, recipe.stop) == (8, FixedSteps(15))
     assert "fls-bench wrote" in said[-1]
+
+
+def test_accumulated_batches_are_one_batch_if_their_losses_are_averaged(
+    task: Task, tmp_path: Path
+) -> None:
+    """The Trainer adds up the losses of models that take loss arguments: twice the gradient."""
+    from transformers import Trainer
+
+    class Averaging(Trainer):  # type: ignore[misc]
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            self.model_accepts_loss_kwargs = False
+
+    _, _, said = train(task, tmp_path / "a.pt", tmp_path, gradient_accumulation_steps=2)
+    assert load_bundle(tmp_path / "a.pt").header.recipe is None
+    assert "adds up accumulated ones" in said[0]
+    two = {"gradient_accumulation_steps": 2, "trainer": Averaging}
+    _, _, said = train(task, tmp_path / "b.pt", tmp_path, **two)
+    recipe = load_bundle(tmp_path / "b.pt").header.recipe
+    assert recipe is not None, said
+    assert (recipe.batch_size, recipe.stop) == (16, FixedSteps(9))
+
+
+def warming_up(net: Any) -> Any:
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.0)
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: min(1.0, (k + 1) / 5))
+
+
+def twice(outputs: Any, labels: Any, **_: Any) -> Any:
+    return 2 * torch.nn.functional.cross_entropy(outputs.logits, labels)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"label_smoothing_factor": 0.1}, "Labels are smoothed"),
+        ({"neftune_noise_alpha": 5.0}, "noise"),
+        ({"given": {"compute_loss_func": lambda _: twice}}, "loss of its own"),
+        ({"given": {"optimizers": warming_up}}, "follow a schedule"),
+    ],
+)
+def test_what_no_recipe_can_say_leaves_weights_and_data(
+    task: Task, tmp_path: Path, changes: Any, reason: str
+) -> None:
+    _, _, said = train(task, tmp_path / "m.pt", tmp_path, **changes)
+    file = load_bundle(tmp_path / "m.pt")
+    assert file.header.recipe is None
+    assert file.init is not None
+    assert any(reason in sentence for sentence in said), said
+
+
+def test_a_loss_and_points_that_are_not_the_recipe_s_leave_none(task: Task, tmp_path: Path) -> None:
+    from transformers import Trainer
+
+    from fls_bench.integrations.transformers import FlsBenchCallback
+
+    class Weighted(Trainer):  # type: ignore[misc]
+        def compute_loss(self, model: Any, inputs: Any, *_: Any, **__: Any) -> Any:
+            return 3 * model(**inputs).loss
+
+    _, _, said = train(task, tmp_path / "a.pt", tmp_path, trainer=Weighted)
+    assert "loss of its own" in said[0]
+    # Without attach the trainer is not seen, but the loss that it reports is.
+    hidden: list[str] = []
+    callback = FlsBenchCallback(str(tmp_path / "b.pt"), task=task, tell=hidden.append)
+    train(task, None, tmp_path, trainer=Weighted, also=callback)
+    assert "reports a loss of" in hidden[0]
+
+    fewer = dataclasses.replace(task, x_train=task.x_train[:24], y_train=task.y_train[:24])
+    _, _, said = train(task, tmp_path / "c.pt", tmp_path, data=fewer)
+    assert "trains on 24 points" in said[0]
+    other = dataclasses.replace(task, x_train=(task.x_train + 1) % 40)
+    _, _, said = train(task, tmp_path / "d.pt", tmp_path, data=other)
+    assert "none of the task's" in said[0]
+    for name in "abcd":
+        assert load_bundle(tmp_path / f"{name}.pt").header.recipe is None
+
+
+def test_padding_is_not_attended_to() -> None:
+    found: dict[str, Any] = {}
+    exec(NET, found)
+    torch.manual_seed(0)
+    net = found["build"]().eval()
+    tokens = torch.tensor([[5.0, 6.0, 7.0, 0.0, 0.0]])
+    with torch.no_grad():
+        assert torch.allclose(net(tokens), net(tokens[:, :3]), atol=1e-6)
+
+
+PARALLEL = """
+import sys
+import torch
+from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
+from fls_bench.integrations.transformers import FlsBenchCallback
+
+torch.manual_seed(0)
+config = BertConfig(
+    vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8,
+    max_position_embeddings=8, num_labels=2,
+)
+rows = [{"input_ids": torch.randint(1, 20, (6,)), "labels": k % 2} for k in range(40)]
+arguments = TrainingArguments(
+    output_dir=sys.argv[2], per_device_train_batch_size=4, num_train_epochs=2, use_cpu=True,
+    lr_scheduler_type="constant", report_to=[], save_strategy="no", disable_tqdm=True,
+    ddp_backend="gloo",
+)
+trainer = Trainer(
+    model=BertForSequenceClassification(config), args=arguments, train_dataset=rows,
+    callbacks=[FlsBenchCallback(sys.argv[1])],
+)
+trainer.train()
+"""
+
+
+@pytest.mark.slow
+def test_of_two_processes_the_first_records(tmp_path: Path) -> None:
+    script = tmp_path / "parallel.py"
+    script.write_text(PARALLEL)
+    ended = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port",
+         "29571", script, tmp_path / "m.pt", tmp_path / "out"],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert ended.stdout.count("fls-bench wrote") == 1
+    recipe = load_bundle(tmp_path / "m.pt").header.recipe
+    assert recipe is not None, ended.stdout
+    assert (recipe.batch_size, recipe.stop) == (8, FixedSteps(10))
 
 
 def test_recording_changes_nothing_of_the_training(task: Task, tmp_path: Path) -> None:
@@ -253,7 +384,7 @@ def test_a_run_is_watched_and_its_numbers_go_through_the_trainer(
     looks = callback.loop.watch.looks
     assert looks[0].stage == "start"
     assert len(looks) > 1
-    assert said[0].startswith("fls-bench: Before the first step")
+    assert said[0].startswith("fls-bench: At the start")
     logged = [row for row in callback._trainer.state.log_history if "fls_bench/loss" in row]
     assert [row["fls_bench/loss"] for row in logged] == [
         pytest.approx(look.numbers["loss"], abs=1e-3) for look in looks

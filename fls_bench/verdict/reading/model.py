@@ -149,6 +149,7 @@ def read(
     has_signal: bool = True,
     too_few: Sequence[str] = (),
     trusted: bool = True,
+    foreign: Sequence[str] = (),
 ) -> Reading:
     """Read the regime of one net.
 
@@ -160,6 +161,7 @@ def read(
         has_signal: Whether the net is better than chance on test points.
         too_few: Of what there were too few points: words such as "100 test points (there are 98)".
         trusted: Whether the measurements are of this net; False: nothing is said.
+        foreign: Kinds of layers that the net has and no net of the atlas: nothing is said.
 
     Returns:
         The reading; inconclusive wherever the set does not hold exactly one regime, or the atlas has
@@ -188,6 +190,12 @@ def read(
     )  # fmt: skip
     near = bool(within_reach(model, values)[0])
     unread = _unread(absent, distance, near, model, outside, has_signal, too_few)
+    if foreign:
+        unread = Code(
+            code="out_of_reach",
+            text="The atlas has no nets like this one: it has nets of linear, convolutional and "
+            f"normalisation layers, and none with {', '.join(foreign[:4])}. A sweep would decide.",
+        )
     if not trusted:
         unread = Code(code="init_doubted", text=DOUBTED + (f" Give {missing}." if missing else ""))
     if unread is not None:
