@@ -78,6 +78,7 @@ class Agreement:
             inputs = args[0] if args else kwargs.get("input_ids")
             inputs = inputs if isinstance(inputs, Tensor) else None
             loss = getattr(output, "loss", None)
+            loss = loss.detach() if isinstance(loss, Tensor) else None
             self._seen.append(_Pass(inputs, logits.detach(), kwargs.get("labels"), loss))
 
     def problem(self, batch: Any = None, loss: Tensor | float | None = None) -> str | None:
