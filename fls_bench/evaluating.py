@@ -26,6 +26,7 @@ from fls_bench.schema import (
     GroupResult,
     Interval,
     LeftOut,
+    ReadingModel,
     Regime,
     RegimeResult,
 )
@@ -149,6 +150,30 @@ def judge(
         Verdicts.
     """
     model, _ = calibrate(atlas, evidence, fit_on, only)
+    return judge_by(model, atlas, evidence, rows, groups, clusters)
+
+
+def judge_by(
+    model: ReadingModel,
+    atlas: Labelled,
+    evidence: Evidence,
+    rows: Labels,
+    groups: npt.NDArray[Any],
+    clusters: npt.NDArray[Any] | None = None,
+) -> Judged:
+    """Judge nets by a model that is there.
+
+    Args:
+        model: For this evidence.
+        atlas: All nets.
+        evidence: What the reading rests on.
+        rows: Nets to judge.
+        groups: ``[len(rows)]`` kept with them.
+        clusters: ``[len(rows)]`` what is drawn again for intervals; None: the groups.
+
+    Returns:
+        Verdicts.
+    """
     values = observed(model, atlas.by_column(rows))
     probabilities, estimate = predicted(model, values)
     lacking = np.asarray(np.isnan(probabilities).any(axis=1))
