@@ -325,5 +325,6 @@ def test_any_recipe_gives_the_same_nets_singly_and_as_a_batch(
 )  # fmt: skip
 def test_mlps_by_hand_follow_schedules_too(schedule: Any) -> None:
     setup = built_in(depth=3, bias=True, optimizer=Sgd(schedule=schedule), stop=STOP)
-    for run in in_one_batch(setup, configs(setup), rule=RULE, kind="fused"):
+    shortest_first = configs(setup)[::-1]  # so that those that stay are others than the first
+    for run in in_one_batch(setup, shortest_first, rule=RULE, kind="fused"):
         same(run, alone(setup, run.config))
