@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass
 
 from fls_bench.errors import InputError
-from fls_bench.schema import AnyOptimizer, LrRule, Sgd, StepDecay
+from fls_bench.schema import AnyOptimizer, FixedSteps, LrRule, PerStep, Sgd, StepDecay, Stop
 
 LAZY_RATE_FACTOR = 4.0
 """Factor of the rate on the lazy side: 4·c^-2 was stable for c = 2^-9 .. 2^6 with lr 0.1."""
@@ -237,23 +237,52 @@ def factors(rule: LrRule, power: int, name: str, c_ratio: float) -> Factors:
     )
 
 
-def schedule_factor(optimizer: AnyOptimizer, epoch: int, max_epochs: int) -> float:
-    """What the rates are multiplied by during an epoch: the same at every c.
+def schedule_factors(
+    optimizer: AnyOptimizer, stop: Stop, *, epoch: int, per_epoch: int, max_epochs: int
+) -> list[float]:
+    """What the rates are multiplied by in each step of an epoch: the same at every c.
 
     Args:
         optimizer: Holds the schedule.
+        stop: Its ``FixedSteps`` are the length of a schedule per step that has none of its own.
         epoch: Counted from 0.
-        max_epochs: Of the stopping rule; the length of a cosine that has none of its own.
+        per_epoch: Steps of a whole epoch.
+        max_epochs: Of the run; under other stops the length of a schedule that has none of its own.
 
     Returns:
-        A factor in [0, 1]. Source: Loshchilov, Hutter (arXiv 1608.03983), equation 5, without
-        restarts, once per epoch.
+        ``per_epoch`` factors in [0, 1], where a stop may use only the first. Source: Loshchilov, Hutter
+        (arXiv 1608.03983), equation 5, without restarts, once per epoch; for ``PerStep`` see there.
     """
     schedule = optimizer.schedule
-    if schedule is None:
-        return 1.0
+    if isinstance(schedule, PerStep):
+        most = stop.steps if isinstance(stop, FixedSteps) else max_epochs * per_epoch
+        first = epoch * per_epoch
+        return [
+            _factor_of_step(schedule, step, schedule.steps or most)
+            for step in range(first, first + per_epoch)
+        ]
+    factor = 1.0
     if isinstance(schedule, StepDecay):
-        return float(schedule.factor ** (epoch // schedule.every))
-    length = schedule.epochs or max_epochs
-    half = 0.5 * (1 + math.cos(math.pi * min(epoch, length) / length))
-    return schedule.final + (1 - schedule.final) * half
+        factor = float(schedule.factor ** (epoch // schedule.every))
+    elif schedule is not None:
+        length = schedule.epochs or max_epochs
+        half = 0.5 * (1 + math.cos(math.pi * min(epoch, length) / length))
+        factor = schedule.final + (1 - schedule.final) * half
+    return [factor] * per_epoch
+
+
+def _factor_of_step(schedule: PerStep, step: int, length: int) -> float:
+    """The factor of a step counted from 0.
+
+    Source: ``get_linear_schedule_with_warmup`` and its neighbours in ``transformers.optimization``
+    (5.24), up to their number of training steps; beyond it their cosine would rise again.
+    """
+    warmup = schedule.warmup_steps
+    if step < warmup:
+        return step / warmup
+    if schedule.decay == "constant":
+        return 1.0
+    left = max(1, length - warmup)
+    if schedule.decay == "linear":
+        return max(0.0, (length - step) / left)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / left)))

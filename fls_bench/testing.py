@@ -39,6 +39,7 @@ from fls_bench.schema import (
     InvariantFinding,
     InvariantName,
     LrRule,
+    PerStep,
     Sgd,
     StepDecay,
 )
@@ -206,6 +207,11 @@ def architectures(
     return ArchitectureSpec(name="mlp", arguments={**common, **sizes, "activation": activation})
 
 
+SCHEDULES = (
+    StepDecay(every=1, factor=0.5), Cosine(epochs=4), PerStep(decay="cosine", warmup_steps=2),
+)  # fmt: skip
+
+
 def optimizers(
     kinds: Sequence[str] = ("sgd", "momentum", "nesterov", "adam", "adamw"),
     *,
@@ -244,7 +250,7 @@ def optimizers(
         st.sampled_from([0.05, 0.02]),
         either(decay, st.sampled_from([0.01, 0.1]), 0.0),
         either(clipping, st.sampled_from([0.1, 1.0]), None),
-        either(schedule, st.sampled_from([StepDecay(every=1, factor=0.5), Cosine(epochs=4)]), None),
+        either(schedule, st.sampled_from(SCHEDULES), None),
         st.sampled_from([0.9, 0.5]),
     )
 

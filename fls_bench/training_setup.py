@@ -6,7 +6,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -20,6 +20,7 @@ from fls_bench.schema import (
     Loss,
     LrRule,
     MultiplierRoute,
+    PerStep,
     RankTerm,
     Sgd,
     Stop,
@@ -193,6 +194,14 @@ class TrainingSetup:
         """The optimizer, or for a custom one that whose first guesses serve."""
         own = self.optimizer
         return own.as_known() if isinstance(own, Custom) else own
+
+    def without_warmup(self) -> TrainingSetup:
+        """For trials of a few steps, in which a warm-up of hundreds would leave the net as it was."""
+        own = self.optimizer
+        if isinstance(own, Custom) or not isinstance(own.schedule, PerStep):
+            return self
+        schedule = own.schedule.model_copy(update={"warmup_steps": 0})
+        return replace(self, optimizer=own.model_copy(update={"schedule": schedule}))
 
     @property
     def route(self) -> str:

@@ -16,7 +16,16 @@ import torch
 import fls_bench
 from fls_bench import report as reports
 from fls_bench import suite as suites
-from fls_bench.schema import DIRECTION, Regime, Report
+from fls_bench.schema import (
+    DIRECTION,
+    AdamW,
+    Cosine,
+    PerStep,
+    Regime,
+    Report,
+    Schedule,
+    StepDecay,
+)
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import report_fixtures as fixtures
@@ -323,6 +332,48 @@ def test_train_says_what_it_made(cli: Cli) -> None:
     ended = cli(*TRAIN.split(), "--quiet", "--force")
     assert (ended.code, ended.out, ended.err) == (0, "", "")
     assert fls_bench.load_bundle("m.pt").header.output_multiplier == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "schedule"),
+    [
+        ("cosine", Cosine()),
+        ("cosine:50", Cosine(epochs=50)),
+        ("step:30", StepDecay(every=30)),
+        ("linear", PerStep(decay="linear")),
+        ("linear,warmup=100", PerStep(decay="linear", warmup_steps=100)),
+        ("cosine,warmup=0", PerStep(decay="cosine")),
+        ("cosine,steps=500", PerStep(decay="cosine", steps=500)),
+        ("linear,steps=500,warmup=9", PerStep(decay="linear", warmup_steps=9, steps=500)),
+        ("constant,warmup=100", PerStep(decay="constant", warmup_steps=100)),
+    ],
+)
+def test_train_reads_schedules(cli: Cli, text: str, schedule: Schedule) -> None:
+    optimizer = f"adamw,weight_decay=0.1,schedule={text}"
+    ended = cli(*TRAIN.split(), "--max-epochs", 2, "--optimizer", optimizer)
+    assert ended.code == 0, ended.err
+    recipe = fls_bench.load_bundle("m.pt").header.recipe
+    assert recipe.optimizer == AdamW(lr=0.05, weight_decay=0.1, schedule=schedule)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("schedule=exponential", "schedule=exponential is unknown."),
+        ("schedule=exponential,warmup=3", "schedule=exponential is unknown, or not"),
+        ("schedule=cosine:50,warmup=3", "schedule=cosine:50 is unknown, or not one of warmup="),
+        ("schedule=step:30,steps=3", "schedule=step:30 is unknown, or not one of warmup="),
+        ("schedule=linear:30", "schedule=linear:30 is unknown."),
+        ("warmup=3", "warmup= and steps= go with a schedule"),
+        ("schedule=constant,warmup=3,steps=9", "a constant rate has no steps"),
+        ("schedule=linear,warmup=-1", "greater than or equal to 0"),
+        ("schedule=linear,warmup=ten", "valid integer"),
+    ],
+)
+def test_train_says_what_is_wrong_with_a_schedule(cli: Cli, text: str, problem: str) -> None:
+    ended = cli(*TRAIN.split(), "--optimizer", f"sgd,{text}")
+    assert ended.code == 2
+    assert problem in " ".join(ended.err.split())
 
 
 def test_train_stops_as_it_is_told(cli: Cli) -> None:

@@ -608,7 +608,7 @@ texts = (
 options = texts | st.builds(
     "{},{}={}".format,
     st.sampled_from(["sgd", "adam", "adamw", "mlp"]),
-    st.sampled_from(["lr", "schedule", "momentum", "weight_decay", "clip_norm"]),
+    st.sampled_from(["lr", "schedule", "warmup", "momentum", "weight_decay", "clip_norm"]),
     texts | values.map(json.dumps) | texts.map("step:{}".format),
 )
 
@@ -647,6 +647,7 @@ def test_any_budget(text: str) -> None:
 
 @given(options, st.none() | st.floats())
 @example("sgd,schedule=step:" + "9" * 5000, None)
+@example("sgd,schedule=linear,warmup=" + "9" * 5000, None)
 @example("sgd,x=" + "[" * 100_000, None)
 @example("sgd,x=" + "9" * 5000, None)
 def test_any_optimizer_and_any_name_with_arguments(text: str, lr: float | None) -> None:

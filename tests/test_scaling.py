@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
+from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from fls_bench.errors import InputError
 from fls_bench.scaling import (
@@ -18,9 +22,21 @@ from fls_bench.scaling import (
     parse_multiplier,
     relative_rate,
     scaled_rate,
-    schedule_factor,
+    schedule_factors,
 )
-from fls_bench.schema import Cosine, LrRule, Sgd, StepDecay
+from fls_bench.schema import (
+    AdamW,
+    AnyOptimizer,
+    Cosine,
+    FixedSteps,
+    LrRule,
+    PerStep,
+    Recipe,
+    Sgd,
+    StepDecay,
+    TargetLoss,
+    canonical_digest,
+)
 
 positive = st.floats(2.0**-12, 2.0**12)
 depths = st.integers(1, 8)
@@ -177,12 +193,99 @@ def test_a_step_shrinks_the_weights_alike_at_every_multiplier(c: float, depth: i
     assert sgd.clip * c ** (1 / depth) == pytest.approx(1)
 
 
-def test_schedules_go_by_the_epoch() -> None:
-    cosine = Sgd(schedule=Cosine(epochs=10, final=0.2))
-    assert [schedule_factor(cosine, k, 99) for k in (0, 5, 10, 40)] == pytest.approx(
-        [1.0, 0.6, 0.2, 0.2]
-    )
-    assert schedule_factor(Sgd(schedule=Cosine()), 50, 100) == pytest.approx(0.5)
-    steps = Sgd(schedule=StepDecay(every=3, factor=0.5))
-    assert [schedule_factor(steps, k, 99) for k in range(7)] == [1, 1, 1, 0.5, 0.5, 0.5, 0.25]
-    assert schedule_factor(Sgd(), 7, 9) == 1.0
+def factors_of(schedule: Any, num: int, per_epoch: int = 1, **changes: Any) -> list[float]:
+    """Of the first steps; a run of at most 99 epochs."""
+    stop = changes.pop("stop", TargetLoss())
+    options = {"per_epoch": per_epoch, "max_epochs": 99, **changes}
+    epochs = range(-(-num // per_epoch))
+    optimizer = Sgd(schedule=schedule)
+    found = [schedule_factors(optimizer, stop, epoch=epoch, **options) for epoch in epochs]
+    assert {len(one) for one in found} == {per_epoch}
+    return [factor for one in found for factor in one][:num]
+
+
+def test_some_schedules_go_by_the_epoch() -> None:
+    cosine = factors_of(Cosine(epochs=10, final=0.2), 41)
+    assert [cosine[k] for k in (0, 5, 10, 40)] == pytest.approx([1.0, 0.6, 0.2, 0.2])
+    assert factors_of(Cosine(), 51, max_epochs=100)[50] == pytest.approx(0.5)
+    assert factors_of(Cosine(), 101, per_epoch=2, max_epochs=100)[100] == pytest.approx(0.5)
+    steps = StepDecay(every=3, factor=0.5)
+    assert factors_of(steps, 7) == [1, 1, 1, 0.5, 0.5, 0.5, 0.25]
+    assert factors_of(steps, 14, per_epoch=2) == [*[1] * 6, *[0.5] * 6, *[0.25] * 2]
+    assert factors_of(None, 7, per_epoch=3) == [1.0] * 7
+
+
+@pytest.mark.parametrize("decay", ["constant", "linear", "cosine"])
+@pytest.mark.parametrize("warmup", [0, 1, 6, 30])
+@pytest.mark.parametrize("length", [1, 12, 25])
+def test_schedules_per_step_are_those_of_transformers(decay: Any, warmup: int, length: int) -> None:
+    optimization = pytest.importorskip("transformers.optimization")
+    make = getattr(optimization, f"get_{decay}_schedule_with_warmup")
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    theirs = make(optimizer, warmup, *([] if decay == "constant" else [length]))
+    expected = []
+    for _ in range(length if decay == "cosine" else length + 9):  # then their cosine rises again
+        expected += theirs.get_last_lr()
+        optimizer.step()
+        theirs.step()
+    schedule, num = PerStep(decay=decay, warmup_steps=warmup), len(expected)
+    assert factors_of(schedule, num, per_epoch=4, stop=FixedSteps(length)) == expected
+    assert factors_of(schedule, num, per_epoch=1, max_epochs=length) == expected
+    assert factors_of(schedule, num, per_epoch=length, max_epochs=1) == expected
+    if decay != "constant":
+        own = PerStep(decay=decay, warmup_steps=warmup, steps=length)
+        assert factors_of(own, num, per_epoch=5, stop=FixedSteps(7)) == expected
+
+
+def test_a_decay_per_step_ends_at_0_and_stays_there() -> None:
+    for decay in ("linear", "cosine"):
+        schedule = PerStep(decay=decay, warmup_steps=3, steps=10)
+        found = factors_of(schedule, 40, per_epoch=7)
+        assert [found[k] for k in (0, 3)] == [0.0, 1.0]
+        assert found[9] > 0
+        assert set(found[10:]) == {0.0}
+
+
+def test_a_constant_rate_has_no_length() -> None:
+    with pytest.raises(ValidationError, match="a constant rate has no steps"):
+        PerStep(decay="constant", steps=10)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "stored", "digest"),
+    [
+        (
+            Sgd(lr=0.05, momentum=0.9),
+            '{"lr":0.05,"weight_decay":0.0,"clip_norm":null,"schedule":null,"kind":"sgd",'
+            '"momentum":0.9,"nesterov":false}',
+            "b1667e4e23ae875bf500524094a0d592d4039adbebb853267f6561be16c367a6",
+        ),
+        (
+            AdamW(schedule=Cosine(epochs=4, final=0.1)),
+            '{"lr":0.001,"weight_decay":0.01,"clip_norm":null,'
+            '"schedule":{"kind":"cosine","epochs":4,"final":0.1},"kind":"adamw",'
+            '"beta1":0.9,"beta2":0.999,"epsilon":1e-8}',
+            "20268596a8653cacd95c743694c990eb750b4feff51cb3d0cd1d71a28f5f0f7c",
+        ),
+        (
+            Sgd(schedule=StepDecay(every=3)),
+            '{"lr":0.1,"weight_decay":0.0,"clip_norm":null,'
+            '"schedule":{"kind":"step","every":3,"factor":0.1},"kind":"sgd",'
+            '"momentum":0.0,"nesterov":false}',
+            "a0070b0d63e68fe7a7b369e4bf4093ba6d06bc09787d5ce5483a12615071317d",
+        ),
+    ],
+    ids=["none", "cosine", "step"],
+)
+def test_recipes_are_stored_as_before_there_were_schedules_per_step(
+    optimizer: AnyOptimizer, stored: str, digest: str
+) -> None:
+    recipe = Recipe(optimizer=optimizer)
+    assert optimizer.model_dump_json() == stored
+    assert Recipe.model_validate({"optimizer": json.loads(stored)}) == recipe
+    assert canonical_digest(recipe.model_dump(mode="json")) == digest
+
+
+def test_a_schedule_per_step_is_read_as_it_was_stored() -> None:
+    recipe = Recipe(optimizer=AdamW(schedule=PerStep(decay="cosine", warmup_steps=7, steps=90)))
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import find, given
 from hypothesis import strategies as st
 
 import fls_bench.testing as public
-from fls_bench import InputError, Sgd
+from fls_bench import InputError, PerStep, Sgd
 from fls_bench.schema import AdamW, ArchitectureSpec
 from fls_bench.tasks import Task
 from fls_bench.testing import (
@@ -107,6 +108,12 @@ def test_findings_take_a_builder_a_setup_or_a_function_of_one() -> None:
         findings(zoo.plain_mlp, names=["all"])
     with pytest.raises(InputError, match="output_multiplier"):
         findings(zoo.plain_mlp, optimizer=lambda net: None)
+
+
+def test_findings_leave_out_a_warm_up_in_which_nothing_would_move() -> None:
+    slow = replace(zoo.setup(), optimizer=Sgd(lr=0.05, schedule=PerStep(warmup_steps=10**8)))
+    found = findings(slow, names=["exact-rule"], examples=3)
+    assert found["exact_rule"].status == "held"
 
 
 def test_a_public_name_is_there_or_says_so() -> None:

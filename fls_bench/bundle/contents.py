@@ -26,6 +26,7 @@ from fls_bench.schema import (
     BundleSchema,
     Cosine,
     LrRule,
+    PerStep,
     Recipe,
     Sgd,
     StepDecay,
@@ -79,7 +80,7 @@ def listed(names: Iterable[object], limit: int = 5) -> str:
 # --- header -----------------------------------------------------------------------------------
 
 _MODELS = (
-    BundleHeader, ArchitectureSpec, Recipe, Sgd, Adam, AdamW, Cosine, StepDecay, LrRule,
+    BundleHeader, ArchitectureSpec, Recipe, Sgd, Adam, AdamW, Cosine, StepDecay, PerStep, LrRule,
     BundleOutcome, TaskSpec,
 )  # fmt: skip
 _HEADER_KEYS = sorted(

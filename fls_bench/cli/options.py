@@ -261,15 +261,30 @@ def parse_optimizer(text: str, lr: float | None) -> dict[str, Any]:
     """Read ``NAME,setting=value,...`` into the fields of an optimizer."""
     kind, settings = parse_named("--optimizer", text)
     schedule = settings.get("schedule")
+    per_step = {
+        field: settings.pop(key)
+        for key, field in (("warmup", "warmup_steps"), ("steps", "steps"))
+        if key in settings
+    }
     if isinstance(schedule, str):
         name, _, number = schedule.partition(":")
         length = {"cosine": "epochs", "step": "every"}.get(name)
-        if length is None or (number and not re.fullmatch(r"\d{1,9}", number)):
+        if schedule in ("linear", "constant") or (schedule == "cosine" and per_step):
+            settings["schedule"] = {"kind": "per_step", "decay": schedule, **per_step}
+        elif per_step or length is None or (number and not re.fullmatch(r"\d{1,9}", number)):
             raise InputError(
-                f"--optimizer: schedule={schedule} is unknown.",
-                "Give schedule=cosine, schedule=cosine:50 (epochs) or schedule=step:30.",
+                f"--optimizer: schedule={schedule} is unknown"
+                f"{', or not one of warmup= and steps=' if per_step else ''}.",
+                "Give schedule=cosine, schedule=cosine:50 (epochs) or schedule=step:30; or, per step, "
+                "schedule=linear, cosine or constant with warmup=100, and steps=1000 for its length.",
             )
-        settings["schedule"] = {"kind": name} | ({length: int(number)} if number else {})
+        else:
+            settings["schedule"] = {"kind": name} | ({length: int(number)} if number else {})
+    elif per_step:
+        raise InputError(
+            "--optimizer: warmup= and steps= go with a schedule.",
+            "Give schedule=linear, schedule=cosine or schedule=constant too.",
+        )
     return {**settings, "kind": kind} | ({} if lr is None else {"lr": lr})
 
 

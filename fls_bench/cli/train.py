@@ -58,7 +58,7 @@ def train(
         str,
         typer.Option(
             help="sgd, adam or adamw; settings after commas: adamw,weight_decay=0.1,clip_norm=1,"
-            "schedule=cosine (or schedule=step:30)."
+            "schedule=cosine (or step:30); per step schedule=linear (or cosine, constant),warmup=100."
         ),
     ] = "sgd",
     loss: Annotated[str, typer.Option(help="cross_entropy, logistic or mse.")] = "",

@@ -96,13 +96,16 @@ class Examined:
     """A net with its data and optimizer, ready to be tried.
 
     Attributes:
-        setup: Whose net it is; its task gives the points.
+        setup: Whose net it is; its task gives the points. Its warm-up is left out: few steps are made.
         optimizer_factory: The user's own optimizer, told the multiplier; in place of the setup's.
     """
 
     setup: TrainingSetup
     optimizer_factory: OptimizerFactory | None = None
     _bases: dict[tuple[Draw, bool], tuple[Run, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.setup = self.setup.without_warmup()
 
     # --- facts ---
 

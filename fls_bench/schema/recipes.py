@@ -27,7 +27,29 @@ class StepDecay(Frozen):
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
 
 
-Schedule = Annotated[Cosine | StepDecay, Field(discriminator="kind")]
+class PerStep(Frozen):
+    """A linear warm-up from 0, then the full rate or a decay to 0; one value per optimizer step.
+
+    As ``get_{linear,cosine,constant}_schedule_with_warmup`` of transformers, whose Trainer decays
+    linearly where nothing else is said. The first step of a warm-up has a rate of 0.
+    """
+
+    kind: Literal["per_step"] = "per_step"
+    decay: Literal["constant", "linear", "cosine"] = "linear"
+    """``cosine``: half a cosine."""
+    warmup_steps: Annotated[int, Field(ge=0, le=100_000_000)] = 0
+    steps: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
+    """Its length, warm-up included, after which the rate stays at 0; None: the steps of a
+    ``FixedSteps``, or those of the most epochs of another stopping rule."""
+
+    @model_validator(mode="after")
+    def _a_constant_rate_has_no_end(self) -> PerStep:
+        if self.decay == "constant" and self.steps is not None:
+            raise ValueError("a constant rate has no steps after which it ends")
+        return self
+
+
+Schedule = Annotated[Cosine | StepDecay | PerStep, Field(discriminator="kind")]
 
 
 class _Optimizer(Frozen):

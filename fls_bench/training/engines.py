@@ -171,7 +171,7 @@ def trial_config(setup: TrainingSetup, seed: int = 0, max_epochs: int = 1) -> Ru
 
 
 def shortened(setup: TrainingSetup, num_batches: int, max_epochs: int = 1) -> TrainingSetup:
-    """The setup on its first so many minibatches, without a target that it could reach.
+    """The setup on its first so many minibatches, without warm-up or a target that it could reach.
 
     The validation part is cut in proportion: evaluating it is a part of the time of an epoch.
     """
@@ -185,7 +185,7 @@ def shortened(setup: TrainingSetup, num_batches: int, max_epochs: int = 1) -> Tr
             x_val=whole.x_val[:val], y_val=whole.y_val[:val],
         )  # fmt: skip
 
-    return replace(setup, task=task, stop=TargetLoss(1e-30, max_epochs=max_epochs))
+    return replace(setup.without_warmup(), task=task, stop=TargetLoss(1e-30, max_epochs=max_epochs))
 
 
 def _seconds_per_batch(train: Callable[[int], list[TrainedRun]], most: int) -> float:

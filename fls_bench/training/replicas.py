@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fls_bench.errors import InputError
-from fls_bench.scaling import schedule_factor
+from fls_bench.scaling import schedule_factors
 from fls_bench.schema import FixedSteps, Outcome, RunConfig, ValidationLoss
 from fls_bench.tasks import Array, Labels, Task
 from fls_bench.training.runs import (
@@ -189,11 +189,20 @@ def train_batch(
     def column(values: Sequence[float]) -> Tensor:
         return torch.tensor(values, dtype=torch.float64).to(device, dtype).view(-1, 1, 1)
 
+    lengths = sorted({config.max_epochs for config in configs})
+    length_of = torch.tensor([lengths.index(k.max_epochs) for k in configs], device=device)
+
     def rates(epoch: int) -> Tensor:
-        optimizer = setup.known_optimizer
-        return column(
-            [schedule_factor(optimizer, epoch - 1, config.max_epochs) for config in configs]
-        ).flatten()
+        """The schedule's factors [steps of an epoch, R]."""
+        table = [
+            schedule_factors(
+                setup.known_optimizer, stop,
+                epoch=epoch - 1, per_epoch=num_steps, max_epochs=most,
+            )
+            for most in lengths
+        ]  # fmt: skip
+        by_length = torch.tensor(table, dtype=torch.float64).to(device, dtype)
+        return by_length.T[:, length_of[watch.index]]
 
     num = len(configs)
     watch = _Watch(
@@ -232,13 +241,14 @@ def train_batch(
     for epoch in count(1):
         if cancelled is not None and cancelled.is_set():
             return
-        factor = rates(epoch)[watch.index]
+        factors = rates(epoch)
         order = torch.stack([next(one) for one in orders]).to(device)
         steps = steps_after(stop, epoch, num_steps)
         batches = data.batches(
             watch, order, setup.batch_size, disturb if setup.augmentation else None
         )
-        for x, y, start in islice(batches, steps - steps_after(stop, epoch - 1, num_steps)):
+        due = steps - steps_after(stop, epoch - 1, num_steps)
+        for (x, y, start), factor in islice(zip(batches, factors, strict=True), due):
             replicas.step(x, y, start, factor)
         loss, target_met = measured()
         watch.loss_before = torch.where(watch.quarter == epoch, loss, watch.loss_before)

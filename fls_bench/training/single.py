@@ -9,7 +9,7 @@ from itertools import count, islice
 import torch
 from torch import Tensor
 
-from fls_bench.scaling import schedule_factor
+from fls_bench.scaling import schedule_factors
 from fls_bench.schema import FixedSteps, LrRule, Outcome, RunConfig, ValidationLoss
 from fls_bench.tasks import Task
 from fls_bench.training.optimizers import SingleOptimizer
@@ -124,9 +124,16 @@ def _train(
     lowest, kept = math.inf, None
     for epoch in count(1):
         steps = steps_after(stop, epoch, per_epoch)
-        optimizer.scale_rates(schedule_factor(setup.known_optimizer, epoch - 1, config.max_epochs))
-        batches = torch.split(next(order).to(device), setup.batch_size)
-        for picked in islice(batches, steps - steps_after(stop, epoch - 1, per_epoch)):
+        factors = schedule_factors(
+            setup.known_optimizer, stop,
+            epoch=epoch - 1, per_epoch=per_epoch, max_epochs=config.max_epochs,
+        )  # fmt: skip
+        batches, last = torch.split(next(order).to(device), setup.batch_size), None
+        due = steps - steps_after(stop, epoch - 1, per_epoch)
+        for picked, factor in islice(zip(batches, factors, strict=True), due):
+            if factor != last:  # within an epoch an optimizer of the user's may move its own rates
+                optimizer.scale_rates(factor)
+                last = factor
             inputs = augment(x[picked], setup.augmentation, disturbances)
             hidden: list[Tensor] | None = None if ranks is None else []
             loss = training_losses(setup, logits(inputs, hidden), y[picked]).mean()

@@ -14,7 +14,7 @@ import torch
 
 import fls_bench
 from fls_bench.bundle import load_bundle
-from fls_bench.schema import AdamW, Cosine, FixedSteps, Recipe
+from fls_bench.schema import AdamW, FixedSteps, PerStep, Recipe
 from fls_bench.tasks import Task, make_task
 
 pytestmark = [
@@ -282,8 +282,10 @@ def test_a_schedule_needs_the_recipe(task: Task, tmp_path: Path) -> None:
     assert load_bundle(tmp_path / "a.pt").header.recipe is None
     assert "linear" in said[0]
     given = Recipe(
-        optimizer=AdamW(lr=1e-3, weight_decay=0.0, clip_norm=1.0, schedule=Cosine()), batch_size=8,
-        stop=FixedSteps(15),
+        optimizer=AdamW(
+            lr=1e-3, weight_decay=0.0, clip_norm=1.0, schedule=PerStep(decay="cosine")
+        ),
+        batch_size=8, stop=FixedSteps(15),
     )  # fmt: skip
     train(task, tmp_path / "b.pt", tmp_path, lr_scheduler_type="cosine", recipe=given)
     assert load_bundle(tmp_path / "b.pt").header.recipe == given

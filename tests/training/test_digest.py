@@ -19,6 +19,7 @@ from fls_bench.schema import (
     Cosine,
     FixedSteps,
     LrRule,
+    PerStep,
     Sgd,
     TargetAccuracy,
     TargetLoss,
@@ -75,6 +76,7 @@ def test_what_belongs_to_a_run_is_not_part_of_it(changes: dict[str, Any]) -> Non
         {"optimizer": AdamW()},
         {"optimizer": Sgd(clip_norm=1.0)},
         {"optimizer": Sgd(schedule=Cosine())},
+        {"optimizer": Sgd(schedule=PerStep())},
         {"label_smoothing": 0.1},
         {"error": "balanced"},
         {"feature_layer": "layers.0"},
@@ -95,6 +97,15 @@ def test_the_new_stops_are_told_apart_by_their_numbers_and_not_by_their_most_epo
     found = [digest(built_in(stop=stop)) for stop in stops]
     assert len(set(found[:5])) == 5
     assert found[5:] == [found[0], found[2]]
+
+
+def test_schedules_are_told_apart() -> None:
+    schedules = [
+        None, Cosine(), PerStep(), PerStep(decay="cosine"), PerStep(decay="constant"),
+        PerStep(warmup_steps=1), PerStep(steps=9),
+    ]  # fmt: skip
+    found = {digest(built_in(optimizer=Sgd(schedule=schedule))) for schedule in schedules}
+    assert len(found) == len(schedules)
 
 
 @pytest.mark.parametrize(

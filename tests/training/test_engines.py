@@ -13,7 +13,17 @@ from own_nets import INPUT_DIM, Normed, built_in, config, images, own, plain_bod
 from torch import Tensor, nn
 
 from fls_bench.errors import InputError
-from fls_bench.schema import Adam, AdamW, Cosine, LrRule, Outcome, Sgd, StepDecay, TargetLoss
+from fls_bench.schema import (
+    Adam,
+    AdamW,
+    Cosine,
+    LrRule,
+    Outcome,
+    PerStep,
+    Sgd,
+    StepDecay,
+    TargetLoss,
+)
 from fls_bench.training import (
     Engine,
     choose_device,
@@ -43,7 +53,8 @@ def short_trials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "optimizer", [Sgd(), Sgd(schedule=Cosine()), Sgd(schedule=StepDecay(every=3))]
+    "optimizer",
+    [Sgd(schedule=one) for one in (None, Cosine(), StepDecay(every=3), PerStep(warmup_steps=9))],
 )
 @pytest.mark.parametrize(
     "changes",
@@ -202,6 +213,11 @@ def test_what_batches_but_then_trains_otherwise_trains_one_by_one(make: Any) -> 
     assert engine.kind == "single"
     assert "trains otherwise" in engine.why
     assert engine.ratio is not None
+
+
+def test_a_trial_leaves_out_the_warm_up_in_which_nothing_trains() -> None:
+    schedule = PerStep(warmup_steps=10**8)
+    assert "trains otherwise" in chosen(own(OfItsSeed, optimizer=Sgd(schedule=schedule))).why
 
 
 def test_a_model_that_fails_in_the_trial_is_left_to_the_runs_to_say(

@@ -23,7 +23,17 @@ from torch.func import functional_call
 from fls_bench import models
 from fls_bench.homogeneity import Scaling, measured_scaling
 from fls_bench.scaling import rate_power, scaled_rate
-from fls_bench.schema import Adam, AdamW, AnyOptimizer, Cosine, LrRule, Sgd, StepDecay, TargetLoss
+from fls_bench.schema import (
+    Adam,
+    AdamW,
+    AnyOptimizer,
+    Cosine,
+    LrRule,
+    PerStep,
+    Sgd,
+    StepDecay,
+    TargetLoss,
+)
 from fls_bench.tasks import Task
 from fls_bench.training import optimizers, resolve_lr_rule, train_one
 from fls_bench.training.runs import TrainedRun
@@ -44,6 +54,9 @@ OPTIMIZERS: dict[str, AnyOptimizer] = {
         lr=0.02, epsilon=1e-3, weight_decay=0.1, clip_norm=0.2, schedule=Cosine(epochs=20)
     ),
     "steps": Sgd(lr=0.1, momentum=0.5, weight_decay=0.05, schedule=StepDecay(every=4)),
+    "per step": AdamW(
+        lr=0.02, epsilon=1e-3, weight_decay=0.1, clip_norm=0.2, schedule=PerStep(warmup_steps=20)
+    ),
 }
 
 

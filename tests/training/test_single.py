@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 import own_nets
 import pytest
 import torch
+from labels import label
 from own_nets import (
     blobs,
     built_in,
@@ -26,7 +28,17 @@ from own_nets import (
 from torch import nn
 
 from fls_bench.errors import InputError, RunFailedError
-from fls_bench.schema import Adam, LrRule, Outcome, RunRecord, Sgd, TargetLoss
+from fls_bench.schema import (
+    Adam,
+    AdamW,
+    FixedSteps,
+    LrRule,
+    Outcome,
+    PerStep,
+    RunRecord,
+    Sgd,
+    TargetLoss,
+)
 from fls_bench.tasks import Task
 from fls_bench.training import (
     Engine,
@@ -40,10 +52,50 @@ from fls_bench.training import (
 )
 from fls_bench.training.optimizers import settings
 from fls_bench.training.recording import record
-from fls_bench.training.runs import TrainedRun
+from fls_bench.training.runs import TrainedRun, batch_order
 from fls_bench.training_setup import TrainingSetup
 
 RULE = LrRule(name="calibrated", depth=2)
+
+
+# --- the plain loop -------------------------------------------------------------------------
+
+PER_STEP: dict[str, Callable[[int], float]] = {  # of 17 steps 6 warm up
+    "constant": lambda step: min(1.0, step / 6),
+    "linear": lambda step: min(step / 6, (17 - step) / 11),
+    "cosine": lambda step: (
+        step / 6 if step < 6 else 0.5 + 0.5 * math.cos((step - 6) * math.pi / 11)
+    ),
+}
+
+
+@pytest.mark.parametrize("optimizer", [Sgd(momentum=0.9), AdamW(weight_decay=0.1)], ids=label)
+@pytest.mark.parametrize("decay", PER_STEP)
+def test_a_schedule_per_step_is_the_lambda_of_a_loop_with_torch(
+    decay: Any, optimizer: Sgd | AdamW
+) -> None:
+    follows = optimizer.model_copy(update={"schedule": PerStep(decay=decay, warmup_steps=6)})
+    setup = own(own_nets.plain_body, optimizer=follows, stop=FixedSteps(17))
+    (ended,) = records(setup, [config(setup, lr=0.05)], rule=RULE, engine=Engine("single"))
+    assert (ended.epochs, ended.steps) == (4, 17)
+
+    net, task = make_net(setup, 0, 1.0, torch.float64), setup.task_for(0)
+    x, y = torch.as_tensor(task.x_train).double(), torch.as_tensor(task.y_train)
+    plain = (
+        torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+        if isinstance(optimizer, Sgd)
+        else torch.optim.AdamW(net.parameters(), lr=0.05, weight_decay=0.1)
+    )
+    scheduler = torch.optim.lr_scheduler.LambdaLR(plain, PER_STEP[decay])
+    order = batch_order(0, len(y))
+    picked = [part for _ in range(4) for part in next(order).split(setup.batch_size)]
+    for part in picked[:17]:
+        plain.zero_grad()
+        nn.functional.cross_entropy(net(x[part]), y[part]).backward()
+        plain.step()
+        scheduler.step()
+    loss = nn.functional.cross_entropy(net(x), y).item()
+    assert ended.train_loss == pytest.approx(loss, rel=1e-9)
 
 
 # --- processes ------------------------------------------------------------------------------
