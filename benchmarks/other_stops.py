@@ -53,7 +53,7 @@ def small(suite: Suite, atlas: Labelled, num: int) -> list[Case]:
         case
         for case in drawn(suite, atlas, len(suite.cases), 0)
         if str(case.family).startswith("mlp")
-        and (case.task.model_extra or {}).get("n_train", 10**9) <= MOST_POINTS
+        and case.task.arguments.get("n_train", 10**9) <= MOST_POINTS
     ][:num]
 
 

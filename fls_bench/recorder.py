@@ -23,6 +23,7 @@ from fls_bench.bundle.contents import check_tensor
 from fls_bench.bundle.writing import plain_state, versions, write_bundle
 from fls_bench.errors import InputError
 from fls_bench.files import check_target
+from fls_bench.scaling import factor_of_step
 from fls_bench.schema import (
     Adam,
     AdamW,
@@ -34,6 +35,7 @@ from fls_bench.schema import (
     Loss,
     MultiplierRoute,
     Outcome,
+    PerStep,
     Recipe,
     Sgd,
     Stop,
@@ -63,6 +65,10 @@ _KNOWN: dict[type[torch.optim.Optimizer], tuple[type[AnyOptimizer], dict[str, st
 
 SAME_EPOCHS = 0.95
 """A last batch that is dropped leaves a recipe what it is, if steps are this share of those due."""
+
+
+SAME_RATE = 1e-9
+"""Rates that differ by less, as a share of the full one, differ by rounding."""
 
 
 class _Kept(BaseModel):
@@ -104,22 +110,28 @@ class Recorder:
         keep_init: bool,
         force: bool,
         kept: _Kept | None = None,
+        schedule: PerStep | None = None,
     ) -> None:
         self._model, self._optimizer = model, optimizer
         self._path = None if path is None else Path(path)
         self._recipe, self.no_recipe, self._read_off = recipe, no_recipe, read_off
         self._header, self._task = dict(header), task
         self._keep_init, self._force = keep_init, force
-        self._settings = _settings(optimizer)
+        self._schedule = schedule
+        self._settings = _settings(optimizer, schedule is not None)
         self._clock = [0 if kept is None else kept.steps, 0]  # steps, and those at another rate
         self._handle: Any = None
         self._written: Path | None = None
         if optimizer is not None:
-            clock, rates = self._clock, _rates(optimizer)
+            clock, rates = self._clock, _rates(optimizer, full=schedule is not None)
 
             def count(other: torch.optim.Optimizer, *_: object) -> None:
+                factor = _factor(schedule, clock[0])
                 clock[0] += 1
-                clock[1] += _rates(other) != rates
+                clock[1] += factor is not None and not all(
+                    abs(now - factor * full) <= SAME_RATE * full
+                    for now, full in zip(_rates(other), rates, strict=True)
+                )
 
             self._handle = optimizer.register_step_post_hook(count)
         self.init: dict[str, Tensor] | None
@@ -184,11 +196,14 @@ class Recorder:
         """Why what was read off the optimizer is not how the net was trained, or None."""
         groups = [] if self._optimizer is None else self._optimizer.param_groups
         # Most of torch's schedulers leave this key, even where the rate is now what it was.
-        scheduled = not self.constant_rate and any("initial_lr" in one for one in groups)
-        if scheduled or self._clock[1] or _settings(self._optimizer) != self._settings:
+        known = self.constant_rate or self._schedule is not None
+        settings = _settings(self._optimizer, self._schedule is not None)
+        if settings != self._settings or self._clock[1] or (
+            not known and any("initial_lr" in one for one in groups)
+        ):  # fmt: skip
             return (
                 "The optimizer's settings follow a schedule that is not known: give recipe= with its "
-                "schedule."
+                "schedule, or schedule=."
             )
         if self._recipe is None or self._task is None or not self.epochs:
             return None
@@ -293,23 +308,35 @@ class Recorder:
             self.close()
 
 
-def _settings(optimizer: torch.optim.Optimizer | None) -> list[dict[str, Any]] | None:
-    """What an optimizer is told of each group of parameters, as plain values."""
+def _settings(
+    optimizer: torch.optim.Optimizer | None, scheduled: bool = False
+) -> list[dict[str, Any]] | None:
+    """What an optimizer is told of each group of parameters, as plain values; but a scheduled rate."""
     if optimizer is None:
         return None
     return [
         {
             key: float(value) if isinstance(value, Tensor) else value
             for key, value in group.items()
-            if key not in ("params", "initial_lr")
+            if key not in ("params", "initial_lr") and not (scheduled and key == "lr")
         }
         for group in optimizer.param_groups
     ]
 
 
-def _rates(optimizer: torch.optim.Optimizer) -> list[float]:
-    """The rates, but those that are tensors: to read one waits for a GPU."""
-    return [g["lr"] for g in optimizer.param_groups if not isinstance(g["lr"], Tensor)]
+def _factor(schedule: PerStep | None, step: int) -> float | None:
+    """What a step's rate is times the full one; None: the schedule's length is not known."""
+    if schedule is None:
+        return 1.0
+    if schedule.steps is None and schedule.decay != "constant":
+        return None
+    return factor_of_step(schedule, step, schedule.steps or 0)
+
+
+def _rates(optimizer: torch.optim.Optimizer, full: bool = False) -> list[float]:
+    """The rates, or those before a schedule; but tensors, since to read one waits for a GPU."""
+    rates = [g.get("initial_lr", g["lr"]) if full else g["lr"] for g in optimizer.param_groups]
+    return [rate for rate in rates if not isinstance(rate, Tensor)]
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
@@ -328,6 +355,7 @@ def record(
     stop: Stop | None = None,
     loss: Loss | None = None,
     clip_norm: float | None = None,
+    schedule: PerStep | None = None,
     recipe: Recipe | None = None,
     resume: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -362,6 +390,8 @@ def record(
         stop: When the loop ends.
         loss: ``cross_entropy``, ``logistic`` or ``mse``, a mean over the batch.
         clip_norm: Norm at which the gradients are clipped.
+        schedule: Of the rate, per step, as torch's ``LambdaLR`` makes it; the optimizer's
+            ``initial_lr`` is the full rate. With its ``steps`` each step's rate is compared.
         recipe: In place of what the optimizer tells: needed for a schedule, augmentation, smoothing.
         resume: What ``Recorder.state_dict`` returned, out of the checkpoint that training goes on from:
             the file will hold the first init and all steps. Other settings than before: no recipe.
@@ -396,7 +426,7 @@ def record(
     no_recipe, read_off = None, recipe is None
     if recipe is None:
         read = _read_recipe(
-            _inner(model), optimizer, batch_size, stop, loss, clip_norm, seed, data_seed,
+            _inner(model), optimizer, batch_size, stop, loss, clip_norm, schedule, seed, data_seed,
             begun=kept is not None,
         )  # fmt: skip
         recipe, no_recipe = (read, None) if isinstance(read, Recipe) else (None, read)
@@ -418,7 +448,7 @@ def record(
         stored_task("the recording", task)  # what can't be stored is said before the training
     recorder = Recorder(
         _inner(model), path, optimizer, recipe, no_recipe, read_off, header, task, keep_init, force,
-        kept,
+        kept, schedule if read_off else None,
     )  # fmt: skip
     # What no file can hold is said before the training.
     for name, value in (recorder.init or {}).items():
@@ -480,6 +510,7 @@ def _read_recipe(
     stop: Stop | None,
     loss: Loss | None,
     clip_norm: float | None,
+    schedule: PerStep | None,
     seed: int,
     data_seed: int,
     begun: bool,
@@ -516,10 +547,13 @@ def _read_recipe(
             "The optimizer trains others than just the parameters of this net; or some are frozen."
         )
     kind, names_here, fixed = known
-    settings = [
+    settings: list[dict[str, Any]] = [
         {key: value for key, value in group.items() if key in {*names_here, *fixed, "betas"}}
         for group in optimizer.param_groups
     ]
+    if schedule is not None:
+        for own, group in zip(settings, optimizer.param_groups, strict=True):
+            own["lr"] = group.get("initial_lr", group["lr"])
     if any(one != settings[0] for one in settings):
         return "The optimizer has groups of parameters with settings of their own."
     first = settings[0]
@@ -530,7 +564,7 @@ def _read_recipe(
               for there, here in names_here.items()}  # fmt: skip
     if "betas" in first:
         fields["beta1"], fields["beta2"] = map(float, first["betas"])
-    fields["clip_norm"] = clip_norm
+    fields |= {"clip_norm": clip_norm, "schedule": schedule}
     try:
         return Recipe(
             loss=loss, optimizer=kind.model_validate(fields), batch_size=batch_size, stop=stop,

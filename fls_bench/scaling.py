@@ -258,7 +258,7 @@ def schedule_factors(
         most = stop.steps if isinstance(stop, FixedSteps) else max_epochs * per_epoch
         first = epoch * per_epoch
         return [
-            _factor_of_step(schedule, step, schedule.steps or most)
+            factor_of_step(schedule, step, schedule.steps or most)
             for step in range(first, first + per_epoch)
         ]
     factor = 1.0
@@ -271,8 +271,16 @@ def schedule_factors(
     return [factor] * per_epoch
 
 
-def _factor_of_step(schedule: PerStep, step: int, length: int) -> float:
-    """The factor of a step counted from 0.
+def factor_of_step(schedule: PerStep, step: int, length: int) -> float:
+    """The factor of one step of a schedule per step.
+
+    Args:
+        schedule: The schedule.
+        step: Counted from 0.
+        length: How many steps it takes, warm-up included.
+
+    Returns:
+        The factor, in [0, 1].
 
     Source: ``get_linear_schedule_with_warmup`` and its neighbours in ``transformers.optimization``
     (5.24), up to their number of training steps; beyond it their cosine would rise again.

@@ -85,7 +85,7 @@ class FlsBenchCallback(pl.Callback):
                 f"Training goes on from step {trainer.global_step} of a run that was not recorded."
             )
         else:
-            told = _told(trainer, pl_module, self.loop.stop is not None)
+            told = _told(trainer, pl_module, self.loop)
             resume = self._resumed if trainer.global_step else None
             self._log(trainer, self.loop.begin(self._net(pl_module), told, resume))
 
@@ -156,7 +156,7 @@ class FlsBenchCallback(pl.Callback):
         self.loop.fail()
 
 
-def _told(trainer: pl.Trainer, module: pl.LightningModule, stop_given: bool) -> Told:
+def _told(trainer: pl.Trainer, module: pl.LightningModule, loop: Loop) -> Told:
     loader: Any = trainer.train_dataloader
     size = getattr(loader, "batch_size", None)
     per_step = trainer.accumulate_grad_batches * trainer.world_size
@@ -167,16 +167,19 @@ def _told(trainer: pl.Trainer, module: pl.LightningModule, stop_given: bool) -> 
         n_train = None
     return Told(
         list(trainer.optimizers), size * per_step if isinstance(size, int) else None,
-        float(clip) if clip else None, _problem(trainer, module, stop_given), n_train=n_train,
+        float(clip) if clip else None, _problem(trainer, module, loop), n_train=n_train,
     )  # fmt: skip
 
 
-def _problem(trainer: Any, module: pl.LightningModule, stop_given: bool) -> str | None:
+def _problem(trainer: Any, module: pl.LightningModule, loop: Loop) -> str | None:
     """Why a trainer's settings are no recipe, or None."""
-    if trainer.lr_scheduler_configs:
-        return "A scheduler changes the rate: give recipe= with its schedule."
-    if trainer.early_stopping_callbacks and not stop_given:
-        return "Training stops early: give stop=, such as fls_bench.ValidationLoss(patience)."
+    if trainer.lr_scheduler_configs and loop.schedule is None:
+        return "A scheduler changes the rate: give schedule=fls_bench.PerStep(...), or recipe=."
+    if trainer.early_stopping_callbacks and loop.stop is None:
+        return (
+            "Training stops early: give stop=, such as fls_bench.ValidationLoss(patience), whose net is "
+            "that of the best epoch and not of the last."
+        )
     if trainer.gradient_clip_val and trainer.gradient_clip_algorithm not in (None, "norm"):
         return "Gradients are clipped by value, which recipes don't know."
     if not module.automatic_optimization:

@@ -17,7 +17,7 @@ from fls_bench.errors import FlsBenchError, InputError
 from fls_bench.files import check_target
 from fls_bench.integrations.agreement import Agreement, is_due
 from fls_bench.recorder import Recorder, record
-from fls_bench.schema import FixedSteps, Loss, Recipe, Stop
+from fls_bench.schema import FixedSteps, Loss, PerStep, Recipe, Stop
 from fls_bench.training_setup import in_one_line
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Told:
         clip_norm: At which gradients are clipped, or None.
         problem: Why what it tells can't be a recipe, or None.
         constant_rate: Whether its scheduler is known to change nothing.
+        schedule: How its scheduler changes the rate.
         n_train: How many points it trains on; None: not known.
         called: The module that it calls in training, if that is not the net itself.
     """
@@ -46,6 +47,7 @@ class Told:
     clip_norm: float | None = None
     problem: str | None = None
     constant_rate: bool = False
+    schedule: PerStep | None = None
     n_train: int | None = None
     called: nn.Module | None = None
 
@@ -58,7 +60,8 @@ class Loop:
         task: The data, as ``fls_bench.make_task`` makes them; kept in the file.
         loss: ``cross_entropy``, ``logistic`` or ``mse``, a mean over the batch.
         stop: When training stops; None: after as many steps as it makes.
-        recipe: In place of what the framework tells: needed for schedules that change the rate.
+        schedule: How the rate changes with the steps, where the framework does not tell.
+        recipe: In place of what the framework tells: needed for other schedules and augmentation.
         watch: Whether to look at the net while it trains; True: at the task's training points; or
             ``(x, y)``, training inputs and labels as the net takes them.
         feature_layer: Name of the layer whose output counts as features.
@@ -71,6 +74,7 @@ class Loop:
 
     Attributes:
         stop: As given.
+        schedule: As given.
         recorder: The recording, from the first step on; None: there is none.
         watch: Its looks; None: none are made.
         problem: Why nothing is recorded, or None.
@@ -83,6 +87,7 @@ class Loop:
         task: Task | None = None,
         loss: Loss = "cross_entropy",
         stop: Stop | None = None,
+        schedule: PerStep | None = None,
         recipe: Recipe | None = None,
         watch: bool | tuple[Any, Any] = False,
         feature_layer: str | None = None,
@@ -100,7 +105,7 @@ class Loop:
             )
         check_target(Path(path), force)  # on every process, before anything is trained
         self._path, self._task, self._loss, self.stop = path, task, loss, stop
-        self._given, self._points = recipe, watch
+        self._given, self._points, self.schedule = recipe, watch, schedule
         self._feature_layer, self._c, self._seed = feature_layer, output_multiplier, seed
         self._hint, self._keep_init, self._force = builder_hint, keep_init, force
         self.tell = tell
@@ -159,7 +164,8 @@ class Loop:
         try:
             self.recorder = record(
                 net, self._path, task=self._task, optimizer=optimizer,
-                batch_size=told.batch_size if problem is None else None, clip_norm=told.clip_norm,
+                batch_size=told.batch_size if problem is None else None,
+                clip_norm=told.clip_norm, schedule=self.schedule or told.schedule,
                 stop=self.stop or FixedSteps(1),  # settled at the end, when the steps are counted
                 loss=self._loss, recipe=None if again else self._given, resume=resume, seed=self._seed,
                 output_multiplier=self._c, builder_hint=self._hint,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -12,6 +12,7 @@ from torch import nn
 from fls_bench.errors import InputError
 from fls_bench.integrations.agreement import near
 from fls_bench.integrations.loop import Loop, Told
+from fls_bench.schema import PerStep
 from fls_bench.training_setup import in_one_line
 
 try:
@@ -62,11 +63,11 @@ class Logits(nn.Module):
 class FlsBenchCallback(TrainerCallback):
     """Record a run: ``FlsBenchCallback("model.pt", task=task).attach(trainer)``.
 
-    Optimizer, batch size, clipping and accumulation are read off the training arguments; the stop is the
-    number of steps made, unless ``stop`` is given. Schedules but ``constant`` need ``recipe``. Process 0
-    records; FSDP, DeepSpeed and weights in half precision are refused with a reason: training itself is
-    never stopped for it. Checkpoints get a file ``fls_bench.pt``, so that a run that goes on from one is
-    recorded whole.
+    Optimizer, batch size, clipping, accumulation and schedule (constant, linear, cosine, with or without
+    warm-up) are read off the training arguments; the stop is the number of steps made, unless ``stop`` is
+    given. Process 0 records; FSDP, DeepSpeed and weights in half precision are refused with a reason:
+    training itself is never stopped for it. Checkpoints get a file ``fls_bench.pt``, so that a run that
+    goes on from one is recorded whole.
 
     Args:
         path: The model file to write.
@@ -118,11 +119,11 @@ class FlsBenchCallback(TrainerCallback):
                         "the recording so far, can't be read."
                     )
                     return
-            told = self._told(args, kwargs)
+            told = self._told(args, state, kwargs)
             self._losses, self._doubted = _Losses(kwargs["model"]), False
             self._log(self.loop.begin(Logits(kwargs["model"]), told, resume))
 
-    def _told(self, args: TrainingArguments, given: dict[str, Any]) -> Told:
+    def _told(self, args: TrainingArguments, state: TrainerState, given: dict[str, Any]) -> Told:
         inner = getattr(
             given["optimizer"], "optimizer", given["optimizer"]
         )  # accelerate's is around it
@@ -135,7 +136,8 @@ class FlsBenchCallback(TrainerCallback):
             [inner], args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
             float(clip) if clip and math.isfinite(clip) else None,
             _problem(args, self._trainer, self.loop.stop is not None),
-            constant_rate=_schedule(args) == "constant", n_train=n_train, called=given["model"],
+            constant_rate=_kind(args) == "constant", schedule=_schedule(args, state),
+            n_train=n_train, called=given["model"],
         )  # fmt: skip
 
     def on_step_begin(
@@ -276,16 +278,30 @@ class _Losses:
         return torch.stack(kept).mean() if kept else None
 
 
-def _schedule(args: TrainingArguments) -> str:
+DECAYS: dict[str, Literal["constant", "linear", "cosine"]] = {
+    "linear": "linear", "cosine": "cosine", "constant_with_warmup": "constant",
+}  # fmt: skip
+"""The Trainer's schedules that recipes know, beside ``constant``."""
+
+
+def _kind(args: TrainingArguments) -> str:
     return str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
+
+
+def _schedule(args: TrainingArguments, state: TrainerState) -> PerStep | None:
+    decay = DECAYS.get(_kind(args))
+    if decay is None:
+        return None
+    steps = None if decay == "constant" else state.max_steps
+    return PerStep(decay=decay, warmup_steps=args.get_warmup_steps(state.max_steps), steps=steps)
 
 
 def _problem(args: TrainingArguments, trainer: Trainer | None, stop_given: bool) -> str | None:
     """Why training arguments are no recipe, or None."""
-    if (schedule := _schedule(args)) != "constant":
+    if (kind := _kind(args)) not in ("constant", *DECAYS) or args.lr_scheduler_kwargs:
         return (
-            f"The schedule {schedule} changes the rate: set lr_scheduler_type='constant', or give "
-            "recipe= with its schedule."
+            f"The schedule {kind} is unknown, or has arguments of its own: {', '.join(DECAYS)} and "
+            "constant are known."
         )
     if args.label_smoothing_factor:
         return "Labels are smoothed: give recipe= with label_smoothing."

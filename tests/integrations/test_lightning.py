@@ -373,6 +373,26 @@ def test_a_look_that_fails_late_costs_the_looks_alone(
     assert load_bundle(tmp_path / "model.pt").header.recipe is not None
 
 
+def test_a_schedule_that_is_told_is_compared_step_by_step(
+    pl: Any, task: Task, tmp_path: Path
+) -> None:
+    def linear(self: Any) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.2)
+        rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: 1 - k / 24)
+        return {
+            "optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"},
+        }  # fmt: skip
+
+    for steps, right in ((24, True), (25, False)):
+        schedule = fls_bench.PerStep(steps=steps)
+        callback, said = recorder(tmp_path / f"{steps}.pt", task, schedule=schedule)
+        fit(pl, task, [callback], module(pl, configure_optimizers=linear))
+        recipe = load_bundle(tmp_path / f"{steps}.pt").header.recipe
+        assert (recipe is not None) == right, said
+        if recipe is not None:
+            assert recipe.optimizer == Sgd(lr=0.2, schedule=schedule)
+
+
 def test_a_number_of_steps_within_an_epoch_is_a_stop(pl: Any, task: Task, tmp_path: Path) -> None:
     callback, _ = recorder(tmp_path / "model.pt", task)
     fit(pl, task, [callback], max_steps=9, max_epochs=-1)

@@ -277,18 +277,41 @@ def test_the_file_can_be_diagnosed_with_tokens_as_data(
     assert found["error.test"].value == pytest.approx(float(wrong.double().mean()))
 
 
-def test_a_schedule_needs_the_recipe(task: Task, tmp_path: Path) -> None:
-    _, _, said = train(task, tmp_path / "a.pt", tmp_path, lr_scheduler_type="linear")
-    assert load_bundle(tmp_path / "a.pt").header.recipe is None
-    assert "linear" in said[0]
+@pytest.mark.parametrize(
+    ("name", "schedule"),
+    [
+        ("linear", PerStep(decay="linear", warmup_steps=4, steps=15)),
+        ("cosine", PerStep(decay="cosine", warmup_steps=4, steps=15)),
+        ("constant_with_warmup", PerStep(decay="constant", warmup_steps=4)),
+    ],
+)
+def test_the_trainer_s_schedule_is_read(
+    task: Task, tmp_path: Path, name: str, schedule: PerStep
+) -> None:
+    options = {"lr_scheduler_type": name, "warmup_steps": 4}
+    _, _, said = train(task, tmp_path / "m.pt", tmp_path, **options)
+    recipe = load_bundle(tmp_path / "m.pt").header.recipe
+    assert recipe is not None, said
+    assert recipe.optimizer == AdamW(lr=1e-3, weight_decay=0.0, clip_norm=1.0, schedule=schedule)
+    assert recipe.stop == FixedSteps(15)
+
+
+def test_a_schedule_that_is_not_the_one_told_or_not_known_leaves_no_recipe(
+    task: Task, tmp_path: Path
+) -> None:
+    _, _, said = train(task, tmp_path / "a.pt", tmp_path, lr_scheduler_type="polynomial")
+    assert "polynomial is unknown" in said[0]
+    other = {"given": {"optimizers": warming_up}, "lr_scheduler_type": "linear"}
+    _, _, said = train(task, tmp_path / "b.pt", tmp_path, **other)
+    assert "follow a schedule" in said[-2]
+    for name in "ab":
+        assert load_bundle(tmp_path / f"{name}.pt").header.recipe is None
     given = Recipe(
-        optimizer=AdamW(
-            lr=1e-3, weight_decay=0.0, clip_norm=1.0, schedule=PerStep(decay="cosine")
-        ),
-        batch_size=8, stop=FixedSteps(15),
+        optimizer=AdamW(lr=1e-3, weight_decay=0.0, clip_norm=1.0, schedule=PerStep()), batch_size=8,
+        stop=FixedSteps(15),
     )  # fmt: skip
-    train(task, tmp_path / "b.pt", tmp_path, lr_scheduler_type="cosine", recipe=given)
-    assert load_bundle(tmp_path / "b.pt").header.recipe == given
+    train(task, tmp_path / "c.pt", tmp_path, lr_scheduler_type="polynomial", recipe=given)
+    assert load_bundle(tmp_path / "c.pt").header.recipe == given
 
 
 def test_weights_in_half_precision_are_refused_with_the_reason(task: Task, tmp_path: Path) -> None:
@@ -327,9 +350,18 @@ def test_a_run_that_goes_on_or_is_sharded_is_refused_with_the_reason(tmp_path: P
 
 
 def test_a_run_that_goes_on_from_a_checkpoint_is_recorded_whole(task: Task, tmp_path: Path) -> None:
+    from transformers import TrainerCallback
+
     init = {f"model.{name}": value.clone() for name, value in model().state_dict().items()}
-    options: dict[str, Any] = {"save_strategy": "epoch", "watch": True}
-    train(task, tmp_path / "a.pt", tmp_path, num_train_epochs=2, **options)
+    options: dict[str, Any] = {
+        "save_strategy": "epoch", "watch": True, "lr_scheduler_type": "linear", "max_steps": 15,
+    }  # fmt: skip
+
+    class Enough(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            control.should_training_stop = state.global_step >= 10
+
+    train(task, tmp_path / "a.pt", tmp_path, also=Enough(), **options)
     half = str(tmp_path / "out" / "checkpoint-10")
     net, callback, said = train(task, tmp_path / "b.pt", tmp_path, resume=half, **options)
     file = load_bundle(tmp_path / "b.pt")
@@ -337,11 +369,13 @@ def test_a_run_that_goes_on_from_a_checkpoint_is_recorded_whole(task: Task, tmp_
     assert file.init is not None
     assert all(torch.equal(file.init[name], value) for name, value in init.items())
     assert torch.equal(file.final["model.classifier.bias"], net.state_dict()["classifier.bias"])
-    assert file.header.recipe is not None
+    assert file.header.recipe is not None, said
     assert file.header.recipe.stop == FixedSteps(15)
+    assert file.header.recipe.optimizer.schedule == PerStep(steps=15)
     assert callback.loop.watch.looks[0].numbers["movement"] > 0
 
-    _, _, said = train(task, tmp_path / "c.pt", tmp_path, resume=half, max_grad_norm=0.5)
+    also = {"lr_scheduler_type": "linear", "max_steps": 15, "max_grad_norm": 0.5}
+    _, _, said = train(task, tmp_path / "c.pt", tmp_path, resume=half, **also)
     assert "other settings" in said[0]
     assert load_bundle(tmp_path / "c.pt").header.recipe is None
 
