@@ -569,7 +569,9 @@ def judge(
     )
     judged = [cell.usable for cell in result.sweep.cells if cell.c == prepared.own]
     if result.decision is None and result.cost.budget_bound and judged != [False]:
-        needed = 15 * setup.stop.max_epochs * options.budget_seconds / (prepared.plan.budget or 1)
+        # What was spent did not do, as on rates; three seeds of five multipliers come on top.
+        epochs = result.cost.replica_epochs + 15 * setup.stop.max_epochs
+        needed = options.budget_seconds * epochs / (prepared.plan.budget or 1)
         why = (
             f"The budget of {prepared.plan.budget:,} replica-epochs does not pay for three seeds of "
             f"a sweep; --budget {math.ceil(needed)}s would at most be needed."

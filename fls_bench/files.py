@@ -115,12 +115,13 @@ def packaged(name: str) -> Path | None:
     return next((folder for folder in folders if folder.is_dir()), None)
 
 
-def check_target(path: Path, force: bool) -> None:
+def check_target(path: Path, force: bool, option: str = "--force") -> None:
     """Refuse a place that can't be written, before anything is computed for it.
 
     Args:
         path: Where a file is to be written.
         force: Whether an existing file may be replaced.
+        option: By which it may.
 
     Raises:
         InputError: The path is a folder or exists already, or its folder is missing or read-only.
@@ -133,7 +134,7 @@ def check_target(path: Path, force: bool) -> None:
         raise InputError(f"{path} is not an ordinary file.", "Name an ordinary file to write to.")
     if exists and not force:
         raise InputError(
-            f"{path} exists already.", "Choose another name, or pass --force to overwrite it."
+            f"{path} exists already.", f"Choose another name, or pass {option} to overwrite it."
         )
     folder = os.path.dirname(os.path.realpath(path))
     if not os.path.isdir(folder):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -95,6 +96,7 @@ class Recorder:
         train_loss: The last one, or None.
         no_recipe: Why the file will hold no recipe, or None.
         constant_rate: Whether a scheduler that left its traces is known to change nothing.
+        warns: Whether a file without a recipe, where one was wanted, is warned of.
     """
 
     def __init__(
@@ -141,7 +143,7 @@ class Recorder:
         else:
             self.init, self.init_digest, self.epochs = kept.init, kept.init_digest, kept.epochs
         self.train_loss: float | None = None
-        self.constant_rate = False
+        self.constant_rate, self.warns = False, True
 
     @property
     def steps(self) -> int:
@@ -250,8 +252,9 @@ class Recorder:
         return self._bundle_header(task).model_dump_json()
 
     def _bundle_header(self, task: TaskSpec | None) -> BundleHeader:
+        recipe = self.recipe()
         return BundleHeader(
-            **self._header, recipe=self.recipe(), outcome=self.outcome(), task=task,
+            **self._header, recipe=recipe, no_recipe=self.no_recipe, outcome=self.outcome(), task=task,
             init_digest=self.init_digest, versions=versions(),
         )  # fmt: skip
 
@@ -283,6 +286,11 @@ class Recorder:
             force=self._force if force is None else force,
         )
         self._written = target
+        if self.no_recipe is not None and self.warns:
+            warnings.warn(
+                f"{target} holds no recipe, so that c can't be swept: {self.no_recipe}",
+                stacklevel=2,
+            )
         return target
 
     def close(self) -> None:
@@ -302,7 +310,11 @@ class Recorder:
     ) -> None:
         """Write the file where the loop ended well; an error passes on, and nothing is written."""
         try:
-            if kind is None and self._path is not None and self._written != self._path:
+            if error is not None and self._path is not None and self._written is None:
+                error.add_note(
+                    f"fls_bench.record wrote no {self._path}, since the loop did not end."
+                )
+            elif kind is None and self._path is not None and self._written != self._path:
                 self.save()
         finally:
             self.close()
@@ -421,7 +433,7 @@ def record(
     if not isinstance(model, nn.Module):
         raise InputError(f"record() was given a {type(model).__name__}.", "Give the torch module.")
     if path is not None:
-        check_target(Path(path), force)
+        check_target(Path(path), force, "force=True")
     kept = None if resume is None else _kept(resume, _state(_inner(model)))
     no_recipe, read_off = None, recipe is None
     if recipe is None:
@@ -450,6 +462,8 @@ def record(
         _inner(model), path, optimizer, recipe, no_recipe, read_off, header, task, keep_init, force,
         kept, schedule if read_off else None,
     )  # fmt: skip
+    # Who gives none of these knows that there will be no recipe.
+    recorder.warns = any(one is not None for one in (batch_size, stop, loss, recipe))
     # What no file can hold is said before the training.
     for name, value in (recorder.init or {}).items():
         check_tensor(f"record(): the tensor {name!r}", "final", value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from fls_bench import load_bundle, record, state_digest
 from fls_bench.errors import InputError
 from fls_bench.schema import Outcome, Tier
 from fls_bench.subject import NOTHING, Given, from_bundle
+from fls_bench.subject.files import evidence_tier
 
 Cli = Callable[..., Any]
 STOP = fls_bench.TargetLoss(0.2, max_epochs=60)
@@ -125,9 +127,11 @@ def test_two_calls_do_the_same(tmp_path: Path) -> None:
 def test_an_init_that_was_noted_too_late_is_noticed(tmp_path: Path) -> None:
     net, optimizer = net_and_optimizer()
     train(None, net, optimizer, epochs=3)
-    record(
+    run = record(
         net, task=foreign_nets.blobs(), optimizer=optimizer, batch_size=10, stop=STOP, loss=LOSS
-    ).save(tmp_path / "late.pt")
+    )
+    with pytest.warns(UserWarning, match="made steps already"):
+        run.save(tmp_path / "late.pt")
     subject = from_bundle(load_bundle(tmp_path / "late.pt"), Given(builder="foreign_nets:plain"))
     assert "init_is_final" in {one.code for one in subject.findings}
 
@@ -141,8 +145,9 @@ def test_a_loop_that_fails_leaves_no_file_and_its_error(tmp_path: Path) -> None:
             train(run, net, optimizer, epochs=1)
             raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError) as caught:
         failing()
+    assert "wrote no" in caught.value.__notes__[0]
     assert list(tmp_path.iterdir()) == []
     before = run.steps
     optimizer.step()
@@ -237,14 +242,19 @@ def test_a_schedule_that_was_not_told_makes_no_recipe(tmp_path: Path) -> None:
     """A recipe with the first rate would train another setup than the one that made the file."""
     net, optimizer = net_and_optimizer()
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1)
-    with record(
-        net, tmp_path / "m.pt", optimizer=optimizer, batch_size=10, stop=STOP, loss=LOSS
-    ) as run:
-        train(run, net, optimizer, epochs=1)
-        schedule.step()
-        assert run.recipe() is None
-        assert "schedule" in str(run.no_recipe)
-    assert load_bundle(tmp_path / "m.pt").header.recipe is None
+    run = record(net, tmp_path / "m.pt", optimizer=optimizer, batch_size=10, stop=STOP, loss=LOSS)
+    train(run, net, optimizer, epochs=1)
+    schedule.step()
+    assert run.recipe() is None
+    assert "schedule" in str(run.no_recipe)
+    with pytest.warns(UserWarning, match="holds no recipe.*schedule"):
+        run.save()
+    found = load_bundle(tmp_path / "m.pt")
+    assert found.header.recipe is None
+    assert found.header.no_recipe == run.no_recipe
+    found = dataclasses.replace(found, header=found.header.model_copy(update={"task": None}))
+    _, why = evidence_tier(found, builder_given=True, data_given=True)
+    assert str(run.no_recipe) in why  # whoever diagnoses it is told
     known = record(net, recipe=fls_bench.Recipe(optimizer=fls_bench.Sgd(lr=0.3)))
     assert known.recipe() == fls_bench.Recipe(optimizer=fls_bench.Sgd(lr=0.3))
 
@@ -414,3 +424,40 @@ def test_a_run_that_goes_on_from_a_checkpoint_is_recorded_whole(tmp_path: Path) 
     ):
         with pytest.raises(InputError, match=reason):
             go_on(wrong)
+
+
+def test_a_schedule_that_was_told_is_compared_step_by_step() -> None:
+    for steps, right in ((12, True), (13, False)):
+        net, optimizer = net_and_optimizer()
+        rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: max(0.0, 1 - k / 12))
+        schedule = fls_bench.PerStep(steps=steps)
+        run = record(
+            net, optimizer=optimizer, batch_size=10, stop=STOP, loss=LOSS, schedule=schedule
+        )
+        optimizer.register_step_post_hook(lambda *_, rates=rates: rates.step())
+        train(run, net, optimizer, epochs=2)
+        assert (run.recipe() is not None) == right
+        if right:
+            assert run.recipe().optimizer == fls_bench.Adam(lr=0.05, schedule=schedule)
+
+
+def test_a_recording_of_a_module_around_the_net_is_read_by_the_net(tmp_path: Path) -> None:
+    class Around(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = foreign_nets.plain()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.backbone(x)
+
+    torch.manual_seed(5)
+    net = Around()
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.05)
+    facts = {"optimizer": optimizer, "batch_size": 10, "stop": STOP, "loss": LOSS, "seed": 5}
+    with record(net, tmp_path / "m.pt", task=foreign_nets.blobs(), **facts) as run:
+        train(run, net, optimizer)
+    subject = from_bundle(load_bundle(tmp_path / "m.pt"), Given(builder="foreign_nets:plain"))
+    assert subject.tier is Tier.T3
+    assert {"init_proved"} <= {one.code for one in subject.findings}
+    with pytest.raises(InputError, match=r"of another net.*'backbone"):
+        from_bundle(load_bundle(tmp_path / "m.pt"), Given(builder="foreign_nets:with_norm"))

@@ -103,7 +103,9 @@ class Loop:
                 "watch=True looks at the training points of task=, and there is none.",
                 "Give task=, or watch=(x, y) with training inputs and labels.",
             )
-        check_target(Path(path), force)  # on every process, before anything is trained
+        check_target(
+            Path(path), force, "force=True"
+        )  # on every process, before anything is trained
         self._path, self._task, self._loss, self.stop = path, task, loss, stop
         self._given, self._points, self.schedule = recipe, watch, schedule
         self._feature_layer, self._c, self._seed = feature_layer, output_multiplier, seed
@@ -114,6 +116,7 @@ class Loop:
         self.problem: str | None = None
         self._agreement: Agreement | None = None
         self._trained: weakref.ref[nn.Module] | None = None
+        self._kind = ""
 
     def refuse(self, problem: str) -> None:
         """Say why this run is not recorded; training goes on.
@@ -157,6 +160,7 @@ class Loop:
             return None
         again = self._trained is not None and self._trained() is net and resume is None
         self._trained = weakref.ref(net)
+        self._kind = f"a {type(net).__module__}.{type(net).__qualname__}"
         problem = self._problem(told)
         if again:
             problem = "This net was trained before, so that these are not initial weights."
@@ -176,6 +180,7 @@ class Loop:
                 raise
             self.refuse(str(error))  # a run that went well so far goes on
             return None
+        self.recorder.warns = False  # said here
         self.recorder.constant_rate = told.constant_rate
         self.recorder.no_recipe = problem or self.recorder.no_recipe
         if (why := self.recorder.no_recipe) is not None:
@@ -336,8 +341,10 @@ class Loop:
         else:
             if (why := recorder.no_recipe) is not None and why != said:
                 self.tell(f"fls-bench keeps no recipe to sweep by: {why}")
-            hint = f" --model {self._hint}" if self._hint else " --model pkg.mod:build"
-            self.tell(f"fls-bench wrote {written}; next: fls-bench diagnose {written}{hint}")
+            self.tell(
+                f"fls-bench wrote {written}; next: fls-bench diagnose {written} --model "
+                f"{self._hint or f'pkg.mod:build --pythonpath ., whose build() returns {self._kind}'}"
+            )
         self._close()
 
     def fail(self) -> None:

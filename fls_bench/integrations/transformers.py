@@ -63,11 +63,11 @@ class Logits(nn.Module):
 class FlsBenchCallback(TrainerCallback):
     """Record a run: ``FlsBenchCallback("model.pt", task=task).attach(trainer)``.
 
-    Optimizer, batch size, clipping, accumulation and schedule (constant, linear, cosine, with or without
-    warm-up) are read off the training arguments; the stop is the number of steps made, unless ``stop`` is
-    given. Process 0 records; FSDP, DeepSpeed and weights in half precision are refused with a reason:
-    training itself is never stopped for it. Checkpoints get a file ``fls_bench.pt``, so that a run that
-    goes on from one is recorded whole.
+    Optimizer, batch size, clipping, accumulation and schedule (constant, linear, cosine, with or
+    without warm-up) are read off the training arguments; the stop is the number of steps made, unless
+    ``stop`` is given. Process 0 records; FSDP, DeepSpeed and weights in half precision are refused with
+    a reason: training itself is never stopped for it. Checkpoints get a file ``fls_bench.pt``, so that a
+    run that goes on from one is recorded whole.
 
     Args:
         path: The model file to write.

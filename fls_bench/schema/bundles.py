@@ -61,6 +61,8 @@ class BundleHeader(Frozen):
     centered: bool = False
     multiplier_route: MultiplierRoute = "wrapper"
     recipe: Recipe | None = None
+    no_recipe: str | None = None
+    """Why there is no recipe, as it was found when the run was recorded."""
     outcome: BundleOutcome | None = None
     task: TaskSpec | None = None
     feature_layer: str | None = None

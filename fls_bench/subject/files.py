@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fls_bench.bundle import Bundle
+from fls_bench.bundle.contents import listed
+from fls_bench.bundle.matching import NetShape
+from fls_bench.bundle.sniffing import label_of
 from fls_bench.errors import InputError
 from fls_bench.schema import BundleHeader, Finding, Recipe, Tier
 from fls_bench.subject.file_data import data_findings, file_task
@@ -69,8 +74,13 @@ def from_bundle(bundle: Bundle, given: Given) -> Subject:
             shape = net_shape(make_net(setup, 0, setup.output_multiplier, torch.float32))
         initial = initial_weights(setup, shape, given, header=header, held=bundle.init)
         facts["initial_weights"] = initial.origin
-        findings += [*initial.findings, *likeness_findings(bundle.final, initial.state, shape)]
-        bundle = replace(bundle, init=initial.state)
+        prefix = part_of(bundle, shape) if named is None else ""
+        bundle = replace(
+            bundle,
+            final=_without(prefix, bundle.final),
+            init=None if initial.state is None else _without(prefix, initial.state),
+        )
+        findings += [*initial.findings, *likeness_findings(bundle.final, bundle.init, shape)]
     tier, why = (Tier.T3, "") if given.setup is not None else evidence_tier(
         bundle, builder_given=given.builder is not None, data_given=source is not None
     )  # fmt: skip
@@ -91,6 +101,41 @@ def from_bundle(bundle: Bundle, given: Given) -> Subject:
         setup if tier is Tier.T3 else None, task, snapshot, tier, why, facts, tuple(findings),
         claimed(header), measured_by=setup, look=look,
     )  # fmt: skip
+
+
+def part_of(bundle: Bundle, shape: NetShape) -> str:
+    """What stands before the names of a net's weights in a file of a module around it.
+
+    Args:
+        bundle: The file.
+        shape: Of the net that was built.
+
+    Returns:
+        The prefix with its dot, or nothing.
+
+    Raises:
+        InputError: The file holds other weights than the net has.
+    """
+    names, wanted = set(bundle.final), set(shape.shapes)
+    first = min(wanted, default="")
+    for name in sorted(names):
+        prefix = name.removesuffix(first)
+        if name.endswith(f".{first}") and {f"{prefix}{one}" for one in wanted} == names:
+            return prefix
+    missing, strange = sorted(wanted - names - set(shape.tied)), sorted(names - wanted)
+    if missing and strange:
+        raise InputError(
+            f"The weights in {label_of(bundle.path)} are of another net: they lack {listed(missing)}, "
+            f"and have {listed(strange)}.",
+            "Give with --model the builder of the very module that was recorded: of a transformers "
+            "model fls_bench.integrations.transformers.Logits(model), of a LightningModule the part "
+            "that module= named.",
+        )
+    return ""
+
+
+def _without(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items()}
 
 
 def claimed(header: BundleHeader | None) -> tuple[float, str] | None:
@@ -176,5 +221,6 @@ def evidence_tier(
     if bundle.init is None:
         return Tier.T1, "The file holds no initial weights."
     if header.recipe is None:
-        return Tier.T2, "The file holds no training recipe, so c can't be swept."
+        why = f" (when it was recorded: {header.no_recipe})" if header.no_recipe else ""
+        return Tier.T2, f"The file holds no training recipe, so c can't be swept{why}."
     return Tier.T3, "The file holds weights, data, initial weights and a recipe: c can be swept."

@@ -87,8 +87,9 @@ def without_sweep(tier: Tier, why: str) -> Diagnosis:
         method="none",
         reason=Code(code=code, text=f"{text} {why}"),
         recommendation=Recommendation(
-            text="No change is recommended. A sweep would decide: give the data, the initial "
-            "weights and the training recipe (fls_bench.save_bundle stores all three), or --setup."
+            text="No change is recommended. A sweep would decide. It takes the net's builder (--model), "
+            "data, initial weights and the training recipe, of which fls_bench.record keeps all but the "
+            "builder; or --setup."
         ),
     )
 
