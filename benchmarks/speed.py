@@ -22,6 +22,7 @@ from typing import Any
 
 import joblib
 import numpy as np
+import threadpoolctl
 import torch
 from error_rates import Silent
 from scipy.stats import binom
@@ -37,6 +38,7 @@ from fls_bench.sweep.follow_up import best_rate
 from fls_bench.sweep.sweeper import Sweeper
 from fls_bench.tasks import task_source
 from fls_bench.training import choose_engine, setup_digest, train_all
+from fls_bench.training.checks import one_thread
 from fls_bench.training_setup import TrainingSetup
 from fls_bench.verdict import contrasts, regime
 
@@ -248,7 +250,11 @@ def large_recording() -> None:
 
 
 def watching() -> None:
-    """A look at a net in training, and beside it one evaluation of the same 400 points."""
+    """A look at a net in training, and beside it one evaluation of the same 400 points.
+
+    In one thread: several wait for each other by spinning, and where other work takes their cores, what
+    is measured is the waiting.
+    """
     task = task_source("digits", {"n_train": 400})(0)
     sizes = {"input_shape": (3, 32, 32), "n_outputs": 10}
     for name, net, x, y in (
@@ -263,9 +269,9 @@ def watching() -> None:
         optimizer.step()
         watch.look()  # it reads the models, once in a process
         net.eval()
-        with torch.no_grad():
+        with torch.no_grad(), one_thread(), threadpoolctl.threadpool_limits(1):
             pairs = [(timed(watch.look), timed(lambda net=net, x=x: net(x))) for _ in range(LOOKS)]
-        line(f"Watch.look, {name}, 400 points", [look for look, _ in pairs], "s", "-")
+        line(f"Watch.look, {name}, 400 points, one thread", [look for look, _ in pairs], "s", "-")
         line("over one evaluation of the points", [look / once for look, once in pairs], "x", "-")
 
 
