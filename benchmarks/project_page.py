@@ -14,6 +14,7 @@ import os
 import posixpath
 import re
 import shutil
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -244,16 +245,48 @@ class Site:
         path.write_text(page + "\n", encoding="utf-8")
 
 
-def main() -> None:
+WRITTEN = "written-files.txt"
+"""Lies in a site and lists its files: such a folder may be written anew, if it holds nothing else."""
+
+
+def files_in(folder: Path) -> set[str]:
+    """All that lies in a folder and its folders."""
+    return {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_symlink() or not path.is_dir()
+    }
+
+
+def clear(folder: Path) -> None:
+    """Remove a site that was made before, and nothing else."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise SystemExit(f"{folder} is no folder: name another one.")
+    if not folder.exists():
+        return
+    listed = folder / WRITTEN
+    known = set(listed.read_text("utf-8").splitlines()) if listed.is_file() else set()
+    others = sorted(files_in(folder) - known)
+    if others:
+        raise SystemExit(
+            f"{folder} holds {others[0]}, which is not of a site that was written there before. Name "
+            "another folder, or remove this one yourself."
+        )
+    shutil.rmtree(folder)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """Write the site."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "site")
-    folder = parser.parse_args().folder
-    if folder.exists():
-        if not (folder / "style.css").exists() and any(folder.iterdir()):
-            raise SystemExit(f"{folder} holds other files: name another folder")
-        shutil.rmtree(folder)
-    Site(folder).make()
+    folder = parser.parse_args(arguments).folder
+    clear(folder)
+    try:
+        Site(folder).make()
+    finally:  # also of a part of it: the next call may clear that
+        folder.mkdir(parents=True, exist_ok=True)
+        files = "\n".join(sorted({*files_in(folder), WRITTEN}))
+        (folder / WRITTEN).write_text(f"{files}\n", encoding="utf-8")
     pages = sum(1 for _ in folder.rglob("*.html"))
     print(f"{pages} pages: open {os.path.relpath(folder / 'index.html')}")
 

@@ -1,12 +1,14 @@
 """Timings, compared in one run on one machine, as ratios where there is something to compare with.
 
-    python benchmarks/speed.py
+    python benchmarks/speed.py             # all of it
+    python benchmarks/speed.py watching    # one part of it
 
 Prints one line per figure with the number of repetitions, the median and the range.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import logging
 import statistics
@@ -20,12 +22,13 @@ from typing import Any
 
 import joblib
 import numpy as np
+import threadpoolctl
 import torch
 from error_rates import Silent
 from scipy.stats import binom
 from torch import nn
 
-from fls_bench import facts, models, record, report
+from fls_bench import Watch, facts, models, record, report
 from fls_bench.bench import Options
 from fls_bench.scaling import format_multiplier
 from fls_bench.schema import ArchitectureSpec, LrRule, Recipe, RunConfig, Sgd, TargetLoss
@@ -35,11 +38,12 @@ from fls_bench.sweep.follow_up import best_rate
 from fls_bench.sweep.sweeper import Sweeper
 from fls_bench.tasks import task_source
 from fls_bench.training import choose_engine, setup_digest, train_all
+from fls_bench.training.checks import one_thread
 from fls_bench.training_setup import TrainingSetup
 from fls_bench.verdict import contrasts, regime
 
 REPEATS = 3
-RECORDINGS, LARGE_RECORDINGS, FRAMEWORK_PAIRS = 300, 9, 30
+RECORDINGS, LARGE_RECORDINGS, FRAMEWORK_PAIRS, LOOKS = 300, 9, 30, 7
 NUM_NETS, EPOCHS = 48, 20
 SIZES = {"input_dim": 64, "n_outputs": 10, "depth": 4, "width": 128}
 
@@ -245,6 +249,32 @@ def large_recording() -> None:
     line(f"record, a net of {size:.1f} M parameters: the file at the end", stops, "s", "0.2 s")
 
 
+def watching() -> None:
+    """A look at a net in training, and beside it one evaluation of the same 400 points.
+
+    In one thread: several wait for each other by spinning, and where other work takes their cores, what
+    is measured is the waiting.
+    """
+    task = task_source("digits", {"n_train": 400})(0)
+    sizes = {"input_shape": (3, 32, 32), "n_outputs": 10}
+    for name, net, x, y in (
+        ("4 layers of 128", models.build("mlp", SIZES, seed=0),
+         torch.as_tensor(task.x_train), torch.as_tensor(task.y_train)),
+        ("a ResNet-18", models.build("resnet18", sizes, seed=0),
+         torch.randn(400, 3, 32, 32), torch.arange(400) % 10),  # as dear as real images
+    ):  # fmt: skip
+        watch = Watch(net, x, y)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.001)
+        nn.functional.cross_entropy(net(x[:25]), y[:25]).backward()
+        optimizer.step()
+        watch.look()  # it reads the models, once in a process
+        net.eval()
+        with torch.no_grad(), one_thread(), threadpoolctl.threadpool_limits(1):
+            pairs = [(timed(watch.look), timed(lambda net=net, x=x: net(x))) for _ in range(LOOKS)]
+        line(f"Watch.look, {name}, 400 points, one thread", [look for look, _ in pairs], "s", "-")
+        line("over one evaluation of the points", [look / once for look, once in pairs], "x", "-")
+
+
 def framework() -> None:
     """The Lightning callback beside the same training without it, between start and stop."""
     import warnings
@@ -416,17 +446,22 @@ def looks(folder: Path) -> None:
 
 def main() -> None:
     """Measure and print."""
+    alone = tuning_costs, invariants, recording, large_recording, watching, framework
+    parts = {part.__name__: part for part in alone}
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("part", nargs="?", choices=list(parts), help="only this one")
+    only = parser.parse_args().part
     print(", ".join(f"{key} {value}" for key, value in facts.environment().items()))
+    if only is not None:
+        parts[only]()
+        return
     batched()  # warm up
     pairs = [(timed(plain_loop), timed(batched)) for _ in range(REPEATS)]
     line(f"plain loop, {NUM_NETS} MLPs x {EPOCHS} epochs", [p for p, _ in pairs], "s", "-")
     line("batched engine, the same nets", [b for _, b in pairs], "s", "-")
     line("plain loop / batched engine", [p / b for p, b in pairs], "x", "4 x")
-    tuning_costs()
-    invariants()
-    recording()
-    large_recording()
-    framework()
+    for part in alone:
+        part()
     line("fls-bench --help", [timed(command("--help")) for _ in range(REPEATS)], "s", "0.3 s")
     with tempfile.TemporaryDirectory() as folder:
         looks(Path(folder))

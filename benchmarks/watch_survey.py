@@ -2,6 +2,7 @@
 
     python benchmarks/watch_survey.py survey --setups 128    # trains, about an hour of one CPU core
     python benchmarks/watch_survey.py fit                    # writes watching.json, and the page
+    python benchmarks/watch_survey.py page                   # the page alone, from what is stored
 
 Setups of the atlas are drawn and their nets of the first seed trained again, each only until its loss
 falls to that of a stage; truth is the atlas': the regime of the setup at that c, of finished nets.
@@ -28,6 +29,7 @@ from fls_bench.atlas import (
     atlas_folder,
     load_atlas,
     load_shard,
+    load_watch_models,
     save_shard,
 )
 from fls_bench.bench import Options, case_setup
@@ -226,7 +228,19 @@ BEGIN, END = (
 COLUMNS_SHOWN = (
     "stage", "nets", "left out", "AUC over-aligned [95 %]", "AUC over-fitted [95 %]",
     "said something", "of these right [95 %]", "opposite [95 %]", "set holds the truth [95 %]",
+    "calibration error [95 %]",
 )  # fmt: skip
+
+
+def stored_stages() -> list[Path]:
+    """What ``survey`` wrote."""
+    return sorted(atlas_folder().glob("stage-*.npz"))
+
+
+def setups_trained(paths: list[Path]) -> dict[Stage, int]:
+    """Of how many setups nets were trained to each stage; ``staged`` says of which not."""
+    shards = {shard.header["stage"]: shard for shard in map(load_shard, paths)}
+    return {stage: len(np.unique(shards[stage].case)) for stage in STAGES if stage in shards}
 
 
 def page(models: WatchModels) -> str:
@@ -237,13 +251,17 @@ def page(models: WatchModels) -> str:
             words.interval(one.auc_over_aligned, 3), words.interval(one.auc_over_fitted, 3),
             words.of_hundred(1 - one.abstained.value), words.percent(one.emitted_accuracy),
             words.percent(one.opposite, 2), words.percent(one.coverage),
+            words.interval(one.calibration_error, 3),
         )
         for stage, found in models.figures.items() for one in found
     ]  # fmt: skip
     made = models.made_with
+    trained = setups_trained(stored_stages())
+    counts = ", ".join(f"{num} {stage}" for stage, num in trained.items())
     return (
-        f"{models.atlas['setups']} setups at the later stages, one seed; torch {made['torch']}, "
-        f"{made['date']}. {words.NOTE}\n\n{table(COLUMNS_SHOWN, rows)}"
+        f"{models.atlas['setups']} setups were drawn for the later stages, of which nets were trained "
+        f"to a stage where it comes before the setup's own stop ({counts}); one seed; torch "
+        f"{made['torch']}, {made['date']}. {words.NOTE}\n\n{table(COLUMNS_SHOWN, rows)}"
     )
 
 
@@ -262,11 +280,15 @@ def main() -> None:
     first.add_argument("--seed", type=int, default=0)
     first.add_argument("--store", type=Path)
     commands.add_parser("fit")
+    commands.add_parser("page")
     options = parser.parse_args()
     if options.command == "survey":
         survey(options.setups, options.seed, options.store)
         return
-    models = fitted(sorted(atlas_folder().glob("stage-*.npz")))
+    if options.command == "page":
+        write_page(load_watch_models())
+        return
+    models = fitted(stored_stages())
     text = models.model_dump_json(by_alias=True, exclude_none=True) + "\n"
     write_whole(atlas_folder() / "watching.json", text.encode())
     write_page(models)

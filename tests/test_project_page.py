@@ -121,6 +121,40 @@ def test_a_link_to_what_is_not_there_ends_it(
         project_page.Site(tmp_path / "site").make()
 
 
+def test_only_a_site_that_was_written_before_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(project_page, "ROOT", tmp_path)
+    shutil.copytree(ROOT / "docs" / "page", tmp_path / "docs" / "page")
+    monkeypatch.setattr(project_page, "TITLES", {"README.md": "a"})
+    monkeypatch.setattr(project_page, "GROUPS", {"all": {"README.md": "a"}})
+    (tmp_path / "README.md").write_text("# first\n")
+    folder = tmp_path / "site"
+    project_page.main([str(folder)])
+    (tmp_path / "README.md").write_text("# second [gone](gone.md)\n")
+    with pytest.raises(SystemExit, match=r"links to gone\.md"):  # a part of a site
+        project_page.main([str(folder)])
+    (tmp_path / "README.md").write_text("# third\n")
+    project_page.main([str(folder)])
+    assert "third" in (folder / "index.html").read_text()
+
+    (folder / "mine").mkdir()
+    (folder / "mine" / "notes.html").write_text("mine")
+    with pytest.raises(SystemExit, match=r"holds mine/notes\.html, which is not of a site"):
+        project_page.main([str(folder)])
+    assert (folder / "mine" / "notes.html").read_text() == "mine"
+    assert (folder / "index.html").exists()
+
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "style.css").write_text("mine")
+    with pytest.raises(SystemExit, match=r"holds style\.css, which is not of a site"):
+        project_page.main([str(other)])
+    assert [path.name for path in other.iterdir()] == ["style.css"]
+    with pytest.raises(SystemExit, match="is no folder"):
+        project_page.main([str(other / "style.css")])
+
+
 PROBE = """
 <!doctype html><body></body><script>
 onload = () => {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shlex
 import signal
 import subprocess
@@ -16,6 +17,8 @@ from pathlib import Path
 
 import own_nets
 import pytest
+
+import fls_bench
 
 SCRIPT = Path(__file__).resolve().parents[1] / "examples" / "slurm" / "sweep.py"
 pytest.importorskip("dask_jobqueue")
@@ -98,6 +101,31 @@ def test_the_job_script_asks_for_what_its_workers_use() -> None:
     assert "--nanny" in worker
 
 
+@pytest.mark.parametrize("memory", ["512", "2gigs", "0.5MB", "-2GB", ""])
+def test_memory_that_no_worker_could_do_with_is_refused(memory: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--print", f"--memory={memory}", "--", "run", "quick"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "give a number and a unit: 512MB, 1.5GB" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("written", "jobs"),
+    [([], ["--jobs", "64"]), (["--jobs", "4"], ["--jobs", "4"]), (["--jobs=4"], ["--jobs=4"])],
+)
+def test_jobs_that_are_written_are_not_overruled(written: list[str], jobs: list[str]) -> None:
+    sweep = runpy.run_path(str(SCRIPT))
+    chosen = sweep["options"](["--workers", "64", "--", "run", "quick", *written])
+    command = sweep["command_of"](chosen, "tcp://10.0.0.1:8786")
+    assert [word for word in command if "tcp:" in word] == ["tcp://10.0.0.1:8786"]
+    at = command.index(jobs[0])
+    assert command[at : at + len(jobs)] == jobs
+    assert len([word for word in command if word.startswith("--jobs")]) == 1
+
+
 @pytest.mark.slow
 def test_a_sweep_of_jobs_that_come_and_go_gives_the_report_of_this_machine(
     spool: Path, tmp_path: Path
@@ -111,7 +139,7 @@ def test_a_sweep_of_jobs_that_come_and_go_gives_the_report_of_this_machine(
             "--json", str(tmp_path / f"{name}.json"), "--quiet",
         ]  # fmt: skip
 
-    environment = {**os.environ, "PYTHONPATH": ""}
+    environment = {**os.environ, "PYTHONPATH": str(Path(fls_bench.__file__).parents[1])}
     here = [sys.executable, "-m", "fls_bench", *command("here"), "--jobs", "2"]
     subprocess.run(here, check=True, env=environment)
     there = subprocess.Popen(

@@ -13,11 +13,12 @@ import watch_survey
 from torch import nn
 
 from fls_bench import watching
-from fls_bench.atlas import atlas_folder, load_atlas, load_watch_models
+from fls_bench.atlas import atlas_folder, load_atlas, load_shard, load_watch_models
 from fls_bench.calibrating import labelled
 from fls_bench.errors import InputError
 from fls_bench.schema import Regime, RunConfig, Sgd, TargetLoss
 from fls_bench.subject.observing import look_at, part_of_task
+from fls_bench.suite import load_suite
 from fls_bench.tasks import Task, digits, make_task
 from fls_bench.training import resolve_lr_rule, train_one
 from fls_bench.training_setup import TrainingSetup
@@ -324,6 +325,21 @@ def test_the_page_tells_the_stored_figures() -> None:
     text = watch_survey.PAGE.read_text("utf-8")
     found = watch_survey.page(load_watch_models())
     assert f"{watch_survey.BEGIN}\n\n{found}\n\n{watch_survey.END}" in text
+
+
+def test_setups_without_nets_at_a_stage_are_those_that_might_stop_before_it() -> None:
+    suite = load_suite("atlas")
+    cases = {case.id: case for case in suite.cases}
+    for path in watch_survey.stored_stages():
+        shard = load_shard(path)
+        share = watching.STAGES[shard.header["stage"]]
+        trained = {shard.header["cases"][k]["id"] for k in shard.case}
+        assert trained == {
+            one["id"]
+            for one in shard.header["cases"]
+            if watch_survey.staged(suite, cases[one["id"]], share * one["chance_loss"])
+        }
+        assert watch_survey.setups_trained([path]) == {shard.header["stage"]: len(trained)}
 
 
 @pytest.mark.slow

@@ -13,15 +13,32 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from dask.utils import parse_bytes
 from dask_jobqueue import SLURMCluster
 from distributed import Client
+
+LEAST_MEMORY = 100_000_000
+"""Bytes of a worker; less is a number whose unit was left out."""
+
+
+def memory(text: str) -> int:
+    """Bytes."""
+    try:
+        size = parse_bytes(text)
+    except ValueError:
+        size = 0
+    if size < LEAST_MEMORY:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no memory that a worker could do with; give a number and a unit: 512MB, 1.5GB"
+        )
+    return size
 
 
 def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=16, help="replica batches at a time, in all")
     parser.add_argument("--per-job", type=int, default=8, help="of these, in one Slurm job")
-    parser.add_argument("--memory", default="2GB", help="of one worker")
+    parser.add_argument("--memory", type=memory, default="2GB", help="of one worker: 2GB")
     parser.add_argument("--hours", type=int, default=4, help="time limit of a Slurm job")
     parser.add_argument("--partition")
     parser.add_argument("--account")
@@ -38,14 +55,13 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def cluster_of(chosen: argparse.Namespace) -> SLURMCluster:
-    amount, unit = chosen.memory.rstrip("GMBi"), chosen.memory.lstrip("0123456789.")
     return SLURMCluster(
         queue=chosen.partition,
         account=chosen.account,
         # One process of one thread per core: a worker trains one batch at a time.
         cores=chosen.per_job,
         processes=chosen.per_job,
-        memory=f"{float(amount) * chosen.per_job:g}{unit}",
+        memory=f"{chosen.memory * chosen.per_job}B",
         walltime=f"{chosen.hours:02d}:00:00",
         interface=chosen.interface,
         job_script_prologue=[
@@ -55,11 +71,22 @@ def cluster_of(chosen: argparse.Namespace) -> SLURMCluster:
         ],
         job_extra_directives=["--requeue", *chosen.directive],
         worker_extra_args=[
-            # They leave before Slurm ends them, one after the other, and hand their jobs back.
+            # They leave 5 to 15 minutes before Slurm ends them, each at a random moment of these, and
+            # hand their jobs back.
             "--lifetime", f"{60 * chosen.hours - 10}m", "--lifetime-stagger", "5m",
         ],
         scheduler_options={"dashboard_address": None},
     )  # fmt: skip
+
+
+def command_of(chosen: argparse.Namespace, address: str) -> list[str]:
+    run = [sys.executable, "-m", "fls_bench", *chosen.command]
+    run += ["--backend", "dask", "--scheduler", address]
+    # --jobs says how runs are cut into batches: with it the last bits of the result do not depend on
+    # how many workers happened to be there first.
+    if not any(word.startswith("--job") for word in chosen.command):  # --jobs 4, --jobs=4, --job 4
+        run += ["--jobs", str(chosen.workers)]
+    return run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,12 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with Client(cluster) as client:
             print("waiting for the first worker", file=sys.stderr)
             client.wait_for_workers(1)
-        # --jobs says how runs are cut into batches: with it the last bits of the result do not depend
-        # on how many workers happened to be there first.
-        where = ["--backend", "dask", "--scheduler", cluster.scheduler_address]
-        run = [sys.executable, "-m", "fls_bench", *chosen.command, *where]
-        if "--jobs" not in chosen.command:
-            run += ["--jobs", str(chosen.workers)]
+        run = command_of(chosen, cluster.scheduler_address)
         return subprocess.run(run, check=False).returncode
 
 

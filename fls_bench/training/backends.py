@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import platform
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -138,7 +139,13 @@ def _address(text: str) -> str:
     path = Path(text)
     try:
         if not path.is_file():
-            return text
+            if "://" in text or re.fullmatch(r"[^/\s]+:\d+", text):
+                return text
+            raise InputError(
+                f"--scheduler {text!r}: there is no such file, and it is not an address either.",
+                "Name the file of dask scheduler --scheduler-file, or give an address such as "
+                "tcp://127.0.0.1:8786.",
+            )
         address = json.loads(path.read_text(encoding="utf-8"))["address"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise InputError(

@@ -279,7 +279,8 @@ class _Dask:
             # As a result of its own: it travels once to each worker, and is made again if lost.
             self._packed = client.submit(bytes, packed, key=f"{self._name}-setup")
         self._open: set[Any] = set()
-        self._alive = time.monotonic()
+        self._without_workers: float | None = None
+        """Since when, as far as was looked; None where there were some, or a job has come back since."""
 
     def submit(self, batch: Batch, then: Callable[[Any], None]) -> None:
         self._number += 1
@@ -296,6 +297,7 @@ class _Dask:
         self._open.discard(future)
         try:
             done: Done = future.result()
+            self._without_workers = None
         except KilledWorker:
             return None
         except FlsBenchError:
@@ -313,15 +315,18 @@ class _Dask:
         return done
 
     def look(self) -> None:
-        now = time.monotonic()
         if any(future.status in ("lost", "cancelled") for future in self._open):
             raise _cluster_lost("The scheduler has let the jobs go")
+        there = False
         with suppress(
             OSError
         ):  # a scheduler that ends just now: its jobs will be lost, or it be silent
-            if self._client.status == "running" and self._client.nthreads():
-                self._alive = now
-        if self._client.status == "closed" or now - self._alive > PATIENCE_SECONDS:
+            there = self._client.status == "running" and bool(self._client.nthreads())
+        # The clock starts here: while results came, nobody looked.
+        now = time.monotonic()
+        since = now if self._without_workers is None else self._without_workers
+        self._without_workers = None if there else since
+        if self._client.status == "closed" or (not there and now - since > PATIENCE_SECONDS):
             minutes = PATIENCE_SECONDS / 60
             raise _cluster_lost(f"The cluster has had no worker for {minutes:g} minutes")
 

@@ -11,9 +11,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import own_nets
@@ -22,6 +24,7 @@ import torch
 from own_nets import RULE, built_in, config
 from travelling import Hungry, Telling, threads_of
 
+import fls_bench
 from fls_bench.errors import InputError, RunFailedError, UnsafeFileError
 from fls_bench.schema import RunConfig, RunRecord, TargetLoss
 from fls_bench.sweep import SweepPlan, prepare
@@ -36,6 +39,8 @@ CONFIGS = [config(SETUP, c=c, seed=seed) for c in (0.5, 1.0, 4.0) for seed in ra
 FUSED = Engine("fused", replicas=4)
 LOKY = Backend("loky")
 FOLDERS = (str(Path(own_nets.__file__).parent),)
+# For other processes: the fls_bench that is tested here, and no folder of the tests.
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(fls_bench.__file__).parents[1])}
 
 
 def trained(
@@ -146,7 +151,8 @@ print(tried, len({record.config.digest for record in ended}), len(ended))
 def out_of_memory(megabytes: int) -> str:
     done = subprocess.run(
         [sys.executable, "-c", OUT_OF_MEMORY, str(megabytes)],
-        env={**os.environ, "PYTHONPATH": FOLDERS[0]}, capture_output=True, text=True, check=False,
+        env={**ENVIRONMENT, "PYTHONPATH": os.pathsep.join([ENVIRONMENT["PYTHONPATH"], *FOLDERS])},
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -188,8 +194,7 @@ class Cluster:
 
     def __init__(self, folder: Path, **settings: str) -> None:
         self.folder, self.file = folder, folder / "scheduler.json"
-        # Of the tests' folders only what our own workers would have: fls_bench is installed.
-        self.environment = {**os.environ, **settings, "PYTHONPATH": ""}
+        self.environment = {**ENVIRONMENT, **settings}
         self.processes: list[subprocess.Popen[bytes]] = []
         self.scheduler = self.start(
             "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
@@ -222,6 +227,8 @@ class Cluster:
         """Found when so many workers are there."""
         with backends.connected(self.address) as client:
             client.wait_for_workers(num_workers, timeout=120)
+            used = client.run(eval, "__import__('fls_bench').__file__")
+        assert set(used.values()) == {fls_bench.__file__}
         return find_backend("dask", self.address, FOLDERS)
 
     def close(self) -> None:
@@ -317,7 +324,7 @@ def test_a_command_reports_the_same_from_a_cluster_and_from_its_folder_alone_com
                 "--budget", "10h", "--jobs", "2", "--device", "cpu", "--store",
                 str(tmp_path / name), "--json", str(tmp_path / f"{name}.json"), *options,
             ],
-            env={**os.environ, "PYTHONPATH": ""}, text=True, cwd=tmp_path,
+            env=ENVIRONMENT, text=True, cwd=tmp_path,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
@@ -398,6 +405,55 @@ def test_code_that_a_worker_can_not_import_is_refused_with_the_reason(
     monkeypatch.setattr(pools, "versions", lambda: versions() | {"torch": "1.0"})
     with pytest.raises(InputError, match="has torch"):
         trained(where)
+    # That is known before the first job, too.
+    monkeypatch.setattr(backends, "__version__", "0.0.0")
+    with pytest.raises(InputError, match=r"has fls-bench .*, and this process 0\.0\.0"):
+        find_backend("dask", cluster.address)
+
+
+class FewWorkers:
+    """What a pool asks of a client, with as many workers as its test says."""
+
+    status = "running"
+
+    def __init__(self) -> None:
+        self.workers: dict[str, int] = {"one": 1}
+
+    def nthreads(self) -> dict[str, int]:
+        return self.workers
+
+    def submit(self, *_: Any, **__: Any) -> Future[pools.Done]:
+        future: Future[pools.Done] = Future()
+        future.set_result(pools.Done(()))
+        return future
+
+
+def test_a_cluster_is_given_up_only_after_ten_minutes_in_which_nobody_saw_a_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("distributed")
+    now = 0.0
+    monkeypatch.setattr(pools, "time", SimpleNamespace(monotonic=lambda: now))
+    client = FewWorkers()
+    pool = pools._Dask(client, b"", ())
+    now = 700.0  # results came all the time, and nobody looked
+    client.workers = {}
+    pool.look()
+    now = 1290.0
+    pool.look()
+    pool.result(client.submit())
+    now = 1310.0  # a worker was there in between, as a result tells
+    pool.look()
+    now = 1900.0
+    pool.look()
+    client.workers = {"one": 1}
+    pool.look()
+    client.workers = {}
+    now = 1920.0  # and here, as the last look told
+    pool.look()
+    now = 2521.0
+    with pytest.raises(RunFailedError, match="no worker for 10 minutes"):
+        pool.look()
 
 
 def test_versions_that_differ_are_refused() -> None:
@@ -420,6 +476,9 @@ def test_a_scheduler_without_workers_is_refused(
     [
         ("dask", "tcp://127.0.0.1:1", "No Dask scheduler answers at tcp://127.0.0.1:1"),
         ("dask", "nonsense://here", "No Dask scheduler answers"),
+        ("dask", "sched.json", "'sched.json': there is no such file, and it is not an address"),
+        ("dask", "127.0.0.1", "'127.0.0.1': there is no such file, and it is not an address"),
+        ("dask", "127.0.0.1:1", "No Dask scheduler answers at 127.0.0.1:1"),
         ("dask", None, "needs the address of a scheduler"),
         ("loky", "tcp://127.0.0.1:1", "--scheduler goes with --backend dask"),
         ("auto", "tcp://127.0.0.1:1", "--scheduler goes with --backend dask"),
