@@ -61,7 +61,7 @@ def main() -> None:
                 num_train_epochs=options.max_epochs,
                 per_device_train_batch_size=25,
                 learning_rate=options.lr,
-                lr_scheduler_type="constant",  # a schedule that changes the rate needs recipe=
+                lr_scheduler_type="constant",  # a schedule has a length, and this stops at a loss
                 seed=options.seed,
                 save_strategy="no",
                 logging_strategy="no",

@@ -49,7 +49,7 @@ class Regime(StrEnum):
             ),
             Regime.NEAR_OPTIMAL: (
                 "The output multiplier is near its optimum: no other c in the range does better by "
-                "more than the practical margin."
+                "more than twice the practical margin."
             ),
             Regime.OVER_FITTED: (
                 "Feature learning is too weak (c is too large): a smaller output multiplier "

@@ -96,7 +96,9 @@ def connected(address: str) -> Iterator[Client]:
             "Install it with: pip install 'fls-bench[dask]'.",
         ) from None
     # What it tells of lost workers and broken connections, in many lines, is ours to say.
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for name in list(logging.root.manager.loggerDict):  # it gives some of its own a level
+        if name.split(".")[0] == "distributed":
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False, name="fls-bench")  # type: ignore[no-untyped-call]
     except (OSError, ValueError, TypeError, RuntimeError) as error:

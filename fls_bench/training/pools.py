@@ -310,13 +310,13 @@ class _Dask:
         except Exception as error:
             # A cancelled future is a BaseException's child in no version, but of several classes.
             if future.cancelled() or future.status in ("lost", "cancelled"):
-                raise _cluster_lost("The scheduler has let the jobs go") from error
+                raise _cluster_lost("The scheduler has ended, or let the jobs go") from error
             raise
         return done
 
     def look(self) -> None:
         if any(future.status in ("lost", "cancelled") for future in self._open):
-            raise _cluster_lost("The scheduler has let the jobs go")
+            raise _cluster_lost("The scheduler has ended, or let the jobs go")
         there = False
         with suppress(
             OSError
