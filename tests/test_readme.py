@@ -246,8 +246,8 @@ def test_the_lines_for_transformers_record_a_run(in_folder: Path) -> None:
     model, task = transformers.BertForSequenceClassification(config), points(tokens=True)
     arguments = transformers.TrainingArguments(
         output_dir="out", num_train_epochs=2, per_device_train_batch_size=10, report_to=[],
-        learning_rate=1e-3, lr_scheduler_type="constant", use_cpu=True, disable_tqdm=True,
-        save_strategy="no", dataloader_pin_memory=False,
+        learning_rate=1e-3, use_cpu=True, disable_tqdm=True, save_strategy="no",
+        dataloader_pin_memory=False,
     )  # fmt: skip
     rows = [
         {"input_ids": torch.as_tensor(x).long(), "labels": int(y)}
