@@ -158,8 +158,9 @@ class Loop:
         if half := not_full_precision(net):
             self.refuse(half)
             return None
-        again = self._trained is not None and self._trained() is net and resume is None
-        self._trained = weakref.ref(net)
+        own = told.called or net
+        again = self._trained is not None and self._trained() is own and resume is None
+        self._trained = weakref.ref(own)
         self._kind = f"a {type(net).__module__}.{type(net).__qualname__}"
         problem = self._problem(told)
         if again:
@@ -186,7 +187,7 @@ class Loop:
         if (why := self.recorder.no_recipe) is not None:
             self.tell(f"fls-bench records weights, but no recipe to sweep by: {why}")
         elif (recipe := self.recorder.recipe()) is not None:
-            self._agreement = Agreement(told.called or net, recipe, self._c, self._task)
+            self._agreement = Agreement(own, recipe, self._c, self._task)
             if self._given is not None and optimizer is not None:
                 self._compare(recipe, optimizer, told)
         if resume is None:
@@ -226,7 +227,9 @@ class Loop:
         Args:
             why: A sentence.
         """
-        if self._given is None and self.recorder is not None:
+        if self.recorder is None or self.recorder.no_recipe is not None:
+            return  # there is none to doubt
+        if self._given is None:
             self.recorder.settle(why)
             self.tell(f"fls-bench keeps no recipe to sweep by: {why}")
         else:

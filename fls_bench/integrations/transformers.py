@@ -120,13 +120,14 @@ class FlsBenchCallback(TrainerCallback):
                     )
                     return
             told = self._told(args, state, kwargs)
+            if self._losses is not None:
+                self._losses.close()
             self._losses, self._doubted = _Losses(kwargs["model"]), False
             self._log(self.loop.begin(Logits(kwargs["model"]), told, resume))
 
     def _told(self, args: TrainingArguments, state: TrainerState, given: dict[str, Any]) -> Told:
-        inner = getattr(
-            given["optimizer"], "optimizer", given["optimizer"]
-        )  # accelerate's is around it
+        around = given["optimizer"]  # accelerate's own
+        inner = getattr(around, "optimizer", around)
         clip = args.max_grad_norm
         try:
             n_train = len(given["train_dataloader"].dataset)
@@ -252,7 +253,7 @@ class _Losses:
 
     def __init__(self, model: nn.Module) -> None:
         self._micro: list[torch.Tensor] = []
-        self._windows: dict[str, list[torch.Tensor]] = {"looked": [], "logged": []}
+        self._windows: dict[str, tuple[torch.Tensor | float, int]] = {}
         self._handle = model.register_forward_hook(self._keep)
 
     def close(self) -> None:
@@ -268,14 +269,15 @@ class _Losses:
         """After an optimizer step: its loss is the mean of its batches."""
         if self._micro:
             loss = torch.stack(self._micro).mean()
-            for window in self._windows.values():
-                window.append(loss)
+            for window in ("looked", "logged"):
+                total, num = self._windows.get(window, (0.0, 0))
+                self._windows[window] = total + loss, num + 1
         self._micro = []
 
     def mean(self, window: str) -> torch.Tensor | None:
         """Mean over the steps since this was last asked; None: the model returns no loss."""
-        kept, self._windows[window] = self._windows[window], []
-        return torch.stack(kept).mean() if kept else None
+        total, num = self._windows.pop(window, (0.0, 0))
+        return total / num if isinstance(total, torch.Tensor) else None
 
 
 DECAYS: dict[str, Literal["constant", "linear", "cosine"]] = {

@@ -81,7 +81,7 @@ def train(
     data = options.pop("data", task)
     own = {k: options.pop(k) for k in ("watch", "recipe", "stop", "precision") if k in options}
     resume, also = options.pop("resume", None), [options.pop("also")] if "also" in options else []
-    net = model()
+    net = options.pop("net", None) or model()
     if own.pop("precision", None) == "half":
         net = net.bfloat16()
     x = torch.tensor(data.x_train).long()
@@ -425,3 +425,18 @@ def test_a_run_is_watched_and_its_numbers_go_through_the_trainer(
     assert [row["fls_bench/loss"] for row in logged] == [
         pytest.approx(look.numbers["loss"], abs=1e-3) for look in looks
     ]
+
+
+def test_a_second_training_of_a_net_is_not_recorded_as_its_first(
+    task: Task, tmp_path: Path
+) -> None:
+    from fls_bench.integrations.transformers import FlsBenchCallback
+
+    said: list[str] = []
+    callback = FlsBenchCallback(str(tmp_path / "m.pt"), task=task, tell=said.append, force=True)
+    own: dict[str, Any] = {"also": callback, "net": model()}
+    train(task, None, tmp_path, **own)
+    assert load_bundle(tmp_path / "m.pt").header.recipe is not None
+    train(task, None, tmp_path, **own)
+    assert load_bundle(tmp_path / "m.pt").header.recipe is None
+    assert any("trained before" in sentence for sentence in said)
