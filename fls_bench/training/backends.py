@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import platform
@@ -99,6 +100,9 @@ def connected(address: str) -> Iterator[Client]:
     for name in list(logging.root.manager.loggerDict):  # it gives some of its own a level
         if name.split(".")[0] == "distributed":
             logging.getLogger(name).setLevel(logging.CRITICAL)
+    # A client that failed closes itself where it is collected, under a lock that the start of the next
+    # one holds: collected in there, both would wait for ever.
+    gc.collect()
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False, name="fls-bench")  # type: ignore[no-untyped-call]
     except (OSError, ValueError, TypeError, RuntimeError) as error:
