@@ -459,5 +459,5 @@ def test_a_recording_of_a_module_around_the_net_is_read_by_the_net(tmp_path: Pat
     subject = from_bundle(load_bundle(tmp_path / "m.pt"), Given(builder="foreign_nets:plain"))
     assert subject.tier is Tier.T3
     assert {"init_proved"} <= {one.code for one in subject.findings}
-    with pytest.raises(InputError, match=r"of another net.*'backbone"):
+    with pytest.raises(InputError, match=r"do not fit the net.*'backbone"):
         from_bundle(load_bundle(tmp_path / "m.pt"), Given(builder="foreign_nets:with_norm"))

@@ -125,8 +125,8 @@ def part_of(bundle: Bundle, shape: NetShape) -> str:
     missing, strange = sorted(wanted - names - set(shape.tied)), sorted(names - wanted)
     if missing and strange:
         raise InputError(
-            f"The weights in {label_of(bundle.path)} are of another net: they lack {listed(missing)}, "
-            f"and have {listed(strange)}.",
+            f"The weights in {label_of(bundle.path)} do not fit the net: missing {listed(missing)}; "
+            f"unexpected {listed(strange)}.",
             "Give with --model the builder of the very module that was recorded: of a transformers "
             "model fls_bench.integrations.transformers.Logits(model), of a LightningModule the part "
             "that module= named.",
