@@ -461,3 +461,17 @@ def test_a_recording_of_a_module_around_the_net_is_read_by_the_net(tmp_path: Pat
     assert {"init_proved"} <= {one.code for one in subject.findings}
     with pytest.raises(InputError, match=r"do not fit the net.*'backbone"):
         from_bundle(load_bundle(tmp_path / "m.pt"), Given(builder="foreign_nets:with_norm"))
+
+
+@pytest.mark.parametrize(("stop", "warned"), [(STOP, False), (fls_bench.FixedSteps(12), True)])
+def test_a_fixed_number_of_steps_is_said_to_be_read_worse(
+    tmp_path: Path, stop: fls_bench.TargetLoss | fls_bench.FixedSteps, warned: bool
+) -> None:
+    net, optimizer = net_and_optimizer()
+    run = record(
+        net, optimizer=optimizer, batch_size=10, stop=stop, loss=LOSS, task=foreign_nets.blobs()
+    )
+    train(run, net, optimizer, epochs=2)
+    run.save(tmp_path / "m.pt")
+    subject = from_bundle(load_bundle(tmp_path / "m.pt"), Given(builder="foreign_nets:plain"))
+    assert ("stop_unlike" in {one.code for one in subject.findings}) == warned

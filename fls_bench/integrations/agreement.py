@@ -55,23 +55,31 @@ class Agreement:
         recipe: Its loss, label smoothing and augmentation.
         c: Output multiplier: c·net(x) is trained.
         task: The data, if known.
-
-    Attributes:
-        wanted: Whether the next forward pass is kept, for ``problem``.
     """
 
     def __init__(self, net: nn.Module, recipe: Recipe, c: float, task: Task | None) -> None:
-        self._recipe, self._c, self._task = recipe, c, task
-        self.wanted = False
+        self._net, self._recipe, self._c, self._task = net, recipe, c, task
         self._seen: list[_Pass] = []
-        self._handle = net.register_forward_hook(self._keep, with_kwargs=True)
+        self._handle: Any = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether forward passes are kept now."""
+        return self._handle is not None
+
+    def open(self) -> None:
+        """Keep the forward passes from now on. A hook that always hung there would slow small nets."""
+        if self._handle is None:
+            self._handle = self._net.register_forward_hook(self._keep, with_kwargs=True)
 
     def close(self) -> None:
         """Remove the hook."""
-        self._handle.remove()
+        if self._handle is not None:
+            self._handle.remove()
+        self._handle, self._seen = None, []
 
     def _keep(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        if not (self.wanted and torch.is_grad_enabled()):
+        if not torch.is_grad_enabled():
             return
         logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
         if isinstance(logits, Tensor) and logits.ndim == 2:
@@ -82,7 +90,7 @@ class Agreement:
             self._seen.append(_Pass(inputs, logits.detach(), kwargs.get("labels"), loss))
 
     def problem(self, batch: Any = None, loss: Tensor | float | None = None) -> str | None:
-        """Why the batch whose forward pass was kept was not trained by the recipe, or None.
+        """Why the batch whose forward pass was kept was not trained by the recipe, or None. It closes.
 
         Args:
             batch: As the framework has it; its labels are found by their shape. None: as they were given
@@ -92,7 +100,8 @@ class Agreement:
         Returns:
             A sentence.
         """
-        seen, self._seen, self.wanted = self._seen, [], False
+        seen = self._seen
+        self.close()
         if not seen or (batch is not None and len(seen) > 1):
             times = f"{len(seen)} times" if seen else "not"
             return (

@@ -115,6 +115,8 @@ class FlsBenchCallback(pl.Callback):
         batch_idx: int,
     ) -> None:
         """Compare and watch the loss, and look at the net where it has fallen far enough."""
+        if self.loop.watch is None and not self.loop.compares:
+            return
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if not isinstance(loss, torch.Tensor):
             return

@@ -17,7 +17,15 @@ from fls_bench.errors import FlsBenchError, InputError
 from fls_bench.files import check_target
 from fls_bench.integrations.agreement import Agreement, is_due
 from fls_bench.recorder import Recorder, record
-from fls_bench.schema import FixedSteps, Loss, PerStep, Recipe, Stop
+from fls_bench.schema import (
+    FixedSteps,
+    Loss,
+    PerStep,
+    Recipe,
+    Stop,
+    TargetAccuracy,
+    TargetLoss,
+)
 from fls_bench.training_setup import in_one_line
 
 if TYPE_CHECKING:
@@ -241,8 +249,13 @@ class Loop:
         Args:
             index: How many batches, or steps, there were.
         """
-        if self._agreement is not None:
-            self._agreement.wanted = is_due(index)
+        if self._agreement is not None and is_due(index):
+            self._agreement.open()
+
+    @property
+    def compares(self) -> bool:
+        """Whether this batch is compared."""
+        return self._agreement is not None and self._agreement.is_open
 
     def after_batch(self, batch: Any = None, loss: Tensor | float | None = None) -> None:
         """After a batch: compare, as ``Agreement.problem`` says.
@@ -252,8 +265,7 @@ class Loop:
             loss: That was trained on.
         """
         own = self._agreement
-        if own is not None and own.wanted and (why := own.problem(batch, loss)) is not None:
-            own.close()
+        if own is not None and own.is_open and (why := own.problem(batch, loss)) is not None:
             self._agreement = None
             self.doubt(why)
 
@@ -282,6 +294,12 @@ class Loop:
             self.watch = None
             self.tell(f"fls-bench can't watch this net: {in_one_line(error)}.")
             return None
+        stop = self.stop if self._given is None else self._given.stop
+        if not isinstance(stop, TargetLoss | TargetAccuracy):
+            self.tell(
+                "fls-bench: the looks know nets that train to a target (stop=fls_bench.TargetLoss(...)); "
+                "of others they say less, and less surely."
+            )
         return self._look()
 
     def look(self, loss: float | Tensor) -> Look | None:

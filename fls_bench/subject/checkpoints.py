@@ -20,7 +20,13 @@ from fls_bench.bundle import (
 from fls_bench.bundle.sniffing import Kind
 from fls_bench.schema import ArchitectureSpec, BundleHeader, Finding, Tier
 from fls_bench.subject.file_data import data_findings, draw_of, file_task
-from fls_bench.subject.files import NO_TEST_POINTS, claimed, setup_findings
+from fls_bench.subject.files import (
+    NO_TEST_POINTS,
+    claimed,
+    measured_stop,
+    setup_findings,
+    stop_findings,
+)
 from fls_bench.subject.given import Given, check_given, check_measurable
 from fls_bench.subject.heads import with_head
 from fls_bench.subject.inits import (
@@ -113,6 +119,7 @@ def from_checkpoint(checkpoint: Checkpoint, given: Given) -> Subject:
         "architecture": given.builder or setup.name,
     }
     findings += setup_findings(checkpoint.header, given)
+    findings += stop_findings(measured_stop(checkpoint.header, given))
     recipe = given.setup is not None or bool(checkpoint.header and checkpoint.header.recipe)
     claims, init = checkpoint.claims, None
     claim = claimed(checkpoint.header)

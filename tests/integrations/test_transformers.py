@@ -420,7 +420,7 @@ def test_a_run_is_watched_and_its_numbers_go_through_the_trainer(
     looks = callback.loop.watch.looks
     assert looks[0].stage == "start"
     assert len(looks) > 1
-    assert said[0].startswith("fls-bench: At the start")
+    assert said[1].startswith("fls-bench: At the start")
     logged = [row for row in callback._trainer.state.log_history if "fls_bench/loss" in row]
     assert [row["fls_bench/loss"] for row in logged] == [
         pytest.approx(look.numbers["loss"], abs=1e-3) for look in looks
