@@ -297,8 +297,8 @@ class Loop:
         stop = self.stop if self._given is None else self._given.stop
         if not isinstance(stop, TargetLoss | TargetAccuracy):
             self.tell(
-                "fls-bench: the looks know nets that train to a target (stop=fls_bench.TargetLoss(...)); "
-                "of others they say less, and less surely."
+                "fls-bench: the looks know nets that train to a target "
+                "(stop=fls_bench.TargetLoss(...)); of others they say less, and less surely."
             )
         return self._look()
 

@@ -216,8 +216,8 @@ def stop_findings(stop: Stop | None) -> list[Finding]:
         return []
     text = (
         f"Training stopped after {stop.steps:,} steps, and the reading is of nets that were trained to "
-        "a target loss or accuracy: on 16 small setups that stopped after 20 epochs it spoke less often, "
-        "89 % of its verdicts were right instead of 98 %, and 3 % the opposite (docs/reading.md)."
+        "a target loss or accuracy: on 16 small setups that stopped after 20 epochs it spoke less "
+        "often, 89 % of its verdicts were right instead of 98 %, and 3 % the opposite (docs/reading.md)."
     )
     return [Finding(code="stop_unlike", status="warning", text=text)]
 
