@@ -120,6 +120,7 @@ class Recorder:
         self._header, self._task = dict(header), task
         self._keep_init, self._force = keep_init, force
         self._schedule = schedule
+        self._full = [] if optimizer is None else _rates(optimizer, full=True)
         self._settings = _settings(optimizer, schedule is not None)
         self._clock = [0 if kept is None else kept.steps, 0]  # steps, and those at another rate
         self._handle: Any = None
@@ -219,6 +220,30 @@ class Recorder:
             "loss logged at other times? Give recipe= with the points per step."
         )
 
+    def doubts(self) -> list[str]:
+        """Where a recipe that was given, or a number of steps, is not what was seen: sentences."""
+        recipe, optimizer = self._recipe, self._optimizer
+        if recipe is None or optimizer is None:
+            return []
+        found = []
+        stop = recipe.stop
+        if isinstance(stop, FixedSteps) and self.steps not in (0, stop.steps):
+            found.append(f"Its stop is after {stop.steps} steps, and {self.steps} were made.")
+        if self._read_off:
+            return found
+        kind = _KNOWN.get(type(optimizer), (None,))[0]
+        if kind is not type(recipe.optimizer):
+            found.append(
+                f"It has {recipe.optimizer.kind}, and training {type(optimizer).__name__}."
+            )
+        elif self._full and not math.isclose(recipe.optimizer.lr, self._full[0], rel_tol=1e-6):
+            found.append(
+                f"Its rate is {recipe.optimizer.lr:g}, and training has {self._full[0]:g}."
+            )
+        if recipe.optimizer.schedule is None and self._clock[1]:
+            found.append("The rate changes in training, and it has no schedule.")
+        return found
+
     def outcome(self) -> BundleOutcome | None:
         """How training ended, as far as it was logged; None where nothing was."""
         loss, recipe = self.train_loss, self.recipe()
@@ -291,6 +316,8 @@ class Recorder:
                 f"{target} holds no recipe, so that c can't be swept: {self.no_recipe}",
                 stacklevel=2,
             )
+        for doubt in self.doubts() if self.warns else ():
+            warnings.warn(f"Is the recipe in {target} that of this run? {doubt}", stacklevel=2)
         return target
 
     def close(self) -> None:
@@ -568,8 +595,15 @@ def _read_recipe(
     if schedule is not None:
         for own, group in zip(settings, optimizer.param_groups, strict=True):
             own["lr"] = group.get("initial_lr", group["lr"])
+    elif any(
+        group["lr"] != group.get("initial_lr", group["lr"]) for group in optimizer.param_groups
+    ):
+        return "A scheduler changes the rate: give schedule=, or recipe= with its schedule."
     if any(one != settings[0] for one in settings):
-        return "The optimizer has groups of parameters with settings of their own."
+        return (
+            "The optimizer has groups of parameters with settings of their own, such as a decay that "
+            "leaves out biases: a recipe knows one setting for all."
+        )
     first = settings[0]
     if odd := [key for key, value in fixed.items() if first.get(key, value) != value]:
         return f"The optimizer has {odd[0]} = {first[odd[0]]!r}, which recipes don't know."

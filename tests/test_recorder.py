@@ -16,6 +16,7 @@ from torch import nn
 import fls_bench
 from fls_bench import load_bundle, record, state_digest
 from fls_bench.errors import InputError
+from fls_bench.facts import loss_facts
 from fls_bench.schema import Outcome, Tier
 from fls_bench.subject import NOTHING, Given, from_bundle
 from fls_bench.subject.files import evidence_tier
@@ -475,3 +476,48 @@ def test_a_fixed_number_of_steps_is_said_to_be_read_worse(
     run.save(tmp_path / "m.pt")
     subject = from_bundle(load_bundle(tmp_path / "m.pt"), Given(builder="foreign_nets:plain"))
     assert ("stop_unlike" in {one.code for one in subject.findings}) == warned
+
+
+@pytest.mark.parametrize(
+    ("given", "doubt"),
+    [
+        ({"optimizer": fls_bench.Adam(lr=0.9)}, "rate is 0.9"),
+        ({"optimizer": fls_bench.Sgd(lr=0.05)}, "It has sgd, and training Adam"),
+        ({"optimizer": fls_bench.Adam(lr=0.05), "stop": fls_bench.FixedSteps(5)}, "after 5 steps"),
+    ],
+)
+def test_a_given_recipe_that_is_not_that_of_the_loop_is_doubted(
+    tmp_path: Path, given: dict[str, Any], doubt: str
+) -> None:
+    net, optimizer = net_and_optimizer()
+    recipe = fls_bench.Recipe(**{"batch_size": 10, "stop": STOP, **given})
+    run = record(net, optimizer=optimizer, recipe=recipe)
+    train(run, net, optimizer, epochs=1)
+    with pytest.warns(UserWarning, match=doubt):
+        run.save(tmp_path / "m.pt")
+    assert load_bundle(tmp_path / "m.pt").header.recipe == recipe
+
+
+def test_a_rate_that_changes_beside_a_recipe_without_schedule_is_doubted(tmp_path: Path) -> None:
+    net, optimizer = net_and_optimizer()
+    recipe = fls_bench.Recipe(batch_size=10, stop=STOP, optimizer=fls_bench.Adam(lr=0.05))
+    run = record(net, optimizer=optimizer, recipe=recipe)
+    train(run, net, optimizer, epochs=1)
+    assert run.doubts() == []
+    optimizer.param_groups[0]["lr"] = 0.01
+    train(run, net, optimizer, epochs=1)
+    assert run.doubts() == ["The rate changes in training, and it has no schedule."]
+
+
+@pytest.mark.parametrize(("share", "status"), [(1.4, "warning"), (0.6, "problem")])
+def test_a_mean_over_an_epoch_is_no_problem(tmp_path: Path, share: float, status: str) -> None:
+    net, optimizer = net_and_optimizer()
+    task = foreign_nets.blobs()
+    run = record(net, optimizer=optimizer, batch_size=10, stop=STOP, loss=LOSS, task=task)
+    train(run, net, optimizer, epochs=1)
+    assert run.train_loss is not None
+    run.train_loss *= share
+    run.save(tmp_path / "m.pt")
+    subject = from_bundle(load_bundle(tmp_path / "m.pt"), Given(builder="foreign_nets:plain"))
+    (found,) = [one for one in loss_facts(subject)[1] if one.code == "training_loss_differs"]
+    assert found.status == status

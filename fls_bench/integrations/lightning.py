@@ -9,6 +9,7 @@ from torch import nn
 
 from fls_bench.errors import InputError
 from fls_bench.integrations.loop import Loop, Told
+from fls_bench.schema import ValidationLoss
 
 try:
     import lightning.pytorch as pl
@@ -149,6 +150,11 @@ class FlsBenchCallback(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the file."""
+        if isinstance(self.loop.stop, ValidationLoss):
+            self.loop.tell(
+                "fls-bench keeps the last weights, and a ValidationLoss stop is of the best epoch's: "
+                "load those before training ends where the two differ much."
+            )
         self.loop.end(early=trainer.should_stop)
 
     def on_exception(
@@ -176,7 +182,10 @@ def _told(trainer: pl.Trainer, module: pl.LightningModule, loop: Loop) -> Told:
 def _problem(trainer: Any, module: pl.LightningModule, loop: Loop) -> str | None:
     """Why a trainer's settings are no recipe, or None."""
     if trainer.lr_scheduler_configs and loop.schedule is None:
-        return "A scheduler changes the rate: give schedule=fls_bench.PerStep(...), or recipe=."
+        return (
+            "A scheduler changes the rate: give schedule=fls_bench.PerStep(...) if it does so with "
+            "every step, or recipe= with fls_bench.Cosine or StepDecay if with every epoch."
+        )
     if trainer.early_stopping_callbacks and loop.stop is None:
         return (
             "Training stops early: give stop=, such as fls_bench.ValidationLoss(patience), whose net is "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import weakref
 from collections.abc import Callable, Mapping
@@ -196,8 +195,9 @@ class Loop:
             self.tell(f"fls-bench records weights, but no recipe to sweep by: {why}")
         elif (recipe := self.recorder.recipe()) is not None:
             self._agreement = Agreement(own, recipe, self._c, self._task)
-            if self._given is not None and optimizer is not None:
-                self._compare(recipe, optimizer, told)
+            size = told.batch_size
+            if self._given is not None and size not in (None, recipe.batch_size):
+                self.doubt(f"Its batch size is {recipe.batch_size}, and training has {size}.")
         if resume is None:
             return self._first_look(net, None)
         self.tell(f"fls-bench goes on recording after step {self.recorder.steps}.")
@@ -218,16 +218,6 @@ class Loop:
         if None not in (n, told.n_train) and n != told.n_train:
             return f"It trains on {told.n_train} points, and the task has {n}."
         return None
-
-    def _compare(self, recipe: Recipe, optimizer: torch.optim.Optimizer, told: Told) -> None:
-        """Say where a recipe that was given is not what the framework tells."""
-        first = optimizer.param_groups[0]
-        pairs = [("rate", recipe.optimizer.lr, float(first.get("initial_lr", first["lr"])))]
-        if told.batch_size is not None:
-            pairs.append(("batch size", recipe.batch_size, told.batch_size))
-        for name, given, actual in pairs:
-            if not math.isclose(given, actual, rel_tol=1e-6):
-                self.doubt(f"Its {name} is {given:g}, and training has {actual:g}.")
 
     def doubt(self, why: str) -> None:
         """Say that training does not go by the recipe: one that was read off is dropped.
@@ -345,11 +335,11 @@ class Loop:
         if recorder is None:
             return
         said = recorder.no_recipe
-        stop = self.stop if self._given is None else self._given.stop
-        if isinstance(stop, FixedSteps) and recorder.steps not in (0, stop.steps) and said is None:
-            self.doubt(f"Its stop is after {stop.steps} steps, and {recorder.steps} were made.")
+        if self.stop is not None or self._given is not None:
+            for doubt in recorder.doubts():
+                self.doubt(doubt)
             said = recorder.no_recipe
-        if self._given is None and self.stop is None and recorder.steps and said is None:
+        elif recorder.steps and said is None:
             recorder.settle(
                 "Something stopped training early: give stop=, such as fls_bench.TargetLoss(loss)."
                 if early else FixedSteps(recorder.steps)
@@ -365,6 +355,7 @@ class Loop:
             self.tell(
                 f"fls-bench wrote {written}; next: fls-bench diagnose {written} --model "
                 f"{self._hint or f'pkg.mod:build --pythonpath ., whose build() returns {self._kind}'}"
+                f"{'' if self._task is not None else '; and --data, since no task= was given'}"
             )
         self._close()
 

@@ -71,14 +71,17 @@ class FlsBenchCallback(TrainerCallback):
 
     Args:
         path: The model file to write.
+        resume_from: The folder of the checkpoint that training goes on from, where it lies in another
+            ``output_dir``.
         options: As ``fls_bench.integrations.loop.Loop``. A task's inputs are numbers of tokens.
 
     Attributes:
         loop: The recording and its looks.
     """
 
-    def __init__(self, path: str, **options: Any) -> None:
+    def __init__(self, path: str, *, resume_from: str | None = None, **options: Any) -> None:
         self.loop = Loop(path, **options)
+        self._resume_from = resume_from
         self._trainer: Trainer | None = None
         self._losses: _Losses | None = None
         self._doubted = False
@@ -111,12 +114,14 @@ class FlsBenchCallback(TrainerCallback):
         else:
             resume = None
             if state.global_step:
-                kept = _checkpoint(args, state) / KEPT
-                resume = _load(kept)
+                named = self._resume_from or args.resume_from_checkpoint
+                folder = Path(named) if isinstance(named, str) else _checkpoint(args, state)
+                resume = _load(folder / KEPT)
                 if resume is None:
                     self.loop.refuse(
-                        f"Training goes on from step {state.global_step}, and {kept}, which would hold "
-                        "the recording so far, can't be read."
+                        f"Training goes on from step {state.global_step}, and {folder / KEPT}, which "
+                        "would hold the recording so far, can't be read. If the checkpoint lies "
+                        "elsewhere, give resume_from= its folder."
                     )
                     return
             told = self._told(args, state, kwargs)

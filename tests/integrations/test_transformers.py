@@ -79,7 +79,11 @@ def train(
 
     kind, given = options.pop("trainer", Trainer), options.pop("given", {})
     data = options.pop("data", task)
-    own = {k: options.pop(k) for k in ("watch", "recipe", "stop", "precision") if k in options}
+    own = {
+        k: options.pop(k)
+        for k in ("watch", "recipe", "stop", "precision", "resume_from")
+        if k in options
+    }
     resume, also = options.pop("resume", None), [options.pop("also")] if "also" in options else []
     net = options.pop("net", None) or model()
     if own.pop("precision", None) == "half":
@@ -96,7 +100,7 @@ def train(
     }  # fmt: skip
     trainer = kind(
         model=net,
-        args=TrainingArguments(output_dir=str(tmp_path / "out"), **{**arguments, **options}),
+        args=TrainingArguments(**{"output_dir": str(tmp_path / "out"), **arguments, **options}),
         train_dataset=rows,
         eval_dataset=rows[:8],
         callbacks=also,
@@ -162,7 +166,7 @@ def twice(outputs: Any, labels: Any, **_: Any) -> Any:
         ({"label_smoothing_factor": 0.1}, "Labels are smoothed"),
         ({"neftune_noise_alpha": 5.0}, "noise"),
         ({"given": {"compute_loss_func": lambda _: twice}}, "loss of its own"),
-        ({"given": {"optimizers": warming_up}}, "follow a schedule"),
+        ({"given": {"optimizers": warming_up}}, "A scheduler changes the rate"),
     ],
 )
 def test_what_no_recipe_can_say_leaves_weights_and_data(
@@ -338,7 +342,7 @@ def test_a_run_that_goes_on_or_is_sharded_is_refused_with_the_reason(tmp_path: P
         ({"fsdp": "full_shard", "deepspeed": None, "step": 0}, "FSDP"),
         ({"fsdp": "", "deepspeed": "config.json", "step": 0}, "DeepSpeed"),
     ):
-        facts["output_dir"] = str(tmp_path)
+        facts |= {"output_dir": str(tmp_path), "resume_from_checkpoint": None}
         said: list[str] = []
         callback = FlsBenchCallback(str(tmp_path / "m.pt"), tell=said.append)
         state = SimpleNamespace(max_steps=9, is_world_process_zero=True, global_step=facts["step"])
@@ -373,6 +377,13 @@ def test_a_run_that_goes_on_from_a_checkpoint_is_recorded_whole(task: Task, tmp_
     assert file.header.recipe.stop == FixedSteps(15)
     assert file.header.recipe.optimizer.schedule == PerStep(steps=15)
     assert callback.loop.watch.looks[0].numbers["movement"] > 0
+
+    elsewhere = {**options, "output_dir": str(tmp_path / "other")}
+    _, _, said = train(task, tmp_path / "e.pt", tmp_path, resume=half, **elsewhere)
+    assert "resume_from=" in said[0]
+    train(task, tmp_path / "e.pt", tmp_path, resume=half, resume_from=half, **elsewhere)
+    again = load_bundle(tmp_path / "e.pt")
+    assert all(torch.equal(again.final[name], value) for name, value in file.final.items())
 
     also = {"lr_scheduler_type": "linear", "max_steps": 15, "max_grad_norm": 0.5}
     _, _, said = train(task, tmp_path / "c.pt", tmp_path, resume=half, **also)
