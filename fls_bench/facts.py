@@ -63,15 +63,14 @@ def loss_facts(subject: Subject) -> tuple[dict[str, Any], list[Finding]]:
                 f"The training loss is {loss:.4g} as measured here, but the file claims {claimed:.4g} "
                 f"({name}). Is this the right file, with the right data?"
             )
-            if subject.facts.get("architecture") not in ARCHITECTURES:  # a loop of the user's own
+            ours = subject.facts.get("architecture") in ARCHITECTURES
+            if not ours:  # a loop of the user's own
                 text += (
                     " Or was that the loss of one batch, with other weights of the classes, or the mean "
                     "over an epoch in which the weights still moved?"
                 )
-                # Such a mean lies above the loss of the weights at the end.
-                grave = loss > claimed
-            else:
-                grave = True
+            # Such a mean lies above the loss of the weights at the end.
+            grave = ours or loss > claimed
             status: Literal["problem", "warning"] = "problem" if grave else "warning"
             findings.append(Finding(code="training_loss_differs", status=status, text=text))
     return facts, findings

@@ -42,6 +42,8 @@ that in the training logits."""
 STAGES: Mapping[Stage, float] = {"start": float("inf"), "early": 0.8, "half": 0.5, "late": 0.25}
 """A stage begins when the training loss first falls to so many times that of the class frequencies."""
 
+ORDER = tuple(STAGES)
+
 EVIDENCE: Evidence = "T2"
 
 OBSERVABLES = tuple(
@@ -251,7 +253,7 @@ class Watch:
         self._n_classes = int(torch.as_tensor(y).max()) + 1 if n_classes is None else n_classes
         self._chance = chance_loss(self._y)
         self._init = self._state() if init is None else self._state_with(init)
-        self._seen: set[Stage] = set()
+        self._num_stages = 0  # asked for or looked at, in their order
         self.looks: list[Look] = []
 
     def _state(self) -> NetState:
@@ -276,14 +278,14 @@ class Watch:
         Returns:
             Whether to look now.
         """
-        stage = stage_of(loss, self._chance)
-        if stage in self._seen:
-            return False
-        # Also where the look then finds another stage: by a loss that stays apart from the points' own
-        # it would be due for ever. And a look never goes back.
-        order = tuple(STAGES)
-        self._seen.update(order[: order.index(stage) + 1])
-        return True
+        # Asked counts also where the look then finds another stage: by a loss that stays apart from the
+        # points' own it would be due for ever. And a look never goes back.
+        return self._goes_on_to(stage_of(loss, self._chance))
+
+    def _goes_on_to(self, stage: Stage) -> bool:
+        """Whether a stage lies beyond all that were asked for or looked at; from now on it does not."""
+        before, self._num_stages = self._num_stages, max(self._num_stages, ORDER.index(stage) + 1)
+        return self._num_stages > before
 
     def look(self) -> Look:
         """Measure the net as it is now, and read where it is heading.
@@ -300,8 +302,7 @@ class Watch:
         found = columns(measured, facts)
         stage = stage_of(found.get("loss.train", float("inf")), self._chance)
         seen = Look(stage, measured, read_stage(stage, found, foreign_layers(self._net)))
-        order = tuple(STAGES)
-        self._seen.update(order[: order.index(stage) + 1])
+        self._goes_on_to(stage)
         self.looks.append(seen)
         return seen
 

@@ -23,7 +23,6 @@ from fls_bench.subject.file_data import data_findings, draw_of, file_task
 from fls_bench.subject.files import (
     NO_TEST_POINTS,
     claimed,
-    measured_stop,
     setup_findings,
     stop_findings,
 )
@@ -119,7 +118,7 @@ def from_checkpoint(checkpoint: Checkpoint, given: Given) -> Subject:
         "architecture": given.builder or setup.name,
     }
     findings += setup_findings(checkpoint.header, given)
-    findings += stop_findings(measured_stop(checkpoint.header, given))
+    findings += stop_findings(checkpoint.header, given)
     recipe = given.setup is not None or bool(checkpoint.header and checkpoint.header.recipe)
     claims, init = checkpoint.claims, None
     claim = claimed(checkpoint.header)

@@ -14,7 +14,7 @@ from fls_bench.bundle.contents import listed
 from fls_bench.bundle.matching import NetShape
 from fls_bench.bundle.sniffing import label_of
 from fls_bench.errors import InputError
-from fls_bench.schema import BundleHeader, Finding, FixedSteps, Recipe, Stop, Tier
+from fls_bench.schema import BundleHeader, Finding, FixedSteps, Recipe, Tier
 from fls_bench.subject.file_data import data_findings, file_task
 from fls_bench.subject.given import Given, check_given
 from fls_bench.subject.inits import check_centered, initial_weights, likeness_findings, net_shape
@@ -94,7 +94,7 @@ def from_bundle(bundle: Bundle, given: Given) -> Subject:
     if tier is Tier.T3 and not task.has_test:
         tier, why = Tier.T2 if bundle.init is not None else Tier.T1, NO_TEST_POINTS
     findings += setup_findings(header, given)
-    findings += stop_findings(measured_stop(header, given))
+    findings += stop_findings(header, given)
     check_centered(setup, bundle.init)
     facts["feature_layer"] = read_out_facts(setup, task, bundle.final)
     look, snapshot = stored_look(setup, task, bundle.final, bundle.init, only=given.observe_only)
@@ -196,22 +196,18 @@ def setup_findings(header: BundleHeader | None, given: Given) -> tuple[Finding, 
     return (Finding(code="setup_differs_from_file", status="problem", text=text),)
 
 
-def measured_stop(header: BundleHeader | None, given: Given) -> Stop | None:
-    """When training of what is measured stopped, as far as it is known."""
-    if given.setup is not None:
-        return given.setup.stop
-    return None if header is None or header.recipe is None else header.recipe.stop
-
-
-def stop_findings(stop: Stop | None) -> list[Finding]:
+def stop_findings(header: BundleHeader | None, given: Given) -> list[Finding]:
     """That the reading's nets were trained to a target, where this one was not.
 
     Args:
-        stop: Of this net's training, or None.
+        header: Of the file, or None.
+        given: What the user gives; a setup counts before the header.
 
     Returns:
         A warning with what was measured (``benchmarks/other_stops.py``), or nothing.
     """
+    recipe = None if header is None else header.recipe
+    stop = given.setup.stop if given.setup is not None else recipe.stop if recipe else None
     if not isinstance(stop, FixedSteps):
         return []
     text = (
