@@ -94,11 +94,16 @@ def test_nothing_is_loaded_from_elsewhere(pages: dict[Path, Page], site: Path) -
     assert not re.search(r"url\(|@import|https?:", css)
 
 
+def project_of(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A project whose only page this is."""
+    monkeypatch.setattr(project_page, "ROOT", folder)
+    shutil.copytree(ROOT / "docs" / "page", folder / "docs" / "page")
+    monkeypatch.setattr(project_page, "TITLES", {name: "a"})
+    monkeypatch.setattr(project_page, "GROUPS", {"all": {name: "a"}})
+
+
 def test_text_of_files_is_no_markup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(project_page, "ROOT", tmp_path)
-    shutil.copytree(ROOT / "docs" / "page", tmp_path / "docs" / "page")
-    monkeypatch.setattr(project_page, "TITLES", {"a.md": "a"})
-    monkeypatch.setattr(project_page, "GROUPS", {"all": {"a.md": "a"}})
+    project_of("a.md", tmp_path, monkeypatch)
     (tmp_path / "a.md").write_text("# <b>x</b>\n\n<script>no</script> [c](c.txt)\n")
     (tmp_path / "c.txt").write_text("<script>no</script>")
     project_page.Site(tmp_path / "site").make()
@@ -112,10 +117,7 @@ def test_text_of_files_is_no_markup(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_link_to_what_is_not_there_ends_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(project_page, "ROOT", tmp_path)
-    shutil.copytree(ROOT / "docs" / "page", tmp_path / "docs" / "page")
-    monkeypatch.setattr(project_page, "TITLES", {"a.md": "a"})
-    monkeypatch.setattr(project_page, "GROUPS", {"all": {"a.md": "a"}})
+    project_of("a.md", tmp_path, monkeypatch)
     (tmp_path / "a.md").write_text("# a\n\n[gone](gone.md)\n")
     with pytest.raises(SystemExit, match=r"a\.md links to gone\.md"):
         project_page.Site(tmp_path / "site").make()
@@ -124,10 +126,7 @@ def test_a_link_to_what_is_not_there_ends_it(
 def test_only_a_site_that_was_written_before_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(project_page, "ROOT", tmp_path)
-    shutil.copytree(ROOT / "docs" / "page", tmp_path / "docs" / "page")
-    monkeypatch.setattr(project_page, "TITLES", {"README.md": "a"})
-    monkeypatch.setattr(project_page, "GROUPS", {"all": {"README.md": "a"}})
+    project_of("README.md", tmp_path, monkeypatch)
     (tmp_path / "README.md").write_text("# first\n")
     folder = tmp_path / "site"
     project_page.main([str(folder)])

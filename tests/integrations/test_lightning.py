@@ -608,6 +608,19 @@ def test_a_run_is_watched_and_its_numbers_go_to_the_loggers(
     assert movement[0] == 0 < movement[-1]
 
 
+@pytest.mark.filterwarnings("ignore")  # the loggers' own
+def test_the_loggers_have_every_look(pl: Any, task: Task, tmp_path: Path, logger: Any) -> None:
+    from lightning.pytorch import loggers
+
+    own = {
+        "tensorboard": lambda: loggers.TensorBoardLogger("runs"),
+        "mlflow": lambda: loggers.MLFlowLogger(tracking_uri=logger.uri),
+    }[logger.name]()
+    callback, _ = recorder(tmp_path / "model.pt", task, watch=True)
+    fit(pl, task, [callback], max_epochs=40, logger=own)
+    logger.has(callback.loop.watch.looks)
+
+
 def test_a_net_that_can_not_be_watched_trains_and_is_recorded(
     pl: Any, task: Task, tmp_path: Path
 ) -> None:

@@ -451,3 +451,12 @@ def test_a_second_training_of_a_net_is_not_recorded_as_its_first(
     train(task, None, tmp_path, **own)
     assert load_bundle(tmp_path / "m.pt").header.recipe is None
     assert any("trained before" in sentence for sentence in said)
+
+
+@pytest.mark.filterwarnings("ignore")  # the loggers' own
+def test_the_loggers_have_every_look(task: Task, tmp_path: Path, logger: Any) -> None:
+    _, callback, _ = train(
+        task, tmp_path / "m.pt", tmp_path, watch=True, num_train_epochs=8, learning_rate=5e-3,
+        report_to=[logger.name],
+    )  # fmt: skip
+    logger.has(callback.loop.watch.looks)
